@@ -1,0 +1,256 @@
+//! Page-aligned buffers for direct I/O, and the per-thread lists that recycle them.
+//!
+//! A payload is read from the socket into one of these, becomes part of a frame, and that same
+//! memory is then written to the log, sent to the peer, read by clients and applied to the
+//! backing store. Nothing on the way copies it, so its alignment must suit the strictest reader:
+//! the disk.
+//!
+//! Buffers come in size classes of one head page plus a power-of-two body, because that is what
+//! a frame is ([`HEAD_LEN`] + payload). A dropped buffer goes to a list of the dropping thread;
+//! the data path is one thread per resource, so there is no lock and nothing is shared. Each list
+//! is bounded by [`FREE_BYTES_MAX`].
+#![allow(unsafe_code)]
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+use bytes::Bytes;
+
+/// Alignment of every buffer, in bytes; no block device asks for more than its page.
+pub const ALIGNMENT: usize = 4096;
+/// Room for the head of a frame in front of its body, in bytes.
+pub const HEAD_LEN: usize = 4096;
+/// Largest body that a buffer can hold, in bytes.
+pub const BODY_LEN_MAX: usize = 1 << 20;
+/// Most bytes that one thread keeps in its free lists; what is dropped beyond goes to the system.
+pub const FREE_BYTES_MAX: usize = 64 << 20;
+
+const CLASS_COUNT: usize = 9;
+
+/// An exclusively owned, page-aligned buffer of initialised bytes.
+///
+/// `len` is what the caller asked for, rounded up to [`ALIGNMENT`]; the capacity is that of its
+/// size class. A recycled buffer holds the bytes of its former life: whoever pads must zero.
+pub struct IoBuf {
+    ptr: NonNull<u8>,
+    len: usize,
+    class: usize,
+}
+
+impl IoBuf {
+    /// A buffer of at least `len` bytes, recycled where the thread has one.
+    ///
+    /// # Panics
+    /// If `len` is larger than a head plus [`BODY_LEN_MAX`]; callers split before they ask.
+    #[must_use]
+    pub fn with_len(len: usize) -> Self {
+        let class = class_of(len);
+        let ptr = FREE
+            .with_borrow_mut(|free| free.take(class))
+            .unwrap_or_else(|| allocate(class));
+        Self {
+            ptr,
+            len: round_up(len),
+            class,
+        }
+    }
+
+    /// A buffer for a frame whose body has room for `body_len` bytes behind its head page.
+    #[must_use]
+    pub fn for_body(body_len: usize) -> Self {
+        Self::with_len(HEAD_LEN + body_len)
+    }
+
+    /// Bytes that the buffer's memory holds beyond `len`, without another allocation.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        class_len(self.class)
+    }
+
+    /// Changes the visible length, within the capacity.
+    ///
+    /// # Panics
+    /// If `len`, rounded up to a page, is over the capacity.
+    pub fn set_len(&mut self, len: usize) {
+        assert!(
+            round_up(len) <= self.capacity(),
+            "length {len} is over the buffer's capacity"
+        );
+        self.len = round_up(len);
+    }
+
+    /// Gives up write access; the bytes are shared from here on and recycled at the last drop.
+    #[must_use]
+    pub fn freeze(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+}
+
+// SAFETY: an `IoBuf` owns its memory exclusively, like a `Vec<u8>`; no thread-bound state hangs on it.
+unsafe impl Send for IoBuf {}
+// SAFETY: shared access is only by `&[u8]`.
+unsafe impl Sync for IoBuf {}
+
+impl Deref for IoBuf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `ptr` is valid for `class_len` ≥ `len` bytes, which were zeroed at allocation.
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for IoBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`, and `&mut self` proves that nobody else looks.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }
+    }
+}
+
+impl AsRef<[u8]> for IoBuf {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl AsMut<[u8]> for IoBuf {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
+impl Drop for IoBuf {
+    fn drop(&mut self) {
+        let (ptr, class) = (self.ptr, self.class);
+        // The list is gone while the thread ends; then the memory goes straight back.
+        let kept = FREE
+            .try_with(|free| free.borrow_mut().put(class, ptr))
+            .unwrap_or(false);
+        if !kept {
+            release(ptr, class);
+        }
+    }
+}
+
+impl fmt::Debug for IoBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IoBuf({} of {} bytes)", self.len, self.capacity())
+    }
+}
+
+thread_local! {
+    static FREE: RefCell<FreeLists> = const { RefCell::new(FreeLists::new()) };
+}
+
+struct FreeLists {
+    lists: [Vec<NonNull<u8>>; CLASS_COUNT],
+    bytes: usize,
+}
+
+impl FreeLists {
+    const fn new() -> Self {
+        Self {
+            lists: [const { Vec::new() }; CLASS_COUNT],
+            bytes: 0,
+        }
+    }
+
+    fn take(&mut self, class: usize) -> Option<NonNull<u8>> {
+        let ptr = self.lists[class].pop()?;
+        self.bytes -= class_len(class);
+        Some(ptr)
+    }
+
+    fn put(&mut self, class: usize, ptr: NonNull<u8>) -> bool {
+        if self.bytes + class_len(class) > FREE_BYTES_MAX {
+            return false;
+        }
+        self.bytes += class_len(class);
+        self.lists[class].push(ptr);
+        true
+    }
+}
+
+impl Drop for FreeLists {
+    fn drop(&mut self) {
+        for (class, list) in self.lists.iter_mut().enumerate() {
+            for ptr in list.drain(..) {
+                release(ptr, class);
+            }
+        }
+    }
+}
+
+fn class_of(len: usize) -> usize {
+    let body_pages = round_up(len.max(HEAD_LEN + 1)) / ALIGNMENT - 1;
+    let class = body_pages.next_power_of_two().trailing_zeros() as usize;
+    assert!(
+        class < CLASS_COUNT,
+        "a buffer of {len} bytes is over the largest frame"
+    );
+    class
+}
+
+const fn class_len(class: usize) -> usize {
+    HEAD_LEN + (ALIGNMENT << class)
+}
+
+const fn round_up(len: usize) -> usize {
+    len.next_multiple_of(ALIGNMENT)
+}
+
+fn layout(class: usize) -> Layout {
+    match Layout::from_size_align(class_len(class), ALIGNMENT) {
+        Ok(layout) => layout,
+        Err(_) => unreachable!("class sizes are small constants"),
+    }
+}
+
+fn allocate(class: usize) -> NonNull<u8> {
+    let layout = layout(class);
+    // SAFETY: the layout has a non-zero size.
+    let ptr = unsafe { alloc_zeroed(layout) };
+    NonNull::new(ptr).unwrap_or_else(|| handle_alloc_error(layout))
+}
+
+fn release(ptr: NonNull<u8>, class: usize) {
+    // SAFETY: every pointer of a class came from `allocate` with that class's layout, and the
+    // caller gives up the only copy of it.
+    unsafe { dealloc(ptr.as_ptr(), layout(class)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_aligned_and_as_long_as_asked_rounded_to_pages() {
+        for (asked, seen) in [
+            (1, 4096),
+            (4096, 4096),
+            (4097, 8192),
+            (HEAD_LEN + BODY_LEN_MAX, 1_052_672),
+        ] {
+            let buffer = IoBuf::with_len(asked);
+            assert_eq!(buffer.len(), seen);
+            assert_eq!(buffer.as_ptr() as usize % ALIGNMENT, 0);
+        }
+    }
+
+    #[test]
+    fn a_dropped_buffer_is_used_again_by_the_same_thread() {
+        let first = IoBuf::for_body(65536);
+        let address = first.as_ptr();
+        drop(first.freeze());
+        assert_eq!(IoBuf::for_body(65536).as_ptr(), address);
+    }
+
+    #[test]
+    #[should_panic(expected = "over the largest frame")]
+    fn a_buffer_over_the_largest_frame_is_refused() {
+        drop(IoBuf::with_len(HEAD_LEN + BODY_LEN_MAX + 1));
+    }
+}

@@ -1,0 +1,3 @@
+//! Bytes at rest and block exports.
+
+pub mod buffer;

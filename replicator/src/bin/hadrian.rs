@@ -1,0 +1,3 @@
+//! The `hadrian` program.
+
+fn main() {}

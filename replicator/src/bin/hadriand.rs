@@ -1,0 +1,3 @@
+//! The `hadriand` program.
+
+fn main() {}
