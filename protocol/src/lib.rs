@@ -1,1 +1,11 @@
-//! Placeholder
+//! The rules of Hadrian: formats, state machines and nothing that touches the world.
+//!
+//! The crate does no I/O, reads no clock, draws no random number and starts no thread. Time and
+//! every fact from outside come in as events, everything to be done goes out as actions, and the
+//! same events give the same actions, byte for byte (invariant I11). So whole clusters can be
+//! simulated in one process, and what happened in the field can be replayed.
+
+pub mod frame;
+pub mod ids;
+pub mod range;
+pub mod time;

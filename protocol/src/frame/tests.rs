@@ -1,0 +1,200 @@
+//! A frame survives the way to disk and to the peer, and nothing else passes for one.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::ids::{Incarnation, VolumeIndex};
+use crate::range::ByteRange;
+
+fn resource() -> ResourceId {
+    ResourceId::derive("orders", "db")
+}
+
+fn seal_as(lsn: u64) -> SealAs {
+    SealAs {
+        resource: resource(),
+        epoch: Epoch::new(9),
+        lsn: Lsn::new(lsn),
+        durable: Lsn::new(4096),
+        wall: WallTime::from_micros(1_700_000_000_000_000),
+        author: MemberId::new(1).unwrap(),
+        before: ChainHash::genesis(resource()),
+    }
+}
+
+fn volume() -> VolumeIndex {
+    VolumeIndex::new(0).unwrap()
+}
+
+fn range(offset: u64, len: u64) -> ByteRange {
+    ByteRange::new(offset, len).unwrap()
+}
+
+fn sample() -> Frame {
+    let mut draft = Draft::new(vec![0xEE; HEAD_LEN + 8192]);
+    draft.write(volume(), range(4096, 512), &[7; 512]).unwrap();
+    draft.zero(volume(), range(0, 1 << 30)).unwrap();
+    draft.trim(volume(), range(8192, 4096)).unwrap();
+    draft.marker().unwrap();
+    draft.seal(seal_as(8192))
+}
+
+#[test]
+fn records_come_back_as_they_were_added() {
+    let frame = Frame::open(sample().log_bytes().clone(), resource()).unwrap();
+    let records: Vec<_> = frame.records().collect();
+    let payload = Bytes::from(vec![7; 512]);
+    assert_eq!(
+        records,
+        [
+            Record::Write {
+                volume: volume(),
+                range: range(4096, 512),
+                payload
+            },
+            Record::Zero {
+                volume: volume(),
+                range: range(0, 1 << 30)
+            },
+            Record::Trim {
+                volume: volume(),
+                range: range(8192, 4096)
+            },
+            Record::Marker,
+        ]
+    );
+    assert_eq!(
+        (frame.lsn(), frame.end()),
+        (Lsn::new(8192), Lsn::new(16384))
+    );
+}
+
+#[test]
+fn role_marks_come_back_as_they_were_added() {
+    let (began, previous, incarnation) = (Began::Planned, Epoch::new(8), Incarnation::new(3));
+    let mut draft = Draft::new(vec![0; HEAD_LEN]);
+    draft.epoch_start(began, previous, incarnation).unwrap();
+    draft
+        .handover(MemberId::new(0).unwrap(), Epoch::new(17))
+        .unwrap();
+    let frame = draft.seal(seal_as(0));
+    assert_eq!(frame.epoch_start(), Some(Began::Planned));
+    let records: Vec<_> = frame.records().collect();
+    assert_eq!(
+        records[0],
+        Record::EpochStart {
+            began,
+            previous,
+            incarnation
+        }
+    );
+    let handover = Record::Handover {
+        to: MemberId::new(0).unwrap(),
+        epoch: Epoch::new(17),
+    };
+    assert_eq!(records[1], handover);
+}
+
+#[test]
+fn the_peer_stores_the_bytes_that_it_received_and_its_own_stamp() {
+    let frame = sample();
+    let (head, body) = frame.wire_parts();
+    let mut buffer = vec![0xAA; HEAD_LEN + 4096];
+    buffer[..head.len()].copy_from_slice(&head);
+    buffer[HEAD_LEN..HEAD_LEN + body.len()].copy_from_slice(&body);
+    let received = Frame::receive(buffer, resource(), Lsn::new(12)).unwrap();
+    assert_eq!(received.wire_parts(), frame.wire_parts());
+    assert_eq!(received.chain(), frame.chain());
+    assert_eq!(
+        received.stamp(),
+        Some(Stamp {
+            durable: Lsn::new(12)
+        })
+    );
+    assert_eq!(
+        frame.stamp(),
+        Some(Stamp {
+            durable: Lsn::new(4096)
+        })
+    );
+    let padding = &received.log_bytes()[head.len()..HEAD_LEN - 32];
+    assert!(
+        padding.iter().all(|byte| *byte == 0),
+        "old bytes of the buffer must not be stored"
+    );
+}
+
+#[test]
+fn the_chain_ties_a_frame_to_the_one_before() {
+    let first = sample();
+    let mut draft = Draft::new(vec![0; HEAD_LEN]);
+    draft.marker().unwrap();
+    let second = draft.seal(SealAs {
+        before: first.chain(),
+        ..seal_as(16384)
+    });
+    assert!(second.follows(first.chain()));
+    assert!(!second.follows(ChainHash::genesis(resource())));
+}
+
+#[test]
+fn every_flipped_byte_of_header_table_and_payload_is_noticed() {
+    let frame = sample();
+    let good = frame.log_bytes().to_vec();
+    let meaningful = (0..HEADER_LEN + 4 * RECORD_LEN).chain(HEAD_LEN..HEAD_LEN + 512);
+    for at in meaningful {
+        let mut bad = good.clone();
+        bad[at] ^= 0x40;
+        let opened = Frame::open(Bytes::from(bad), resource());
+        let chain_only = (92..124).contains(&at);
+        assert!(
+            opened.is_err(),
+            "flipped byte {at} (chain field: {chain_only}) went unnoticed"
+        );
+    }
+}
+
+#[test]
+fn a_frame_of_another_resource_is_refused() {
+    let bytes = sample().log_bytes().clone();
+    let other = ResourceId::derive("orders", "web");
+    let found = resource();
+    assert_eq!(
+        Frame::open(bytes, other).unwrap_err(),
+        FrameError::Resource { found }
+    );
+}
+
+#[test]
+fn a_full_frame_takes_no_more() {
+    let mut draft = Draft::new(vec![0; HEAD_LEN + 4096]);
+    assert_eq!(
+        draft.write(volume(), range(0, 8192), &[0; 8192]),
+        Err(DraftFull)
+    );
+    for _ in 0..RECORDS_MAX {
+        draft.marker().unwrap();
+    }
+    assert_eq!(draft.marker(), Err(DraftFull));
+    assert!(draft.seal(seal_as(0)).records().count() == RECORDS_MAX);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..9000)) {
+        let _ = Frame::open(Bytes::from(bytes.clone()), resource());
+        let _ = Frame::receive(bytes, resource(), Lsn::START);
+    }
+
+    #[test]
+    fn no_change_to_a_good_frame_makes_the_decoder_panic(
+        edits in proptest::collection::vec((0usize..8192, any::<u8>()), 1..20)
+    ) {
+        let mut bytes = sample().log_bytes().to_vec();
+        for (at, value) in edits {
+            bytes[at] = value;
+        }
+        let _ = Frame::open(Bytes::from(bytes.clone()), resource());
+        let _ = Frame::receive(bytes, resource(), Lsn::START);
+    }
+}
