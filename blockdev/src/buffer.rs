@@ -18,6 +18,7 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
 use bytes::Bytes;
+use hadrian_protocol::frame::FrameBuffer;
 
 /// Alignment of every buffer, in bytes; no block device asks for more than its page.
 pub const ALIGNMENT: usize = 4096;
@@ -119,6 +120,12 @@ impl AsRef<[u8]> for IoBuf {
 impl AsMut<[u8]> for IoBuf {
     fn as_mut(&mut self) -> &mut [u8] {
         self
+    }
+}
+
+impl FrameBuffer for IoBuf {
+    fn freeze(self) -> Bytes {
+        IoBuf::freeze(self)
     }
 }
 

@@ -1,3 +1,4 @@
 //! Bytes at rest and block exports.
 
 pub mod buffer;
+pub mod engine;

@@ -36,6 +36,27 @@ use crate::ids::{Epoch, Lsn, MemberId, ResourceId};
 use crate::time::WallTime;
 use layout::{FrameHeader, RecordEntry};
 
+/// A point of a history: a position between two frames, and the hash of everything before it.
+/// Two replicas that agree on both hold the same bytes up to there (I1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogPosition {
+    /// Where.
+    pub lsn: Lsn,
+    /// What came before.
+    pub chain: ChainHash,
+}
+
+impl LogPosition {
+    /// Before the first frame of `resource`.
+    #[must_use]
+    pub fn genesis(resource: ResourceId) -> Self {
+        Self {
+            lsn: Lsn::START,
+            chain: ChainHash::genesis(resource),
+        }
+    }
+}
+
 /// Length of the head page in the log, in bytes: header, record table, padding and stamp.
 pub const HEAD_LEN: usize = 4096;
 /// Length of the fixed header, in bytes.
@@ -185,6 +206,15 @@ impl Frame {
     #[must_use]
     pub fn chain(&self) -> ChainHash {
         self.chain
+    }
+
+    /// The point of the history right behind it.
+    #[must_use]
+    pub fn position_after(&self) -> LogPosition {
+        LogPosition {
+            lsn: self.end(),
+            chain: self.chain,
+        }
     }
 
     /// Bytes that it takes in the log.

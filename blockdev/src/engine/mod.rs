@@ -1,0 +1,175 @@
+//! Engines: the one door to files. Whoever wants bytes moved hands over an operation that owns its
+//! buffer, and gets both back with the result.
+//!
+//! Ownership is the safety argument: while the kernel may touch a buffer, no safe code holds it.
+//! Results are exact: a read or write is whole or it is an error, never short (design §2.8).
+//! Everything above an engine is written against [`Engine`], so that the same journal and the same
+//! superblock run over io_uring, over plain system calls, and over a storage double that loses
+//! power between any two operations.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::path::Path;
+
+use bytes::Bytes;
+
+use crate::buffer::IoBuf;
+
+/// A file that an engine has open, by its number in that engine.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct FileId(pub(crate) u32);
+
+/// What the submitter calls an operation; it comes back with the completion.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Token(pub u64);
+
+/// How a file is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OpenAs {
+    /// Past the page cache; offsets, lengths and memory are multiples of the device's block.
+    Direct,
+    /// Through the page cache: small writes, unaligned tails, warm reads.
+    Buffered,
+    /// Through the page cache and never written.
+    ReadOnly,
+}
+
+/// One thing to be done to a file. Operations in flight at the same time may be done in any order:
+/// who needs an order waits for the completion of the first.
+#[derive(Debug)]
+pub enum Op {
+    /// Fills the first `len` bytes of `buffer` from `offset`.
+    Read {
+        /// Which file.
+        file: FileId,
+        /// Where in the file, in bytes.
+        offset: u64,
+        /// Where to.
+        buffer: IoBuf,
+        /// How many bytes; at most the buffer's length.
+        len: usize,
+    },
+    /// Writes all of `data` at `offset`.
+    Write {
+        /// Which file.
+        file: FileId,
+        /// Where in the file, in bytes.
+        offset: u64,
+        /// What. Shared memory: nobody can change it under way.
+        data: Bytes,
+    },
+    /// Makes `len` bytes at `offset` read as zeroes.
+    Zero {
+        /// Which file.
+        file: FileId,
+        /// Where in the file, in bytes.
+        offset: u64,
+        /// How many bytes.
+        len: u64,
+        /// Whether the space may be given back to the file system or device.
+        punch: bool,
+    },
+    /// Makes everything durable whose write completed before this was submitted (fdatasync).
+    Sync {
+        /// Which file.
+        file: FileId,
+    },
+    /// Renames `from` to `to` in `dir` and makes that durable. The file stays open as it was.
+    Rename {
+        /// The open directory.
+        dir: FileId,
+        /// The name now.
+        from: String,
+        /// The name then; a file of that name is replaced.
+        to: String,
+    },
+}
+
+/// The end of an operation.
+#[derive(Debug)]
+pub struct Completion {
+    /// The submitter's name for it.
+    pub token: Token,
+    /// The operation, with its buffer.
+    pub op: Op,
+    /// Whole, or the error. After an error of a write or sync the file's content is unknown.
+    pub result: io::Result<()>,
+}
+
+/// Moves bytes between memory and files, many operations at a time.
+pub trait Engine {
+    /// Opens an existing file or block device.
+    ///
+    /// # Errors
+    /// As the system says, with the path to be added by the caller.
+    fn open(&mut self, path: &Path, how: OpenAs) -> io::Result<FileId>;
+
+    /// Opens a directory, for [`Op::Rename`] and [`Op::Sync`].
+    ///
+    /// # Errors
+    /// As the system says.
+    fn open_dir(&mut self, path: &Path) -> io::Result<FileId>;
+
+    /// Closes a file; operations that are still under way on it end first.
+    fn close(&mut self, file: FileId);
+
+    /// The size of an open file or block device, in bytes.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn size(&mut self, file: FileId) -> io::Result<u64>;
+
+    /// Takes an operation. It may begin at once or at the next [`Engine::kick`]; a failure to
+    /// begin it comes as a completion like any other.
+    fn submit(&mut self, token: Token, op: Op);
+
+    /// Begins everything that was submitted; one system call for all of it where possible.
+    fn kick(&mut self);
+
+    /// Moves the completions that are there into `done`, without waiting.
+    fn reap(&mut self, done: &mut Vec<Completion>);
+
+    /// Waits until at least one operation under way has completed. Returns at once when none is.
+    ///
+    /// # Errors
+    /// As the system says; the engine cannot be used any more then.
+    fn wait(&mut self) -> io::Result<()>;
+
+    /// Operations taken and not yet given back.
+    fn in_flight(&self) -> usize;
+
+    /// A descriptor that polls readable when completions wait; `None` where every operation has
+    /// completed by the time [`Engine::kick`] returns.
+    fn descriptor(&self) -> Option<RawFd>;
+}
+
+/// Does one operation to its end; for start, creation and offline tools, never on the data path.
+///
+/// # Panics
+/// If other operations are under way: their completions would be lost here.
+///
+/// # Errors
+/// The operation's own.
+pub fn run<E: Engine + ?Sized>(engine: &mut E, op: Op) -> io::Result<Op> {
+    assert_eq!(
+        engine.in_flight(),
+        0,
+        "run() is for an engine that does nothing else"
+    );
+    engine.submit(Token(u64::MAX), op);
+    engine.kick();
+    let mut done = Vec::with_capacity(1);
+    while done.is_empty() {
+        engine.wait()?;
+        engine.reap(&mut done);
+    }
+    match done.pop() {
+        Some(Completion {
+            op, result: Ok(()), ..
+        }) => Ok(op),
+        Some(Completion {
+            result: Err(error), ..
+        }) => Err(error),
+        None => unreachable!("the loop ends with a completion"),
+    }
+}
