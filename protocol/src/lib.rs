@@ -5,7 +5,11 @@
 //! same events give the same actions, byte for byte (invariant I11). So whole clusters can be
 //! simulated in one process, and what happened in the field can be replayed.
 
+pub mod codec;
 pub mod frame;
+pub mod history;
 pub mod ids;
 pub mod range;
+pub mod replica;
 pub mod time;
+pub mod wire;

@@ -1,0 +1,420 @@
+//! What a replica remembers over a crash: the content of its superblock.
+
+use bytes::BufMut;
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{CodecError, Put, Reader};
+use crate::frame::LogPosition;
+use crate::history::History;
+use crate::ids::{
+    Epoch, Incarnate, Incarnation, Lsn, MEMBERS_MAX, MemberId, ResourceId, VOLUMES_MAX,
+};
+
+/// When a client's write is answered (design §3).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// A flush is answered when it is durable on both.
+    Sync,
+    /// A flush is answered when it is durable here and received there.
+    #[default]
+    Nearsync,
+    /// An answer waits until the frame was handed to the connection.
+    Async,
+    /// Shipping never holds a client back.
+    Superasync,
+}
+
+impl Mode {
+    /// Whether the standby is part of the in-sync set in this mode.
+    #[must_use]
+    pub const fn waits_for_standby(self) -> bool {
+        matches!(self, Self::Sync | Self::Nearsync)
+    }
+
+    /// The code of it in messages and superblocks.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Sync => 1,
+            Self::Nearsync => 2,
+            Self::Async => 3,
+            Self::Superasync => 4,
+        }
+    }
+
+    /// The mode that `code` names.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Option<Self> {
+        Some(match code {
+            1 => Self::Sync,
+            2 => Self::Nearsync,
+            3 => Self::Async,
+            4 => Self::Superasync,
+            _ => return None,
+        })
+    }
+
+    /// As configuration and status write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Nearsync => "nearsync",
+            Self::Async => "async",
+            Self::Superasync => "superasync",
+        }
+    }
+}
+
+/// The role that a replica has, or takes up again when it starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Serves writes; after a start only behind the start gate (design §6.3).
+    Primary,
+    /// Receives the log.
+    Standby,
+}
+
+/// Content of a replica's volumes at the start of its history: two replicas may follow one log
+/// only if they began alike (design §8.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Base {
+    /// Every byte is zero.
+    Zero,
+    /// The blake3 digest over all volumes in their order.
+    Digest([u8; 32]),
+}
+
+/// Size of one volume, the same on every member (design §2.4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VolumeGeometry {
+    /// In bytes.
+    pub size_bytes: u64,
+    /// In bytes; the unit of every offset and length.
+    pub block_size: u32,
+}
+
+/// The word of a primary to a standby that it is in the in-sync set (design §5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InSetOf {
+    /// The epoch in which it was given; of no worth in any other.
+    pub epoch: Epoch,
+    /// The life of the standby to which it was given.
+    pub incarnation: Incarnation,
+}
+
+/// An old primary's durable note that it handed over (design §6.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Release {
+    /// To whom.
+    pub to: MemberId,
+    /// The epoch that the other may begin.
+    pub epoch: Epoch,
+    /// The end of the log at the handover.
+    pub lsn: Lsn,
+}
+
+/// All that a replica must not forget. It is written whole, atomically, and before anything that
+/// rests on it is said or done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReplicaState {
+    /// Which resource.
+    pub resource: ResourceId,
+    /// Whose replica.
+    pub member: MemberId,
+    /// Its life; one more at each start.
+    pub incarnation: Incarnation,
+    /// The role to take up.
+    pub role: Role,
+    /// It accepts no session of a lower epoch (I7).
+    pub promised: Epoch,
+    /// The newest epoch that it began itself and owned.
+    pub owned: Epoch,
+    /// The mode of the resource when it was last primary, or as its primary told.
+    pub mode: Mode,
+    /// As primary: the replicas without which no write may be answered, itself among them.
+    pub in_sync: Vec<Incarnate>,
+    /// As standby: the primary's word.
+    pub in_set_of: Option<InSetOf>,
+    /// Set when this replica handed over and has not followed the new epoch yet.
+    pub release: Option<Release>,
+    /// The epochs of its log.
+    pub history: History,
+    /// Frames that end at or before this may be in the image; beyond it none is (design §2.5).
+    pub apply_limit: Lsn,
+    /// How far its log was durable when this was written (design §2.3).
+    pub durable: Lsn,
+    /// The image holds everything before this, durably; replay begins here.
+    pub checkpoint: LogPosition,
+    /// Content at the start of the history.
+    pub base: Base,
+    /// Its volumes.
+    pub volumes: Vec<VolumeGeometry>,
+}
+
+/// Version 1: the first.
+const VERSION: u16 = 1;
+
+impl ReplicaState {
+    /// The state of a replica that was just created.
+    #[must_use]
+    pub fn created(
+        resource: ResourceId,
+        member: MemberId,
+        role: Role,
+        mode: Mode,
+        base: Base,
+        volumes: Vec<VolumeGeometry>,
+    ) -> Self {
+        Self {
+            resource,
+            member,
+            incarnation: Incarnation::default(),
+            role,
+            promised: Epoch::NONE_YET,
+            owned: Epoch::NONE_YET,
+            mode,
+            in_sync: Vec::new(),
+            in_set_of: None,
+            release: None,
+            history: History::default(),
+            apply_limit: Lsn::START,
+            durable: Lsn::START,
+            checkpoint: LogPosition::genesis(resource),
+            base,
+            volumes,
+        }
+    }
+
+    /// This life of this replica.
+    #[must_use]
+    pub fn life(&self) -> Incarnate {
+        Incarnate {
+            member: self.member,
+            incarnation: self.incarnation,
+        }
+    }
+
+    /// The bytes that the superblock holds.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(512);
+        out.put_u16_le(VERSION);
+        out.put_slice(self.resource.as_bytes());
+        out.put_incarnate(self.life());
+        out.put_u8(match self.role {
+            Role::Primary => 1,
+            Role::Standby => 2,
+        });
+        out.put_epoch(self.promised);
+        out.put_epoch(self.owned);
+        out.put_u8(self.mode.code());
+        out.put_list(&self.in_sync, |out, life| out.put_incarnate(*life));
+        out.put_option(self.in_set_of, |out, word| {
+            out.put_epoch(word.epoch);
+            out.put_u64_le(word.incarnation.get());
+        });
+        out.put_option(self.release, put_release);
+        self.history.put(&mut out);
+        out.put_lsn(self.apply_limit);
+        out.put_lsn(self.durable);
+        out.put_position(self.checkpoint);
+        put_base(&mut out, self.base);
+        put_volumes(&mut out, &self.volumes);
+        out
+    }
+
+    /// Reads what [`ReplicaState::encode`] wrote.
+    ///
+    /// # Errors
+    /// [`CodecError`]; version numbers above this program's are reported as a wrong value of
+    /// "superblock version".
+    pub fn decode(body: &[u8]) -> Result<Self, CodecError> {
+        let mut reader = Reader::new(body);
+        let version = reader.u16("superblock version")?;
+        if version != VERSION {
+            let value = u64::from(version);
+            return Err(CodecError::Value {
+                field: "superblock version",
+                value,
+            });
+        }
+        let resource = reader.resource("resource")?;
+        let life = reader.incarnate("member")?;
+        let state = Self {
+            resource,
+            member: life.member,
+            incarnation: life.incarnation,
+            role: get_role(&mut reader)?,
+            promised: reader.epoch("promised epoch")?,
+            owned: reader.epoch("owned epoch")?,
+            mode: get_mode(&mut reader)?,
+            in_sync: reader.list("in-sync set", usize::from(MEMBERS_MAX), |r| {
+                r.incarnate("in-sync set")
+            })?,
+            in_set_of: reader.option("in-sync word", |r| {
+                let epoch = r.epoch("in-sync word")?;
+                Ok(InSetOf {
+                    epoch,
+                    incarnation: r.incarnation("in-sync word")?,
+                })
+            })?,
+            release: reader.option("release", get_release)?,
+            history: History::get(&mut reader)?,
+            apply_limit: reader.lsn("apply limit")?,
+            durable: reader.lsn("durable position")?,
+            checkpoint: reader.position("checkpoint")?,
+            base: get_base(&mut reader)?,
+            volumes: get_volumes(&mut reader)?,
+        };
+        reader.finish()?;
+        Ok(state)
+    }
+}
+
+pub(crate) fn get_role(reader: &mut Reader<'_>) -> Result<Role, CodecError> {
+    match reader.u8("role")? {
+        1 => Ok(Role::Primary),
+        2 => Ok(Role::Standby),
+        other => Err(CodecError::Value {
+            field: "role",
+            value: u64::from(other),
+        }),
+    }
+}
+
+pub(crate) fn put_role(out: &mut Vec<u8>, role: Role) {
+    out.put_u8(if role == Role::Primary { 1 } else { 2 });
+}
+
+pub(crate) fn get_mode(reader: &mut Reader<'_>) -> Result<Mode, CodecError> {
+    let code = reader.u8("mode")?;
+    Mode::from_code(code).ok_or(CodecError::Value {
+        field: "mode",
+        value: u64::from(code),
+    })
+}
+
+pub(crate) fn put_release(out: &mut Vec<u8>, release: Release) {
+    out.put_u8(release.to.index());
+    out.put_epoch(release.epoch);
+    out.put_lsn(release.lsn);
+}
+
+pub(crate) fn get_release(reader: &mut Reader<'_>) -> Result<Release, CodecError> {
+    let to = reader.member("release")?;
+    Ok(Release {
+        to,
+        epoch: reader.epoch("release")?,
+        lsn: reader.lsn("release")?,
+    })
+}
+
+pub(crate) fn put_base(out: &mut Vec<u8>, base: Base) {
+    let digest = match base {
+        Base::Zero => None,
+        Base::Digest(digest) => Some(digest),
+    };
+    out.put_option(digest, |out, digest| out.put_slice(&digest));
+}
+
+pub(crate) fn get_base(reader: &mut Reader<'_>) -> Result<Base, CodecError> {
+    let digest = reader.option("base", |r| r.hash("base"))?;
+    Ok(digest.map_or(Base::Zero, Base::Digest))
+}
+
+pub(crate) fn put_volumes(out: &mut Vec<u8>, volumes: &[VolumeGeometry]) {
+    out.put_list(volumes, |out, volume| {
+        out.put_u64_le(volume.size_bytes);
+        out.put_u32_le(volume.block_size);
+    });
+}
+
+pub(crate) fn get_volumes(reader: &mut Reader<'_>) -> Result<Vec<VolumeGeometry>, CodecError> {
+    reader.list("volumes", usize::from(VOLUMES_MAX), |reader| {
+        let size_bytes = reader.u64("volume size")?;
+        Ok(VolumeGeometry {
+            size_bytes,
+            block_size: reader.u32("block size")?,
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{Began, ChainHash};
+    use crate::history::EpochEntry;
+    use proptest::prelude::*;
+
+    fn full() -> ReplicaState {
+        let member = MemberId::new(1).unwrap();
+        let volumes = vec![VolumeGeometry {
+            size_bytes: 1 << 30,
+            block_size: 512,
+        }];
+        let resource = ResourceId::derive("orders", "db");
+        let base = Base::Digest([9; 32]);
+        let mut state =
+            ReplicaState::created(resource, member, Role::Primary, Mode::Sync, base, volumes);
+        let life = Incarnate {
+            member,
+            incarnation: Incarnation::new(4),
+        };
+        state.in_sync = vec![life];
+        let (epoch, incarnation) = (Epoch::new(9), life.incarnation);
+        state.in_set_of = Some(InSetOf { epoch, incarnation });
+        state.release = Some(Release {
+            to: member,
+            epoch,
+            lsn: Lsn::new(4096),
+        });
+        let start = LogPosition {
+            lsn: Lsn::new(77),
+            chain: ChainHash::from_bytes([3; 32]),
+        };
+        state.history.push(EpochEntry {
+            epoch,
+            began: Began::Planned,
+            leader: life,
+            start,
+        });
+        state
+    }
+
+    #[test]
+    fn a_state_reads_back_as_it_was_written() {
+        assert_eq!(ReplicaState::decode(&full().encode()), Ok(full()));
+    }
+
+    #[test]
+    fn a_newer_version_is_refused_by_its_number() {
+        let mut bytes = full().encode();
+        bytes[0] = 2;
+        let error = CodecError::Value {
+            field: "superblock version",
+            value: 2,
+        };
+        assert_eq!(ReplicaState::decode(&bytes), Err(error));
+    }
+
+    #[test]
+    fn a_state_cut_short_anywhere_is_refused() {
+        let bytes = full().encode();
+        for len in 0..bytes.len() {
+            assert!(
+                ReplicaState::decode(&bytes[..len]).is_err(),
+                "cut to {len} bytes"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            let _ = ReplicaState::decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The bodies of messages.
+
+use bytes::BufMut;
+
+use super::WireError;
+use super::message::{
+    Ack, AskPromise, Goodbye, Hello, Join, Lead, Message, Progress, Promised, Refusal, Refuse,
+    TakeoverAsk,
+};
+use crate::codec::{CodecError, Put, Reader};
+use crate::history::History;
+use crate::ids::{Epoch, Lsn};
+use crate::replica;
+
+impl Message {
+    pub(super) fn kind(&self) -> u8 {
+        match self {
+            Self::Hello(_) => 2,
+            Self::Lead(_) => 3,
+            Self::Join(_) => 4,
+            Self::Refuse(_) => 5,
+            Self::AskPromise(_) => 6,
+            Self::Promised(_) => 7,
+            Self::Fetch(_) => 8,
+            Self::Ack(_) => 9,
+            Self::Progress(_) => 10,
+            Self::TakeoverAsk(_) => 11,
+            Self::HandedOver(_) => 12,
+            Self::Goodbye(_) => 13,
+        }
+    }
+
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Hello(hello) => hello.put(out),
+            Self::Lead(lead) => lead.put(out),
+            Self::Join(join) => join.put(out),
+            Self::Refuse(refuse) => refuse.put(out),
+            Self::AskPromise(ask) => {
+                out.put_epoch(ask.epoch);
+                out.put_flag(ask.force);
+            }
+            Self::Promised(promised) => {
+                out.put_epoch(promised.epoch);
+                out.put_position(promised.end);
+                promised.history.put(out);
+            }
+            Self::Fetch(from) => out.put_position(*from),
+            Self::Ack(ack) => {
+                out.put_lsn(ack.received);
+                out.put_lsn(ack.durable);
+                out.put_lsn(ack.applied);
+            }
+            Self::Progress(progress) => progress.put(out),
+            Self::TakeoverAsk(ask) => {
+                out.put_epoch(ask.epoch);
+                out.put_u8(ask.by.index());
+            }
+            Self::HandedOver(release) => replica::put_release(out, *release),
+            Self::Goodbye(goodbye) => out.put_u8(match goodbye {
+                Goodbye::Stopping => 1,
+                Goodbye::Replaced => 2,
+            }),
+        }
+    }
+
+    pub(super) fn get(kind: u8, body: &[u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(body);
+        let r = &mut reader;
+        let message = match kind {
+            2 => Self::Hello(Box::new(Hello::get(r)?)),
+            3 => Self::Lead(Box::new(Lead::get(r)?)),
+            4 => Self::Join(Join::get(r)?),
+            5 => Self::Refuse(Refuse::get(r)?),
+            6 => {
+                let epoch = r.epoch("epoch")?;
+                Self::AskPromise(AskPromise {
+                    epoch,
+                    force: r.flag("force")?,
+                })
+            }
+            7 => Self::Promised(Promised {
+                epoch: r.epoch("epoch")?,
+                end: r.position("end of log")?,
+                history: History::get(r)?,
+            }),
+            8 => Self::Fetch(r.position("position")?),
+            9 => Self::Ack(Ack {
+                received: r.lsn("received")?,
+                durable: r.lsn("durable")?,
+                applied: r.lsn("applied")?,
+            }),
+            10 => Self::Progress(Progress::get(r)?),
+            11 => {
+                let epoch = r.epoch("epoch")?;
+                Self::TakeoverAsk(TakeoverAsk {
+                    epoch,
+                    by: r.member("asker")?,
+                })
+            }
+            12 => Self::HandedOver(replica::get_release(r)?),
+            13 => Self::Goodbye(get_goodbye(r)?),
+            other => return Err(WireError::Kind(other)),
+        };
+        reader.finish()?;
+        Ok(message)
+    }
+}
+
+impl Hello {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.put_incarnate(self.life);
+        replica::put_role(out, self.role);
+        out.put_flag(self.leading);
+        out.put_epoch(self.promised);
+        out.put_epoch(self.owned);
+        self.history.put(out);
+        out.put_position(self.end);
+        out.put_lsn(self.log_start);
+        replica::put_base(out, self.base);
+        replica::put_volumes(out, &self.volumes);
+        out.put_option(self.release, replica::put_release);
+    }
+
+    fn get(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
+        Ok(Self {
+            life: reader.incarnate("member")?,
+            role: replica::get_role(reader)?,
+            leading: reader.flag("leading")?,
+            promised: reader.epoch("promised epoch")?,
+            owned: reader.epoch("owned epoch")?,
+            history: History::get(reader)?,
+            end: reader.position("end of log")?,
+            log_start: reader.lsn("start of log")?,
+            base: replica::get_base(reader)?,
+            volumes: replica::get_volumes(reader)?,
+            release: reader.option("release", replica::get_release)?,
+        })
+    }
+}
+
+impl Lead {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.put_epoch(self.epoch);
+        out.put_incarnate(self.life);
+        self.history.put(out);
+        out.put_position(self.end);
+        out.put_u8(self.mode.code());
+    }
+
+    fn get(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
+        Ok(Self {
+            epoch: reader.epoch("epoch")?,
+            life: reader.incarnate("member")?,
+            history: History::get(reader)?,
+            end: reader.position("end of log")?,
+            mode: replica::get_mode(reader)?,
+        })
+    }
+}
+
+impl Join {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.put_epoch(self.epoch);
+        out.put_position(self.from);
+        out.put_lsn(self.durable);
+    }
+
+    fn get(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
+        Ok(Self {
+            epoch: reader.epoch("epoch")?,
+            from: reader.position("position")?,
+            durable: reader.lsn("durable")?,
+        })
+    }
+}
+
+impl Progress {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.put_epoch(self.epoch);
+        out.put_lsn(self.end);
+        out.put_lsn(self.durable);
+        out.put_lsn(self.wanted);
+        out.put_flag(self.peer);
+        out.put_flag(self.in_set);
+        out.put_u8(self.mode.code());
+    }
+
+    fn get(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
+        Ok(Self {
+            epoch: reader.epoch("epoch")?,
+            end: reader.lsn("end of log")?,
+            durable: reader.lsn("durable")?,
+            wanted: reader.lsn("wanted")?,
+            peer: reader.flag("peer")?,
+            in_set: reader.flag("in set")?,
+            mode: replica::get_mode(reader)?,
+        })
+    }
+}
+
+impl Refuse {
+    fn put(&self, out: &mut Vec<u8>) {
+        let (code, number) = match self.refusal {
+            Refusal::Diverged { fork } => (1, fork.get()),
+            Refusal::Unrelated => (2, 0),
+            Refusal::BaseDiffers => (3, 0),
+            Refusal::GeometryDiffers => (4, 0),
+            Refusal::LogGone { start } => (5, start.get()),
+            Refusal::Overtaken { promised } => (6, promised.get()),
+            Refusal::NotNow => (7, 0),
+            Refusal::Protocol => (8, 0),
+        };
+        out.put_u8(code);
+        out.put_u64_le(number);
+    }
+
+    fn get(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
+        let (code, number) = (reader.u8("reason")?, reader.u64("reason")?);
+        let refusal = match code {
+            1 => Refusal::Diverged {
+                fork: Lsn::new(number),
+            },
+            2 => Refusal::Unrelated,
+            3 => Refusal::BaseDiffers,
+            4 => Refusal::GeometryDiffers,
+            5 => Refusal::LogGone {
+                start: Lsn::new(number),
+            },
+            6 => Refusal::Overtaken {
+                promised: Epoch::new(number),
+            },
+            7 => Refusal::NotNow,
+            8 => Refusal::Protocol,
+            other => {
+                return Err(CodecError::Value {
+                    field: "reason",
+                    value: u64::from(other),
+                });
+            }
+        };
+        Ok(Self { refusal })
+    }
+}
+
+fn get_goodbye(reader: &mut Reader<'_>) -> Result<Goodbye, CodecError> {
+    match reader.u8("goodbye")? {
+        1 => Ok(Goodbye::Stopping),
+        2 => Ok(Goodbye::Replaced),
+        other => Err(CodecError::Value {
+            field: "goodbye",
+            value: u64::from(other),
+        }),
+    }
+}

@@ -1,0 +1,198 @@
+//! The messages, one type each. A sentence on every one says when it is sent and what it promises.
+
+use serde::{Deserialize, Serialize};
+
+use crate::frame::LogPosition;
+use crate::history::History;
+use crate::ids::{Epoch, Incarnate, Lsn, MemberId};
+use crate::replica::{Base, Mode, Release, Role, VolumeGeometry};
+
+/// Anything but a frame.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Message {
+    /// Both sides, once, first of all.
+    Hello(Box<Hello>),
+    /// A primary, to every member that it has a session with, when it leads or begins to.
+    Lead(Box<Lead>),
+    /// A standby's answer to [`Lead`]: it follows from here on.
+    Join(Join),
+    /// Either side: it cannot go on, and why.
+    Refuse(Refuse),
+    /// Who wants to begin an epoch asks the others for their promise.
+    AskPromise(AskPromise),
+    /// The answer; the promise is durable.
+    Promised(Promised),
+    /// Who is about to lead asks a replica with a later log for its tail from here on.
+    Fetch(LogPosition),
+    /// A standby: how far it is.
+    Ack(Ack),
+    /// A primary: how far it is. Both double as heartbeats.
+    Progress(Progress),
+    /// A standby asks its primary to hand over (design §6.1).
+    TakeoverAsk(TakeoverAsk),
+    /// The old primary is a standby, durably; the other may begin the epoch.
+    HandedOver(Release),
+    /// An orderly end of the session.
+    Goodbye(Goodbye),
+}
+
+/// What a replica is, at the start of a session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hello {
+    /// This life of the sender; durable.
+    pub life: Incarnate,
+    /// The role that its superblock holds.
+    pub role: Role,
+    /// Whether it serves clients at this moment.
+    pub leading: bool,
+    /// It accepts no session of a lower epoch; durable.
+    pub promised: Epoch,
+    /// The newest epoch that it began itself; durable.
+    pub owned: Epoch,
+    /// The epochs of its log.
+    pub history: History,
+    /// The end of its log, as received.
+    pub end: LogPosition,
+    /// The oldest position that its log still holds.
+    pub log_start: Lsn,
+    /// Content at the start of its history.
+    pub base: Base,
+    /// Its volumes.
+    pub volumes: Vec<VolumeGeometry>,
+    /// Its durable note of a handover that nobody has followed up.
+    pub release: Option<Release>,
+}
+
+/// The word of a primary that it leads.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lead {
+    /// In which epoch; owned, durably.
+    pub epoch: Epoch,
+    /// Which life of it.
+    pub life: Incarnate,
+    /// The epochs of its log.
+    pub history: History,
+    /// The end of its log when it was sent.
+    pub end: LogPosition,
+    /// The mode of the resource.
+    pub mode: Mode,
+}
+
+/// The word of a standby that it follows; its promise of that epoch is durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Join {
+    /// Whom it follows.
+    pub epoch: Epoch,
+    /// The end of its log, whose history is the primary's.
+    pub from: LogPosition,
+    /// How far its log is durable.
+    pub durable: Lsn,
+}
+
+/// Why a session cannot go on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "code")]
+pub enum Refusal {
+    /// The sender's applied history parted from the receiver's.
+    Diverged {
+        /// Where.
+        fork: Lsn,
+    },
+    /// The two have no epoch in common.
+    Unrelated,
+    /// They did not begin with the same content.
+    BaseDiffers,
+    /// Their volumes differ in number, size or block size.
+    GeometryDiffers,
+    /// The sender's log does not reach back to where the receiver is.
+    LogGone {
+        /// The oldest position that it holds.
+        start: Lsn,
+    },
+    /// The sender has promised a higher epoch.
+    Overtaken {
+        /// Its promise.
+        promised: Epoch,
+    },
+    /// The sender is not in a state to do what was asked.
+    NotNow,
+    /// The receiver broke the protocol.
+    Protocol,
+}
+
+/// A refusal, and the epoch that the sender had promised.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refuse {
+    /// Why.
+    pub refusal: Refusal,
+}
+
+/// A wish to begin an epoch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AskPromise {
+    /// Which.
+    pub epoch: Epoch,
+    /// An operator's forced takeover: a primary that hears it stops answering first.
+    pub force: bool,
+}
+
+/// A promise: the sender accepts nothing of a lower epoch any more. Durable before it is spoken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Promised {
+    /// The epoch promised.
+    pub epoch: Epoch,
+    /// The end of the sender's log.
+    pub end: LogPosition,
+    /// The epochs of it, so that the asker can tell whose log is later.
+    pub history: History,
+}
+
+/// How far a standby is. Each of the three only grows within a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ack {
+    /// Received, in order and checked.
+    pub received: Lsn,
+    /// On stable storage of the standby.
+    pub durable: Lsn,
+    /// In the image of the standby.
+    pub applied: Lsn,
+}
+
+/// How far a primary is, and what it holds of the receiver.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// The epoch it leads in.
+    pub epoch: Epoch,
+    /// The end of its log.
+    pub end: Lsn,
+    /// On stable storage of the primary: the receiver may apply to here (design §2.5).
+    pub durable: Lsn,
+    /// The receiver shall make its log durable to here and say so.
+    pub wanted: Lsn,
+    /// Whether the receiver is in `peer`.
+    pub peer: bool,
+    /// Whether the receiver, in this life, is in the in-sync set (design §5.3).
+    pub in_set: bool,
+    /// The mode of the resource.
+    pub mode: Mode,
+}
+
+/// A wish to take over, planned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TakeoverAsk {
+    /// The epoch that the asker would begin; above all that it has seen.
+    pub epoch: Epoch,
+    /// Who asks.
+    pub by: MemberId,
+}
+
+/// Why a session ends in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Goodbye {
+    /// The sender's daemon or resource stops; a standby that says so leaves the in-sync set at
+    /// once, without the peer window (design §4).
+    Stopping,
+    /// The sender has a newer connection to the receiver.
+    Replaced,
+}
