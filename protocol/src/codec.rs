@@ -6,7 +6,7 @@
 use bytes::BufMut;
 
 use crate::frame::{ChainHash, LogPosition};
-use crate::ids::{Epoch, Incarnate, Incarnation, Lsn, MemberId, ResourceId};
+use crate::ids::{EPOCH_MAX, Epoch, Incarnate, Incarnation, Lsn, MemberId, ResourceId};
 
 /// Why a body cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -114,7 +114,10 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn epoch(&mut self, field: &'static str) -> Result<Epoch, CodecError> {
-        self.u64(field).map(Epoch::new)
+        match self.u64(field)? {
+            value if value > EPOCH_MAX => Err(CodecError::Value { field, value }),
+            number => Ok(Epoch::new(number)),
+        }
     }
 
     pub(crate) fn incarnation(&mut self, field: &'static str) -> Result<Incarnation, CodecError> {
@@ -224,11 +227,6 @@ pub(crate) trait Put: BufMut {
     }
 
     /// Writes at most 64 KiB of `text`; every text here has a far lower limit of its own.
-    fn put_text(&mut self, text: &str) {
-        let len = u16::try_from(text.len()).unwrap_or(u16::MAX);
-        self.put_u16_le(len);
-        self.put_slice(text.as_bytes().get(..usize::from(len)).unwrap_or_default());
-    }
 
     fn put_option<T>(&mut self, value: Option<T>, put: impl FnOnce(&mut Self, T)) {
         self.put_flag(value.is_some());

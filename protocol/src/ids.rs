@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 pub const MEMBERS_MAX: u8 = 8;
 /// Most volumes of one resource (design §10).
 pub const VOLUMES_MAX: u16 = 64;
+/// Highest epoch that anything from outside may name; so an epoch can always grow.
+pub const EPOCH_MAX: u64 = 1 << 60;
 /// Bits of an epoch that hold the member's index where there are no marks (design §1).
 const EPOCH_MEMBER_BITS: u32 = 3;
 

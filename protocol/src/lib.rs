@@ -9,6 +9,7 @@ pub mod codec;
 pub mod frame;
 pub mod history;
 pub mod ids;
+pub mod node;
 pub mod range;
 pub mod replica;
 pub mod time;

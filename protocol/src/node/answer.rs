@@ -1,0 +1,177 @@
+//! Which requests may be answered (design §3), and what may go into the image (design §2.5).
+
+use std::time::Duration;
+
+use super::log::Log;
+use super::peer::Entry;
+use super::persist::After;
+use super::{Action, Node, NodeConfig, Part};
+use crate::frame::LogPosition;
+use crate::ids::Lsn;
+use crate::replica::{Mode, Role};
+use crate::time::Now;
+
+/// Longest between two checkpoints while something is applied.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Two positions in the log; each only grows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Answers {
+    /// A write whose frame ends at or before this may be answered.
+    pub writes: Lsn,
+    /// A flush, or a write with FUA, that waits for everything before this may be answered.
+    pub flushes: Lsn,
+}
+
+/// What is on its way into the image.
+#[derive(Debug)]
+pub(super) struct Applying {
+    /// Since when frames are allowed that are not in the recorded limit.
+    since: Option<Now>,
+    checkpoint_asked: bool,
+    checkpointed_at: Now,
+}
+
+impl Applying {
+    pub(super) fn new(_log: &Log, now: Now) -> Self {
+        Self {
+            since: None,
+            checkpoint_asked: false,
+            checkpointed_at: now,
+        }
+    }
+
+    pub(super) fn deadline(&self, config: &NodeConfig, _log: &Log) -> Option<Now> {
+        self.since.map(|since| since.after(config.apply_interval))
+    }
+}
+
+impl Node {
+    /// No answer is given without every member of the set (design §5.1): the slowest decides.
+    pub(super) fn settle_answers(&mut self) {
+        if !matches!(self.standing, Part::Leading | Part::Releasing(_)) {
+            return;
+        }
+        let (mut writes, mut flushes) = (self.log.written(), self.log.durable());
+        for life in self.blockers() {
+            let feed = self.peers.get(&life.member).and_then(|peer| peer.feed());
+            let (received, durable) = match feed.filter(|feed| feed.life == life) {
+                Some(feed) => (feed.received, feed.durable),
+                // Lost: nothing new is answered until it is back or left out.
+                None => (Lsn::START, Lsn::START),
+            };
+            writes = writes.min(received);
+            let committed = if self.state.mode == Mode::Sync {
+                durable
+            } else {
+                received
+            };
+            flushes = flushes.min(committed);
+        }
+        for feed in self.peers.values().filter_map(|peer| peer.feed()) {
+            if self.state.mode == Mode::Async && feed.entry == Entry::Peer {
+                writes = writes.min(feed.handed);
+                flushes = flushes.min(feed.handed);
+            }
+        }
+        let writes = if self.config.commit_on_write {
+            writes.min(flushes)
+        } else {
+            writes
+        };
+        self.answers.writes = self.answers.writes.max(writes);
+        self.answers.flushes = self.answers.flushes.max(flushes);
+    }
+
+    /// Whether a commit must be durable on the standby.
+    pub(super) fn commits_wait_for_disk(&self) -> bool {
+        self.state.mode == Mode::Sync
+    }
+
+    /// How far the image may go: nobody applies what could still be taken back (design §2.5).
+    pub(super) fn apply_target(&self) -> Lsn {
+        let durable = self.log.durable();
+        let leads = match self.standing {
+            Part::Leading | Part::Releasing(_) => true,
+            Part::Stopping(_) => self.state.role == Role::Primary,
+            Part::Standby(_) => false,
+            _ => return self.state.apply_limit,
+        };
+        let allowed = if leads {
+            self.blockers().fold(durable, |allowed, life| {
+                let feed = self.peers.get(&life.member).and_then(|peer| peer.feed());
+                let feed = feed.filter(|feed| feed.life == life);
+                allowed.min(feed.map_or(Lsn::START, |feed| feed.received))
+            })
+        } else {
+            durable.min(self.follow.primary_durable)
+        };
+        allowed.max(self.state.apply_limit)
+    }
+
+    /// The limit is recorded before anything up to it goes into the image; by size and by time, so
+    /// that the superblock is not written for every frame.
+    pub(super) fn settle_applying(&mut self) {
+        let now = self.clock.now;
+        let target = self.apply_target();
+        let bytes = target.since(self.state.apply_limit);
+        if bytes == 0 {
+            self.applying.since = None;
+        } else {
+            let since = *self.applying.since.get_or_insert(now);
+            let stopping = matches!(self.standing, Part::Stopping(_));
+            let old = now.since(since) >= self.config.apply_interval;
+            if stopping || old || bytes >= self.config.apply_bytes {
+                self.applying.since = None;
+                self.state.apply_limit = target;
+                self.persist_then(After::Apply(target));
+            }
+        }
+        self.settle_checkpoint(now);
+    }
+
+    fn settle_checkpoint(&mut self, now: Now) {
+        let bytes = self.log.applied().since(self.state.checkpoint.lsn);
+        let stopping = matches!(self.standing, Part::Stopping(_))
+            && self.log.applied() == self.state.apply_limit;
+        let old = now.since(self.applying.checkpointed_at) >= CHECKPOINT_INTERVAL;
+        let due = bytes > 0 && (stopping || old || bytes >= self.config.checkpoint_bytes);
+        if due && !self.applying.checkpoint_asked {
+            self.applying.checkpoint_asked = true;
+            self.out.push_back(Action::Checkpoint);
+        }
+    }
+
+    pub(super) fn checkpointed(&mut self, position: LogPosition) {
+        self.applying.checkpoint_asked = false;
+        self.applying.checkpointed_at = self.clock.now;
+        if position.lsn > self.state.checkpoint.lsn {
+            self.state.checkpoint = position;
+            self.persist_then(After::Checkpointed(position));
+        }
+    }
+
+    /// The log before the checkpoint is not needed for recovery any more. It is kept for the
+    /// standbys that are known to lack it, up to the retention (design §2.6).
+    pub(super) fn checkpoint_recorded(&mut self, position: LogPosition) {
+        let kept = self.peers.values().map(|peer| {
+            peer.feed()
+                .map(|feed| feed.durable)
+                .or(peer.kept)
+                .unwrap_or(Lsn::START)
+        });
+        let lowest = kept.fold(position.lsn, Lsn::min);
+        let end = self.log.end().lsn;
+        let retained = end.since(lowest) <= self.config.retention_bytes;
+        let release = if retained { lowest } else { position.lsn };
+        self.log.released_to(release);
+        self.out.push_back(Action::ReleaseLog(release));
+    }
+
+    /// Everything between the two watermarks of waiting and done, for the log.
+    pub(super) fn settle_log(&mut self) {
+        if self.log.sync_due(&self.config, self.clock.now) {
+            self.out.push_back(Action::SyncLog);
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! A standby's side: joining a primary, cutting a tail that nobody was answered for, taking
+//! frames, and telling how far it is.
+
+use super::peer::{Joining, Phase};
+use super::persist::After;
+use super::{Action, Denied, Node, Note, Part, Unfit};
+use crate::frame::{Began, Frame, LogPosition};
+use crate::history::Parting;
+use crate::ids::{Epoch, Lsn, MemberId, SessionId};
+use crate::replica::InSetOf;
+use crate::wire::{Ack, Join, Lead, Message, Progress, Refusal, Refuse};
+
+/// What a standby knows of the primary that it follows.
+#[derive(Debug, Default)]
+pub(super) struct Follow {
+    /// The primary's log is durable to here: this replica may apply as far (design §2.5).
+    pub(super) primary_durable: Lsn,
+    /// The end of the primary's log, as last told.
+    pub(super) primary_end: Lsn,
+    /// The primary counts this replica as `peer`.
+    pub(super) peer: bool,
+    said: Option<Ack>,
+}
+
+impl Follow {
+    /// The session is over: the word that it was in the set ended with it (design §5.3). What the
+    /// primary said of its disk stays true.
+    pub(super) fn forget_word(&mut self) {
+        self.peer = false;
+        self.said = None;
+    }
+}
+
+impl Node {
+    pub(super) fn on_lead(&mut self, session: SessionId, member: MemberId, lead: &Lead) {
+        if lead.epoch < self.state.promised {
+            let refusal = Refusal::Overtaken {
+                promised: self.state.promised,
+            };
+            return self.send(session, Message::Refuse(Refuse { refusal }));
+        }
+        match self.standing {
+            Part::Leading | Part::Beginning(_) if lead.epoch <= self.state.promised => return,
+            Part::Leading => self.step_down(),
+            Part::Gate => self.become_standby(),
+            Part::Candidate(_) | Part::Beginning(_) => self.give_up(Denied::GivenUp),
+            Part::Standby(_) => {}
+            _ => return,
+        }
+        let end = self.log.end();
+        match self
+            .state
+            .history
+            .parting(end.lsn, &lead.history, lead.end.lsn)
+        {
+            Parting::Unrelated => self.refuse(session, Refusal::Unrelated),
+            Parting::At { point } if point == end.lsn => self.join(session, member, lead),
+            Parting::At { point } => self.part(session, lead, point),
+        }
+    }
+
+    /// The log goes on beyond the point where the histories part (design §6.4).
+    fn part(&mut self, session: SessionId, lead: &Lead, point: Lsn) {
+        let beyond = lead.history.first_beyond(point);
+        let untouched = self.state.apply_limit <= point;
+        // After a takeover by a member without which nothing was answered here, nobody was
+        // answered for the tail. A set that was shrunk since is not that set any more.
+        let unanswered = beyond.is_some_and(|entry| {
+            let in_set =
+                self.state.in_sync.is_empty() || self.state.in_sync.contains(&entry.leader);
+            entry.began == Began::InSync && in_set
+        });
+        let at = beyond.map_or(lead.end, |entry| entry.start);
+        if !(untouched && unanswered && at.lsn == point) {
+            self.become_unfit(Unfit::Diverged(point));
+            return self.refuse(session, Refusal::Diverged { fork: point });
+        }
+        if let Some(open) = self.session_mut(session) {
+            open.phase = Phase::Joining(Joining {
+                epoch: lead.epoch,
+                point: Some(at),
+            });
+        }
+        let (from, to) = (point, self.log.end().lsn);
+        self.out.push_back(Action::Note(Note::TailCut { from, to }));
+        self.out.push_back(Action::Truncate(point));
+    }
+
+    /// The tail is saved and gone, durably, before anything is written in its place (I6).
+    pub(super) fn truncated(&mut self, end: LogPosition) {
+        self.log.cut(end);
+        self.state.history.truncate(end.lsn);
+        let joining = self.peers.values().find_map(|peer| {
+            let open = peer.session.as_ref()?;
+            match open.phase {
+                Phase::Joining(joining) => Some((peer.member, open.id, joining)),
+                _ => None,
+            }
+        });
+        // Without the session, the next hello finds a log that ends at the fork.
+        let Some((member, session, joining)) = joining else {
+            return self.persist.touch();
+        };
+        if joining.point.is_some_and(|point| point != end) {
+            self.become_unfit(Unfit::Diverged(end.lsn));
+            return self.refuse(session, Refusal::Diverged { fork: end.lsn });
+        }
+        self.promise_and_join(session, member, joining.epoch);
+    }
+
+    fn join(&mut self, session: SessionId, member: MemberId, lead: &Lead) {
+        let same_end = lead.end.lsn == self.log.end().lsn;
+        if same_end && lead.end.chain != self.log.end().chain {
+            let fork = lead.end.lsn;
+            self.become_unfit(Unfit::Diverged(fork));
+            return self.refuse(session, Refusal::Diverged { fork });
+        }
+        if let Some(open) = self.session_mut(session) {
+            open.phase = Phase::Joining(Joining {
+                epoch: lead.epoch,
+                point: None,
+            });
+        }
+        self.promise_and_join(session, member, lead.epoch);
+    }
+
+    fn promise_and_join(&mut self, session: SessionId, member: MemberId, epoch: Epoch) {
+        self.state.promised = epoch;
+        self.state.in_sync.clear();
+        self.state.in_set_of = None;
+        self.state.release = None;
+        self.follow = Follow::default();
+        self.out
+            .push_back(Action::Note(Note::Follows(member, epoch)));
+        self.persist_then(After::Join(session, epoch));
+    }
+
+    pub(super) fn say_join(&mut self, session: SessionId, epoch: Epoch) {
+        if self.state.promised != epoch || !matches!(self.standing, Part::Standby(_)) {
+            return;
+        }
+        let (from, durable) = (self.log.end(), self.log.durable());
+        let Some(open) = self.session_mut(session) else {
+            return;
+        };
+        if !matches!(open.phase, Phase::Joining(_)) {
+            return;
+        }
+        open.phase = Phase::Following;
+        self.send(
+            session,
+            Message::Join(Join {
+                epoch,
+                from,
+                durable,
+            }),
+        );
+    }
+
+    pub(super) fn frame_in(&mut self, session: SessionId, frame: Frame) {
+        let now = self.clock.now;
+        let Some(member) = self.member_of(session) else {
+            return;
+        };
+        let Some(open) = self.session_mut(session) else {
+            return;
+        };
+        open.heard_at = now;
+        let fetch_end = match open.phase {
+            Phase::Following => None,
+            Phase::Fetching(end) => Some(end.lsn),
+            // What was under way when a promise ended the session's purpose.
+            _ => return,
+        };
+        if self
+            .state
+            .history
+            .check_next(self.log.end(), &frame)
+            .is_err()
+        {
+            return self.refuse(session, Refusal::Protocol);
+        }
+        self.keep(&frame);
+        if fetch_end.is_some_and(|end| self.log.end().lsn >= end) {
+            if let Some(open) = self.session_mut(session) {
+                open.phase = Phase::Idle;
+            }
+            self.fetched(member);
+        }
+    }
+
+    pub(super) fn on_progress(&mut self, session: SessionId, progress: Progress) {
+        let following = self
+            .session_mut(session)
+            .is_some_and(|open| matches!(open.phase, Phase::Following));
+        if !following || progress.epoch != self.state.promised {
+            return;
+        }
+        let follow = &mut self.follow;
+        follow.primary_durable = follow.primary_durable.max(progress.durable);
+        follow.primary_end = follow.primary_end.max(progress.end);
+        follow.peer = progress.peer;
+        self.log.want(progress.wanted);
+        let (epoch, incarnation) = (progress.epoch, self.state.incarnation);
+        let word = progress.in_set.then_some(InSetOf { epoch, incarnation });
+        if self.state.in_set_of != word || self.state.mode != progress.mode {
+            self.state.in_set_of = word;
+            self.state.mode = progress.mode;
+            self.persist.touch();
+        }
+    }
+
+    pub(super) fn stop_following(&mut self) {
+        self.follow.forget_word();
+        for peer in self.peers.values_mut() {
+            if let Some(session) = &mut peer.session
+                && matches!(session.phase, Phase::Following | Phase::Joining(_))
+            {
+                session.phase = Phase::Idle;
+            }
+        }
+    }
+
+    fn ack(&self) -> Ack {
+        let applied = self.log.applied();
+        Ack {
+            received: self.log.end().lsn,
+            durable: self.log.durable(),
+            applied,
+        }
+    }
+
+    pub(super) fn say_ack_if_due(&mut self, session: SessionId, quiet: bool) {
+        if quiet || self.follow.said != Some(self.ack()) {
+            self.follow.said = Some(self.ack());
+            self.say_ack(session);
+        }
+    }
+
+    pub(super) fn say_ack(&mut self, session: SessionId) {
+        let ack = self.ack();
+        self.send(session, Message::Ack(ack));
+    }
+}

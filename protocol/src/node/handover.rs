@@ -1,0 +1,246 @@
+//! Planned takeover (design §6.1): the primary hands over, the standby begins.
+//!
+//! The old primary holds its clients, appends the handover, waits until that is durable on both
+//! sides, records that it is a standby, and only then says so. A failure before the record leaves
+//! the old primary in service; a failure after it leaves two standbys, of which the named one goes
+//! on as soon as they meet (holes, story 11). Two primaries are no outcome.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::peer::Entry;
+use super::persist::After;
+use super::{Action, Denied, Done, Node, Part};
+use crate::frame::{Began, Draft, HEAD_LEN};
+use crate::ids::{Epoch, Lsn, MemberId, SessionId};
+use crate::replica::{Release, Role};
+use crate::time::Now;
+use crate::wire::{Message, Refusal, Refuse, TakeoverAsk};
+
+/// Longest that clients are held for a handover before the old primary goes on.
+const HANDOVER_LIMIT: Duration = Duration::from_secs(10);
+
+/// A standby that has asked its primary to hand over.
+#[derive(Debug)]
+pub(super) struct Asking {
+    command: u64,
+    primary: MemberId,
+}
+
+/// An old primary on its way out.
+#[derive(Debug)]
+pub(super) struct Releasing {
+    to: MemberId,
+    epoch: Epoch,
+    deadline: Now,
+    step: Step,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    /// The driver appends what it has taken from clients.
+    Holding,
+    /// The handover is in the log, up to here.
+    Draining(Lsn),
+    /// The record is being written; there is no way back.
+    Recording,
+}
+
+impl Releasing {
+    pub(super) fn takes_appends(&self) -> bool {
+        self.step == Step::Holding
+    }
+}
+
+impl Node {
+    pub(super) fn planned_takeover(&mut self, id: u64, test: bool) -> Option<Result<Done, Denied>> {
+        match &self.standing {
+            Part::Leading | Part::Releasing(_) => return Some(Err(Denied::AlreadyPrimary)),
+            Part::Standby(None) => {}
+            Part::Gate | Part::Waking => return Some(Err(Denied::NotInPeer)),
+            _ => return Some(Err(Denied::Busy)),
+        }
+        let primary = self.peers.values().find(|peer| peer.is_following());
+        let primary = primary.and_then(|peer| Some((peer.member, peer.session.as_ref()?.id)));
+        let Some((primary, session)) = primary.filter(|_| self.follow.peer) else {
+            return Some(Err(Denied::NotInPeer));
+        };
+        if test {
+            return Some(Ok(Done::WouldLead));
+        }
+        let epoch = self.next_epoch();
+        self.standing = Part::Standby(Some(Asking {
+            command: id,
+            primary,
+        }));
+        let by = self.state.member;
+        self.send(session, Message::TakeoverAsk(TakeoverAsk { epoch, by }));
+        None
+    }
+
+    /// The old primary's side begins.
+    pub(super) fn on_takeover_ask(
+        &mut self,
+        session: SessionId,
+        member: MemberId,
+        ask: TakeoverAsk,
+    ) {
+        let peer = self.peers.get(&member).and_then(|peer| peer.feed());
+        let in_peer = peer.is_some_and(|feed| feed.entry == Entry::Peer);
+        let fits = self.is_leading() && in_peer && ask.by == member && ask.epoch > self.state.owned;
+        if !fits {
+            let refusal = Refusal::NotNow;
+            return self.send(session, Message::Refuse(Refuse { refusal }));
+        }
+        let deadline = self.clock.now.after(HANDOVER_LIMIT);
+        let (to, epoch) = (member, ask.epoch);
+        self.standing = Part::Releasing(Releasing {
+            to,
+            epoch,
+            deadline,
+            step: Step::Holding,
+        });
+        self.out.push_back(Action::Hold(true));
+    }
+
+    /// Every request that was taken is in the log; the handover goes behind them.
+    pub(super) fn held(&mut self) {
+        let Part::Releasing(releasing) = &mut self.standing else {
+            return;
+        };
+        if releasing.step != Step::Holding {
+            return;
+        }
+        let (to, epoch) = (releasing.to, releasing.epoch);
+        let mut draft = Draft::new(vec![0; HEAD_LEN]);
+        let added = draft.handover(to, epoch);
+        assert!(added.is_ok(), "an empty frame has room for one record");
+        let end = self.append_own(draft);
+        self.log.want(end);
+        if let Part::Releasing(releasing) = &mut self.standing {
+            releasing.step = Step::Draining(end);
+        }
+    }
+
+    /// Up to where the standby shall be durable before the handover is recorded.
+    pub(super) fn handover_end(&self) -> Option<Lsn> {
+        match &self.standing {
+            Part::Releasing(Releasing {
+                step: Step::Draining(end),
+                ..
+            }) => Some(*end),
+            _ => None,
+        }
+    }
+
+    pub(super) fn settle_releasing(&mut self) {
+        let Part::Releasing(releasing) = &self.standing else {
+            return;
+        };
+        let (to, epoch, late) = (
+            releasing.to,
+            releasing.epoch,
+            releasing.deadline <= self.clock.now,
+        );
+        let feed = self.peers.get(&to).and_then(|peer| peer.feed());
+        let there = feed.map(|feed| feed.durable);
+        match releasing.step {
+            Step::Recording => {}
+            _ if there.is_none() || late => self.go_on(to),
+            Step::Draining(end)
+                if self.log.durable() >= end
+                    && there >= Some(end)
+                    && self.answers.writes >= end =>
+            {
+                let release = Release {
+                    to,
+                    epoch,
+                    lsn: end,
+                };
+                self.state.role = Role::Standby;
+                self.state.release = Some(release);
+                self.state.in_sync.clear();
+                if let Part::Releasing(releasing) = &mut self.standing {
+                    releasing.step = Step::Recording;
+                }
+                self.persist_then(After::Released(release));
+            }
+            _ => {}
+        }
+    }
+
+    /// The handover is given up: the old primary goes on as if nobody had asked.
+    fn go_on(&mut self, to: MemberId) {
+        self.standing = Part::Leading;
+        self.out.push_back(Action::Hold(false));
+        if let Some(session) = self
+            .peers
+            .get(&to)
+            .and_then(|peer| Some(peer.session.as_ref()?.id))
+        {
+            let refusal = Refusal::NotNow;
+            self.send(session, Message::Refuse(Refuse { refusal }));
+        }
+    }
+
+    pub(super) fn released(&mut self, release: Release) {
+        if !matches!(self.standing, Part::Releasing(_)) {
+            return;
+        }
+        self.standing = Part::Standby(None);
+        self.insync.reset(&self.state);
+        self.out.push_back(Action::Serve(false));
+        self.stop_feeding();
+        let session = self
+            .peers
+            .get(&release.to)
+            .and_then(|peer| Some(peer.session.as_ref()?.id));
+        if let Some(session) = session {
+            self.send(session, Message::HandedOver(release));
+        }
+    }
+
+    pub(super) fn on_handed_over(&mut self, member: MemberId, release: Release) {
+        if release.to == self.state.member && member != self.state.member {
+            self.accept_release(release);
+        }
+    }
+
+    /// The old primary is a standby, durably: this member begins, unless it has promised more
+    /// meanwhile or lacks the end of the log.
+    pub(super) fn accept_release(&mut self, release: Release) {
+        let Part::Standby(asking) = &mut self.standing else {
+            return;
+        };
+        let command = asking.take().map(|asking| asking.command);
+        let fits = self.log.end().lsn >= release.lsn && self.state.history.epoch() < release.epoch;
+        if !fits {
+            if let Some(id) = command {
+                self.out.push_back(Action::Reply {
+                    id,
+                    result: Err(Denied::GivenUp),
+                });
+            }
+            return;
+        }
+        self.stop_following();
+        let epoch = match release.epoch > self.state.promised {
+            true => release.epoch,
+            false => self.next_epoch(),
+        };
+        self.stand(epoch, Began::Planned, true, BTreeSet::new(), command);
+    }
+
+    pub(super) fn asking_refused(&mut self, member: MemberId) {
+        if let Part::Standby(asking) = &mut self.standing
+            && let Some(given_up) = asking.take_if(|asking| asking.primary == member)
+        {
+            let (id, result) = (given_up.command, Err(Denied::GivenUp));
+            self.out.push_back(Action::Reply { id, result });
+        }
+    }
+
+    pub(super) fn asking_lost(&mut self, member: MemberId) {
+        self.asking_refused(member);
+    }
+}

@@ -1,0 +1,242 @@
+//! The in-sync set: the replicas without which no write may be answered (design §5).
+//!
+//! Entering: from the proposal on, a standby counts for answers and for applying; it has entered
+//! when it holds every write that was answered before, and the larger set is recorded. Leaving is
+//! a decision of its own: after the peer window the smaller set is recorded, and only then may an
+//! answer be given without the one that was left out. The record is the superblock here; the
+//! marks take its place where there are marks.
+
+use super::peer::Entry;
+use super::persist::After;
+use super::{Action, Denied, Done, Node, Note, Part};
+use crate::ids::{Incarnate, MemberId};
+use crate::replica::{Mode, ReplicaState};
+use crate::time::Now;
+
+/// Gap up to which a standby is proposed: answers wait for it from then on.
+const PROPOSE_GAP_BYTES: u64 = 4 << 20;
+
+/// The set as it is recorded, which may be behind the set as it is wished.
+#[derive(Debug)]
+pub(super) struct InSync {
+    pub(super) recorded: Vec<Incarnate>,
+}
+
+impl InSync {
+    pub(super) fn new(state: &ReplicaState) -> Self {
+        Self {
+            recorded: state.in_sync.clone(),
+        }
+    }
+
+    pub(super) fn reset(&mut self, state: &ReplicaState) {
+        self.recorded.clone_from(&state.in_sync);
+    }
+}
+
+impl Node {
+    /// The lives that hold answers: recorded, or wished, or proposed.
+    pub(super) fn blockers(&self) -> impl Iterator<Item = Incarnate> + '_ {
+        let me = self.state.member;
+        let wished = self
+            .state
+            .in_sync
+            .iter()
+            .filter(|life| !self.insync.recorded.contains(life));
+        let proposed = self.peers.values().filter_map(|peer| {
+            let feed = peer.feed()?;
+            let waits = feed.counts() && self.mode_of(peer.member).waits_for_standby();
+            let known = self.state.in_sync.contains(&feed.life)
+                || self.insync.recorded.contains(&feed.life);
+            (waits && !known).then_some(feed.life)
+        });
+        let recorded = self.insync.recorded.iter();
+        recorded
+            .chain(wished)
+            .copied()
+            .chain(proposed)
+            .filter(move |life| life.member != me)
+    }
+
+    /// The mode that a standby runs in: the principal in the resource's, the others in superasync.
+    pub(super) fn mode_of(&self, member: MemberId) -> Mode {
+        let first = self.peers.keys().next().copied();
+        let principal = self
+            .config
+            .principal
+            .filter(|p| *p != self.state.member)
+            .or(first);
+        if principal == Some(member) {
+            self.state.mode
+        } else {
+            Mode::Superasync
+        }
+    }
+
+    pub(super) fn settle_insync(&mut self) {
+        if !self.is_leading() {
+            return;
+        }
+        let members: Vec<_> = self.peers.keys().copied().collect();
+        for member in members {
+            self.settle_entry(member);
+            self.settle_window(member);
+        }
+    }
+
+    fn settle_entry(&mut self, member: MemberId) {
+        let mode = self.mode_of(member);
+        let (end, answers) = (self.log.end().lsn, self.answers);
+        let Some((_, feed)) = self.peers.get_mut(&member).and_then(|peer| peer.feed_mut()) else {
+            return;
+        };
+        let (entry, life) = (feed.entry, feed.life);
+        match entry {
+            Entry::CatchUp if mode == Mode::Superasync || feed.reading => {}
+            Entry::CatchUp if mode == Mode::Async => {
+                if feed.next == end && end.since(feed.received) <= PROPOSE_GAP_BYTES {
+                    feed.entry = Entry::Peer;
+                    self.entered(member);
+                }
+            }
+            Entry::CatchUp if end.since(feed.received) <= PROPOSE_GAP_BYTES => {
+                let durable = match mode {
+                    Mode::Sync => answers.flushes,
+                    _ => crate::ids::Lsn::START,
+                };
+                feed.entry = Entry::Proposed {
+                    received: answers.writes,
+                    durable,
+                };
+            }
+            Entry::Proposed { received, durable }
+                if feed.received >= received && feed.durable >= durable =>
+            {
+                feed.entry = Entry::Recording(0);
+                if !self.state.in_sync.contains(&life) {
+                    self.state.in_sync.push(life);
+                }
+                self.persist_then(After::SetRecorded(self.state.in_sync.clone()));
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn set_recorded(&mut self, set: Vec<Incarnate>) {
+        self.insync.recorded = set;
+        let recorded = &self.insync.recorded;
+        let entering = self.peers.values_mut().filter_map(|peer| {
+            let member = peer.member;
+            let (_, feed) = peer.feed_mut()?;
+            let enters = matches!(feed.entry, Entry::Recording(_)) && recorded.contains(&feed.life);
+            enters.then(|| {
+                feed.entry = Entry::Peer;
+                member
+            })
+        });
+        let entering: Vec<_> = entering.collect();
+        entering.into_iter().for_each(|member| self.entered(member));
+    }
+
+    fn entered(&mut self, member: MemberId) {
+        if let Some(peer) = self.peers.get_mut(&member) {
+            peer.lost_at = None;
+        }
+        self.out.push_back(Action::Note(Note::PeerEntered(member)));
+        self.say_progress(member);
+    }
+
+    fn is_in_set(&self, member: MemberId) -> bool {
+        self.state.in_sync.iter().any(|life| life.member == member)
+    }
+
+    /// The session with a member is lost. Where it was in the set, the window begins.
+    pub(super) fn lost(&mut self, member: MemberId) {
+        let (now, in_set) = (self.clock.now, self.is_in_set(member));
+        let leading = matches!(self.standing, Part::Leading | Part::Releasing(_));
+        let Some(peer) = self.peers.get_mut(&member) else {
+            return;
+        };
+        if leading && in_set && peer.session.is_some() && peer.lost_at.is_none() {
+            peer.lost_at = Some(now);
+            self.out.push_back(Action::Note(Note::Holding(member)));
+        }
+    }
+
+    /// An orderly stop of a standby skips the window (design §4).
+    pub(super) fn left_in_order(&mut self, member: MemberId) {
+        if self.is_leading() && self.is_in_set(member) {
+            self.leave_out(member);
+        }
+    }
+
+    /// A new life of a member takes the place of the old one, which is gone for good (story 3).
+    pub(super) fn life_seen(&mut self, life: Incarnate) {
+        let older =
+            |entry: &Incarnate| entry.member == life.member && entry.incarnation < life.incarnation;
+        if self.is_leading() && self.state.in_sync.iter().any(older) {
+            self.leave_out(life.member);
+        }
+    }
+
+    fn settle_window(&mut self, member: MemberId) {
+        let Some(deadline) = self.window_end(member) else {
+            return;
+        };
+        let Some(peer) = self.peers.get_mut(&member) else {
+            return;
+        };
+        if peer.session.is_some() && peer.feed().is_some() {
+            // Reconnected: the window is over and the standby catches up as a member of the set.
+            peer.lost_at = None;
+        } else if deadline <= self.clock.now {
+            self.leave_out(member);
+        }
+    }
+
+    fn window_end(&self, member: MemberId) -> Option<Now> {
+        Some(
+            self.peers
+                .get(&member)?
+                .lost_at?
+                .after(self.config.peer_window),
+        )
+    }
+
+    pub(super) fn window_deadline(&self) -> Option<Now> {
+        self.peers
+            .keys()
+            .filter_map(|member| self.window_end(*member))
+            .min()
+    }
+
+    /// Records the smaller set; until that is durable the old one holds the answers.
+    fn leave_out(&mut self, member: MemberId) {
+        if let Some(peer) = self.peers.get_mut(&member) {
+            peer.lost_at = None;
+        }
+        self.state.in_sync.retain(|life| life.member != member);
+        self.persist_then(After::SetRecorded(self.state.in_sync.clone()));
+        self.out.push_back(Action::Note(Note::LeftOut(member)));
+    }
+
+    /// A new mode: every standby leaves and enters again under the new rule, so that no promise
+    /// of the new mode rests on what the old one did.
+    pub(super) fn set_mode(&mut self, mode: Mode) -> Result<Done, Denied> {
+        if !self.is_leading() {
+            return Err(Denied::NotPrimary);
+        }
+        self.state.mode = mode;
+        self.config.mode = mode;
+        self.state.in_sync = vec![self.state.life()];
+        self.persist_then(After::SetRecorded(self.state.in_sync.clone()));
+        let members: Vec<_> = self.peers.keys().copied().collect();
+        for member in members {
+            if let Some((_, feed)) = self.peers.get_mut(&member).and_then(|p| p.feed_mut()) {
+                feed.entry = Entry::CatchUp;
+            }
+            self.say_progress(member);
+        }
+        Ok(Done::ModeSet)
+    }
+}

@@ -1,0 +1,482 @@
+//! Coming to lead: the start gate, forced takeover, and the beginning of an epoch (design §6).
+//!
+//! Every way leads through a candidate that first promises the new epoch to itself, then asks the
+//! others to promise it, fetches a later log where one of them has it, and makes its own log
+//! durable. Only then the epoch begins: its first frame durable, its ownership durable, service.
+
+use std::collections::BTreeSet;
+
+use super::peer::Phase;
+use super::persist::After;
+use super::{Action, Denied, Done, Node, Note, Part};
+use crate::frame::{Began, Draft, HEAD_LEN};
+use crate::history::Parting;
+use crate::ids::{Epoch, MemberId, SessionId};
+use crate::replica::Role;
+use crate::wire::{AskPromise, Lead, Message, Promised, Refusal};
+
+/// Wants to lead and collects what it needs for it.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub(super) epoch: Epoch,
+    pub(super) began: Began,
+    /// By an operator's word: does not wait for members that cannot be heard.
+    pub(super) force: bool,
+    /// Its own promise is durable.
+    promised_self: bool,
+    /// Members whose promise it waits for.
+    pub(super) need: BTreeSet<MemberId>,
+    promises: BTreeSet<MemberId>,
+    /// Whose later tail is under way.
+    fetching: Option<MemberId>,
+    command: Option<u64>,
+}
+
+/// Makes the start of its epoch durable.
+#[derive(Debug)]
+pub(super) struct Beginning {
+    pub(super) epoch: Epoch,
+    recording: bool,
+    command: Option<u64>,
+}
+
+impl Candidate {
+    /// Members that have not promised yet.
+    pub(super) fn waits_for(&self) -> Vec<MemberId> {
+        self.need.difference(&self.promises).copied().collect()
+    }
+}
+
+impl Node {
+    /// A restarted primary waits in the gate until it has heard every other member (design §6.3).
+    /// It promises nothing before: a promise that leads to no epoch only stands in the way.
+    pub(super) fn settle_gate(&mut self) {
+        let greeted = self.greeted_sessions();
+        let heard = |member: &MemberId| greeted.iter().any(|(other, _)| other == member);
+        if self.peers.keys().all(heard) {
+            let began = self.began_or_birth(Began::Restart);
+            let need = self.peers.keys().copied().collect();
+            self.stand(self.next_epoch(), began, false, need, None);
+        }
+    }
+
+    fn began_or_birth(&self, began: Began) -> Began {
+        let born = self.state.history.epoch() > Epoch::NONE_YET;
+        if born { began } else { Began::Birth }
+    }
+
+    fn connected(&self) -> BTreeSet<MemberId> {
+        self.greeted_sessions()
+            .into_iter()
+            .map(|(member, _)| member)
+            .collect()
+    }
+
+    /// An operator's word opens the gate without the members that cannot be heard.
+    pub(super) fn start_primary(&mut self, id: u64) -> Option<Result<Done, Denied>> {
+        match &mut self.standing {
+            Part::Gate => {
+                let began = self.began_or_birth(Began::Forced);
+                let need = self.connected();
+                self.stand(self.next_epoch(), began, true, need, Some(id));
+                None
+            }
+            Part::Candidate(candidate) if candidate.command.is_none() && !candidate.force => {
+                candidate.force = true;
+                candidate.command = Some(id);
+                if candidate.began == Began::Restart {
+                    candidate.began = Began::Forced;
+                }
+                self.need_only_connected();
+                None
+            }
+            Part::Candidate(_) | Part::Beginning(_) => Some(Err(Denied::Busy)),
+            Part::Leading => Some(Err(Denied::AlreadyPrimary)),
+            _ => Some(Err(Denied::NotInGate)),
+        }
+    }
+
+    /// A standby has promised a higher epoch that nobody owns: the primary begins a higher one
+    /// still, holding its clients meanwhile (design §6.0; holes, story 2).
+    pub(super) fn restamp(&mut self, promised: Epoch) {
+        self.stop_feeding();
+        self.out.push_back(Action::Hold(true));
+        self.state.promised = self.state.promised.max(promised);
+        let need = self.connected();
+        self.stand(self.next_epoch(), Began::Restart, true, need, None);
+    }
+
+    pub(super) fn forced_takeover(&mut self, id: u64, test: bool) -> Option<Result<Done, Denied>> {
+        match &self.standing {
+            Part::Leading | Part::Releasing(_) => return Some(Err(Denied::AlreadyPrimary)),
+            Part::Beginning(_) => return Some(Err(Denied::Busy)),
+            Part::Gate | Part::Candidate(_) => return self.start_primary(id),
+            _ if test => return Some(Ok(Done::WouldLead)),
+            _ => {}
+        }
+        // The primary's word that this standby is in the set holds in its epoch and this life only.
+        let in_set = self.state.in_set_of.is_some_and(|word| {
+            word.epoch == self.state.promised
+                && word.epoch == self.state.history.epoch()
+                && word.incarnation == self.state.incarnation
+        });
+        let began = self.began_or_birth(if in_set { Began::InSync } else { Began::Forced });
+        let need = self.connected();
+        self.stand(self.next_epoch(), began, true, need, Some(id));
+        None
+    }
+
+    /// Becomes a candidate: its own promise comes first, so that nothing of an older epoch is
+    /// accepted from here on (design §6.0).
+    pub(super) fn stand(
+        &mut self,
+        epoch: Epoch,
+        began: Began,
+        force: bool,
+        need: BTreeSet<MemberId>,
+        command: Option<u64>,
+    ) {
+        let candidate = Candidate {
+            epoch,
+            began,
+            force,
+            promised_self: false,
+            need,
+            promises: BTreeSet::new(),
+            fetching: None,
+            command,
+        };
+        self.standing = Part::Candidate(candidate);
+        self.state.promised = epoch;
+        self.log.want(self.log.end().lsn);
+        self.persist_then(After::SelfPromised(epoch));
+    }
+
+    /// Above everything that this member has promised or heard of.
+    pub(super) fn next_epoch(&self) -> Epoch {
+        let heard = self
+            .peers
+            .values()
+            .filter_map(|peer| Some(peer.hello()?.promised));
+        let highest = heard.fold(
+            self.state.promised.max(self.state.history.epoch()),
+            Epoch::max,
+        );
+        highest.next_for(self.state.member)
+    }
+
+    pub(super) fn self_promised(&mut self, epoch: Epoch) {
+        let Part::Candidate(candidate) = &mut self.standing else {
+            return;
+        };
+        if candidate.epoch != epoch {
+            return;
+        }
+        candidate.promised_self = true;
+        let force = candidate.force;
+        for (_, session) in self.greeted_sessions() {
+            self.send(session, Message::AskPromise(AskPromise { epoch, force }));
+        }
+    }
+
+    /// What a hello means for who leads.
+    pub(super) fn greeted(&mut self, session: SessionId, member: MemberId) {
+        let Some(hello) = self.peers.get(&member).and_then(|peer| peer.hello()) else {
+            return;
+        };
+        let (theirs, their_role, leading) = (hello.owned, hello.role, hello.leading);
+        let (their_promise, release) = (hello.promised, hello.release);
+        match &self.standing {
+            Part::Leading if leading && theirs > self.state.owned => self.step_down(),
+            Part::Leading => self.say_lead(session),
+            // An epoch that was owned may not be overtaken by a restart (design §6.0).
+            Part::Gate if leading || (their_role == Role::Primary && theirs > self.state.owned) => {
+                self.become_standby();
+            }
+            Part::Candidate(candidate) if !candidate.force => {
+                if leading {
+                    self.give_up(Denied::GivenUp);
+                } else if their_promise >= candidate.epoch {
+                    self.stand_higher();
+                } else if candidate.promised_self {
+                    let ask = AskPromise {
+                        epoch: candidate.epoch,
+                        force: false,
+                    };
+                    self.send(session, Message::AskPromise(ask));
+                }
+            }
+            Part::Candidate(candidate) if candidate.promised_self => {
+                let ask = AskPromise {
+                    epoch: candidate.epoch,
+                    force: true,
+                };
+                self.send(session, Message::AskPromise(ask));
+            }
+            Part::Standby(_) => {
+                if let Some(release) = release.filter(|r| r.to == self.state.member) {
+                    self.accept_release(release);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Somebody has promised as much already: ask again, above it.
+    fn stand_higher(&mut self) {
+        let Part::Candidate(candidate) = &self.standing else {
+            return;
+        };
+        let (began, force, command) = (candidate.began, candidate.force, candidate.command);
+        let need = candidate.need.clone();
+        self.stand(self.next_epoch(), began, force, need, command);
+    }
+
+    pub(super) fn on_ask_promise(&mut self, session: SessionId, ask: AskPromise) {
+        let Some(member) = self.member_of(session) else {
+            return;
+        };
+        let promised = self.state.promised;
+        let overtaken = ask.epoch <= promised;
+        let follows_other = self
+            .peers
+            .values()
+            .any(|peer| peer.is_following() && peer.member != member);
+        let busy = match &self.standing {
+            Part::Standby(_) => follows_other && !ask.force,
+            Part::Gate => !ask.force,
+            Part::Candidate(candidate) => candidate.force || !ask.force,
+            Part::Leading => !ask.force,
+            _ => true,
+        };
+        if overtaken {
+            let refusal = Refusal::Overtaken { promised };
+            return self.send(session, Message::Refuse(crate::wire::Refuse { refusal }));
+        }
+        if busy {
+            let refusal = Refusal::NotNow;
+            return self.send(session, Message::Refuse(crate::wire::Refuse { refusal }));
+        }
+        match self.standing {
+            Part::Leading => self.step_down(),
+            Part::Gate => self.become_standby(),
+            _ => self.give_up(Denied::GivenUp),
+        }
+        self.stop_following();
+        self.state.promised = ask.epoch;
+        self.persist_then(After::SayPromised(session, ask.epoch));
+    }
+
+    pub(super) fn say_promised(&mut self, session: SessionId, epoch: Epoch) {
+        if self.state.promised != epoch {
+            return;
+        }
+        let (end, history) = (self.log.end(), self.state.history.clone());
+        self.send(
+            session,
+            Message::Promised(Promised {
+                epoch,
+                end,
+                history,
+            }),
+        );
+    }
+
+    pub(super) fn on_promised(
+        &mut self,
+        session: SessionId,
+        member: MemberId,
+        promised: &Promised,
+    ) {
+        let end = self.log.end();
+        let Part::Candidate(candidate) = &mut self.standing else {
+            return;
+        };
+        if candidate.epoch != promised.epoch {
+            return;
+        }
+        candidate.promises.insert(member);
+        let mine = (self.state.history.epoch(), end.lsn);
+        if (promised.history.epoch(), promised.end.lsn) <= mine || candidate.fetching.is_some() {
+            return;
+        }
+        // The other has a later log: have it, where it continues this one.
+        let parting = self
+            .state
+            .history
+            .parting(end.lsn, &promised.history, promised.end.lsn);
+        if parting == (Parting::At { point: end.lsn }) {
+            candidate.fetching = Some(member);
+            self.send(session, Message::Fetch(end));
+            if let Some(open) = self.session_mut(session) {
+                open.phase = Phase::Fetching(promised.end);
+            }
+        } else if !candidate.force {
+            self.give_up(Denied::GivenUp);
+        }
+    }
+
+    /// The tail that was fetched is here.
+    pub(super) fn fetched(&mut self, member: MemberId) {
+        self.log.want(self.log.end().lsn);
+        if let Part::Candidate(candidate) = &mut self.standing
+            && candidate.fetching == Some(member)
+        {
+            candidate.fetching = None;
+        }
+    }
+
+    pub(super) fn settle_candidate(&mut self) {
+        let Part::Candidate(candidate) = &self.standing else {
+            return;
+        };
+        let ready = candidate.promised_self
+            && candidate.fetching.is_none()
+            && candidate.waits_for().is_empty()
+            && self.log.durable() == self.log.end().lsn;
+        if ready {
+            let (epoch, began, command) = (candidate.epoch, candidate.began, candidate.command);
+            self.begin(epoch, began, command);
+        }
+    }
+
+    fn begin(&mut self, epoch: Epoch, began: Began, command: Option<u64>) {
+        let previous = self.state.history.epoch();
+        let mut draft = Draft::new(vec![0; HEAD_LEN]);
+        let added = draft.epoch_start(began, previous, self.state.incarnation);
+        assert!(added.is_ok(), "an empty frame has room for one record");
+        self.standing = Part::Beginning(Beginning {
+            epoch,
+            recording: false,
+            command,
+        });
+        let end = self.append_own(draft);
+        self.log.want(end);
+    }
+
+    /// The first frame of the epoch is durable before its ownership is, and that before service:
+    /// a crash in between leaves a promise without ownership, which anybody may overtake.
+    pub(super) fn settle_beginning(&mut self) {
+        let Part::Beginning(beginning) = &mut self.standing else {
+            return;
+        };
+        if beginning.recording || self.log.durable() < self.log.end().lsn {
+            return;
+        }
+        beginning.recording = true;
+        let epoch = beginning.epoch;
+        self.state.role = Role::Primary;
+        self.state.owned = epoch;
+        self.state.mode = self.config.mode;
+        self.state.in_sync = vec![self.state.life()];
+        self.state.in_set_of = None;
+        self.state.release = None;
+        self.persist_then(After::Owned(epoch));
+    }
+
+    pub(super) fn owned(&mut self, epoch: Epoch) {
+        let Part::Beginning(beginning) = &self.standing else {
+            return;
+        };
+        let command = beginning.command;
+        self.insync.reset(&self.state);
+        self.standing = Part::Leading;
+        self.out.push_back(Action::Serve(true));
+        self.out.push_back(Action::Note(Note::Leads(epoch)));
+        if let Some(id) = command {
+            self.out.push_back(Action::Reply {
+                id,
+                result: Ok(Done::Leading(epoch)),
+            });
+        }
+        for (_, session) in self.greeted_sessions() {
+            self.say_lead(session);
+        }
+    }
+
+    pub(super) fn say_lead(&mut self, session: SessionId) {
+        let state = &self.state;
+        let lead = Lead {
+            epoch: state.owned,
+            life: state.life(),
+            history: state.history.clone(),
+            end: self.log.end(),
+            mode: state.mode,
+        };
+        self.send(session, Message::Lead(Box::new(lead)));
+    }
+
+    /// Stops serving because a higher epoch exists. What is unanswered stays unanswered. The
+    /// in-sync set is kept: it says later whether the tail is worth anything (design §6.4).
+    pub(super) fn step_down(&mut self) {
+        self.out.push_back(Action::Serve(false));
+        self.out
+            .push_back(Action::Note(Note::SteppedDown(self.state.owned)));
+        self.become_standby();
+        self.stop_feeding();
+    }
+
+    pub(super) fn become_standby(&mut self) {
+        self.state.role = Role::Standby;
+        self.persist.touch();
+        self.standing = Part::Standby(None);
+    }
+
+    /// A candidate gives up and is a standby again.
+    pub(super) fn give_up(&mut self, why: Denied) {
+        let command = match &self.standing {
+            Part::Candidate(candidate) => candidate.command,
+            Part::Beginning(beginning) => beginning.command,
+            _ => return,
+        };
+        if let Some(id) = command {
+            self.out.push_back(Action::Reply {
+                id,
+                result: Err(why),
+            });
+        }
+        self.become_standby();
+    }
+
+    /// An operator's word replaces the members that cannot be heard.
+    fn need_only_connected(&mut self) {
+        let connected = self.connected();
+        if let Part::Candidate(candidate) = &mut self.standing {
+            candidate.need.retain(|member| connected.contains(member));
+        }
+    }
+
+    pub(super) fn candidate_lost(&mut self, member: MemberId) {
+        if let Part::Candidate(candidate) = &mut self.standing {
+            candidate.promises.remove(&member);
+            if candidate.fetching == Some(member) {
+                candidate.fetching = None;
+            }
+            if candidate.force {
+                candidate.need.remove(&member);
+            }
+        }
+    }
+
+    pub(super) fn candidate_refused(&mut self, member: MemberId, refusal: Refusal) {
+        if let (Part::Leading, Refusal::Overtaken { promised }) = (&self.standing, refusal) {
+            if promised > self.state.owned {
+                self.restamp(promised);
+            }
+            return;
+        }
+        let Part::Candidate(candidate) = &mut self.standing else {
+            return;
+        };
+        match refusal {
+            Refusal::Overtaken { promised } if promised >= candidate.epoch => {
+                self.state.promised = promised;
+                self.stand_higher();
+            }
+            _ if candidate.force => {
+                candidate.need.remove(&member);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! One replica of one resource: every rule of design §2–§6, without a byte of I/O.
+//!
+//! The driver hands in what happened with [`Node::handle`] and, for the data path,
+//! [`Node::append`]; after a batch it calls [`Node::settle`] once and carries out everything that
+//! [`Node::next_action`] returns. [`Node::answers`] then says which client requests may be
+//! answered, as two positions, so that the core never counts single requests.
+//!
+//! Nothing rests on the order in which the driver finishes things: whoever must wait for a
+//! durable promise waits for the event [`Event::Persisted`] (design §11, I7, I8).
+//!
+//! | room | what happens there |
+//! |---|---|
+//! | `session` | hellos, refusals, heartbeats, the end of connections |
+//! | `lead` | candidates: start gate, forced takeover, the beginning of an epoch |
+//! | `handover` | planned takeover, both sides |
+//! | `follow` | a standby's side: joining, cutting a tail, frames, acks |
+//! | `feed` | a primary's side: shipping from memory or from the log |
+//! | `insync` | entering and leaving the in-sync set |
+//! | `answer` | which requests may be answered, and what the image may hold |
+//! | `persist` | the durable state and what waits for it |
+//! | `status` | what people see |
+
+mod answer;
+mod event;
+mod feed;
+mod follow;
+mod handover;
+mod insync;
+mod lead;
+mod log;
+mod peer;
+mod persist;
+mod session;
+mod status;
+
+pub use answer::Answers;
+pub use event::{Action, Command, Denied, Done, Event, FailedPart, NodeConfig, Note};
+pub use log::Recovered;
+pub use status::{NodeStatus, PeerStatus, StandbyState, Standing};
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::frame::{Draft, Frame, FrameBuffer};
+use crate::ids::{Lsn, MemberId};
+use crate::replica::{ReplicaState, Role};
+use crate::time::{Clock, Now};
+use follow::Follow;
+use handover::{Asking, Releasing};
+use lead::{Beginning, Candidate};
+use log::Log;
+use peer::Peer;
+use persist::{After, Persist};
+
+/// One replica of one resource.
+#[derive(Debug)]
+pub struct Node {
+    config: NodeConfig,
+    state: ReplicaState,
+    log: Log,
+    standing: Part,
+    peers: BTreeMap<MemberId, Peer>,
+    persist: Persist,
+    follow: Follow,
+    insync: insync::InSync,
+    answers: Answers,
+    applying: answer::Applying,
+    clock: Clock,
+    out: VecDeque<Action>,
+}
+
+/// The part that this replica plays at the moment; its superblock knows only two.
+#[derive(Debug)]
+enum Part {
+    /// Its new incarnation is not durable yet; it says nothing to anybody.
+    Waking,
+    /// Receives, or waits for somebody who leads.
+    Standby(Option<Asking>),
+    /// A restarted primary that has not heard everybody yet (design §6.3).
+    Gate,
+    /// Collects promises.
+    Candidate(Candidate),
+    /// Makes the start of its epoch durable.
+    Beginning(Beginning),
+    /// Serves.
+    Leading,
+    /// Serves nobody any more and hands over.
+    Releasing(Releasing),
+    /// A part of it failed, or its history parted: it takes no part any more.
+    Unfit(Unfit),
+    /// Stops when everything is in the image.
+    Stopping(Option<u64>),
+    /// Stopped.
+    Stopped,
+}
+
+/// A state that a replica cannot leave by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Unfit {
+    Failed(FailedPart),
+    Diverged(Lsn),
+}
+
+impl Node {
+    /// A replica that has just been started: `state` is what its superblock held, `recovered`
+    /// what its log held. Its incarnation grows by one before it says anything.
+    #[must_use]
+    pub fn new(
+        config: NodeConfig,
+        mut state: ReplicaState,
+        recovered: Recovered,
+        clock: Clock,
+    ) -> Self {
+        state.incarnation = state.incarnation.next();
+        let log = Log::new(&mut state, recovered);
+        let me = state.member;
+        let others = config.members.iter().filter(|member| **member != me);
+        let peers = others.map(|member| (*member, Peer::new(*member))).collect();
+        let mut node = Self {
+            answers: Answers::default(),
+            applying: answer::Applying::new(&log, clock.now),
+            follow: Follow::default(),
+            insync: insync::InSync::new(&state),
+            persist: Persist::default(),
+            standing: Part::Waking,
+            config,
+            state,
+            log,
+            peers,
+            clock,
+            out: VecDeque::new(),
+        };
+        node.persist_then(After::Awake);
+        node.settle(clock);
+        node
+    }
+
+    /// Takes one event. Its consequences are complete only after [`Node::settle`].
+    pub fn handle(&mut self, clock: Clock, event: Event) {
+        self.clock = clock;
+        match event {
+            Event::Linked { session, peer } => self.linked(session, peer),
+            Event::Unlinked { session } => self.unlinked(session),
+            Event::Heard { session, message } => self.heard(session, message),
+            Event::FrameIn { session, frame } => self.frame_in(session, frame),
+            Event::Handed { session, lsn } => self.handed(session, lsn),
+            Event::DurableWanted(lsn) => self.log.want(lsn),
+            Event::Written(lsn) => self.log.written_to(lsn),
+            Event::Durable(lsn) => self.log.durable_to(lsn, clock.now),
+            Event::Applied(lsn) => self.log.applied_to(lsn),
+            Event::Checkpointed(position) => self.checkpointed(position),
+            Event::Persisted(number) => self.persisted(number),
+            Event::LogRead { session, frames } => self.log_read(session, frames),
+            Event::Truncated(position) => self.truncated(position),
+            Event::Held => self.held(),
+            Event::Failed(part) => self.failed(part),
+            Event::Command { id, command } => self.command(id, command),
+            Event::Tick => {}
+        }
+    }
+
+    /// Seals a frame of client changes and sends it on its way; returns the end of the log, which
+    /// [`Answers`] must reach before the changes are answered. `None`: this replica does not
+    /// serve, and nothing happened.
+    pub fn append<B: FrameBuffer>(&mut self, clock: Clock, draft: Draft<B>) -> Option<Lsn> {
+        self.clock = clock;
+        let serving = match &self.standing {
+            Part::Leading => true,
+            Part::Releasing(releasing) => releasing.takes_appends(),
+            _ => false,
+        };
+        serving.then(|| self.append_own(draft))
+    }
+
+    /// The fixed tail of every batch: from the facts that are known now, everything is done that
+    /// they allow. Each step looks only at state, so it does not matter which event came first.
+    pub fn settle(&mut self, clock: Clock) {
+        self.clock = clock;
+        self.settle_sessions();
+        self.settle_standing();
+        self.settle_insync();
+        self.settle_feeds();
+        self.settle_log();
+        self.settle_applying();
+        self.settle_answers();
+        self.settle_words();
+        self.settle_persist();
+    }
+
+    /// The next thing to be done.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.out.pop_front()
+    }
+
+    /// Which requests may be answered.
+    #[must_use]
+    pub fn answers(&self) -> Answers {
+        self.answers
+    }
+
+    /// Whether this replica serves clients.
+    #[must_use]
+    pub fn is_leading(&self) -> bool {
+        matches!(self.standing, Part::Leading)
+    }
+
+    /// When [`Node::settle`] must be called again at the latest, if nothing happens before.
+    #[must_use]
+    pub fn next_deadline(&self) -> Now {
+        let heartbeat = self.clock.now.after(self.config.heartbeat() / 4);
+        [
+            self.log.deadline(&self.config),
+            self.applying.deadline(&self.config, &self.log),
+        ]
+        .into_iter()
+        .flatten()
+        .chain(self.window_deadline())
+        .fold(heartbeat, Now::min)
+    }
+
+    /// The state as it will be durable next; for tools and tests.
+    #[must_use]
+    pub fn state(&self) -> &ReplicaState {
+        &self.state
+    }
+
+    fn command(&mut self, id: u64, command: Command) {
+        let result = match (command, &self.standing) {
+            (_, Part::Unfit(_)) if command != Command::Stop => Some(Err(Denied::Unfit)),
+            (_, Part::Stopping(_) | Part::Stopped) => Some(Err(Denied::Stopping)),
+            (Command::Takeover { force: true, test }, _) => self.forced_takeover(id, test),
+            (Command::Takeover { force: false, test }, _) => self.planned_takeover(id, test),
+            (Command::StartPrimary, _) => self.start_primary(id),
+            (Command::SetMode(mode), _) => Some(self.set_mode(mode)),
+            (Command::Stop, _) => self.stop(id),
+        };
+        if let Some(result) = result {
+            self.out.push_back(Action::Reply { id, result });
+        }
+    }
+
+    fn stop(&mut self, id: u64) -> Option<Result<Done, Denied>> {
+        if matches!(self.standing, Part::Leading | Part::Releasing(_)) {
+            self.out.push_back(Action::Serve(false));
+        }
+        self.log.want(self.log.end().lsn);
+        self.standing = Part::Stopping(Some(id));
+        None
+    }
+
+    /// Stopping is done when the log is durable, the allowed part of it is in the image, and the
+    /// image is durable: then the volume can be used without Hadrian (design §2.4).
+    fn settle_stopping(&mut self) {
+        let everything = self.log.durable() == self.log.end().lsn
+            && self.log.applied() == self.state.apply_limit
+            && self.apply_target() == self.state.apply_limit
+            && self.state.checkpoint.lsn == self.log.applied()
+            && self.persist.is_quiet();
+        let Part::Stopping(command) = self.standing else {
+            return;
+        };
+        if !everything {
+            return;
+        }
+        self.say_goodbye();
+        if let Some(id) = command {
+            self.out.push_back(Action::Reply {
+                id,
+                result: Ok(Done::Stopped),
+            });
+        }
+        self.out.push_back(Action::Stopped);
+        self.standing = Part::Stopped;
+    }
+
+    /// A failed sync or write is final (design §2.7).
+    fn failed(&mut self, part: FailedPart) {
+        self.become_unfit(Unfit::Failed(part));
+    }
+
+    fn become_unfit(&mut self, unfit: Unfit) {
+        if self.is_leading() {
+            self.out.push_back(Action::Serve(false));
+        }
+        self.standing = Part::Unfit(unfit);
+    }
+
+    fn settle_standing(&mut self) {
+        match self.standing {
+            Part::Gate => self.settle_gate(),
+            Part::Candidate(_) => self.settle_candidate(),
+            Part::Beginning(_) => self.settle_beginning(),
+            Part::Releasing(_) => self.settle_releasing(),
+            Part::Stopping(_) => self.settle_stopping(),
+            _ => {}
+        }
+    }
+
+    /// The incarnation is durable: from here on the replica speaks.
+    fn awake(&mut self) {
+        let primary = self.state.role == Role::Primary;
+        self.standing = if primary {
+            Part::Gate
+        } else {
+            Part::Standby(None)
+        };
+        self.log.want(self.log.end().lsn);
+        self.greet_everyone();
+    }
+
+    fn append_own<B: FrameBuffer>(&mut self, draft: Draft<B>) -> Lsn {
+        let frame = self.log.seal(&self.state, self.clock, draft);
+        self.keep(&frame);
+        frame.end()
+    }
+
+    /// Takes a frame, own or received, into the log.
+    fn keep(&mut self, frame: &Frame) {
+        let start = self.log.end();
+        if self.state.history.note(start, frame) {
+            self.persist.touch();
+        }
+        self.log.push(frame, &self.config, self.clock.now);
+        self.out.push_back(Action::Append(frame.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! The durable state, and what may be said or done only when it is durable.
+
+use std::collections::VecDeque;
+
+use super::{Action, Node};
+use crate::frame::LogPosition;
+use crate::ids::{Epoch, Incarnate, Lsn, SessionId};
+use crate::replica::Release;
+
+/// What waits for a write of the superblock. Each is looked at again when its turn comes: what
+/// has been overtaken meanwhile does nothing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum After {
+    /// The new incarnation may speak.
+    Awake,
+    /// A promise to another may be spoken.
+    SayPromised(SessionId, Epoch),
+    /// The candidate's promise to itself stands.
+    SelfPromised(Epoch),
+    /// The epoch is owned.
+    Owned(Epoch),
+    /// The promise to the primary stands: join it.
+    Join(SessionId, Epoch),
+    /// The image may hold frames to here.
+    Apply(Lsn),
+    /// The in-sync set is recorded.
+    SetRecorded(Vec<Incarnate>),
+    /// The old primary is a standby.
+    Released(Release),
+    /// The log before here is not needed for recovery.
+    Checkpointed(LogPosition),
+}
+
+/// One write at a time; what changes meanwhile goes into the next.
+#[derive(Debug, Default)]
+pub(super) struct Persist {
+    issued: u64,
+    done: u64,
+    dirty: bool,
+    after: VecDeque<(u64, After)>,
+}
+
+impl Persist {
+    pub(super) fn touch(&mut self) {
+        self.dirty = true;
+    }
+
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.dirty && self.done == self.issued
+    }
+}
+
+impl Node {
+    /// The state was changed; when it is durable, do this.
+    pub(super) fn persist_then(&mut self, after: After) {
+        self.persist.dirty = true;
+        self.persist
+            .after
+            .push_back((self.persist.issued + 1, after));
+    }
+
+    pub(super) fn settle_persist(&mut self) {
+        if self.persist.dirty && self.persist.done == self.persist.issued {
+            self.persist.dirty = false;
+            self.persist.issued += 1;
+            self.state.durable = self.log.durable();
+            let (number, state) = (self.persist.issued, Box::new(self.state.clone()));
+            self.out.push_back(Action::Persist { number, state });
+        }
+    }
+
+    pub(super) fn persisted(&mut self, number: u64) {
+        assert!(
+            number <= self.persist.issued,
+            "only what was issued can become durable"
+        );
+        self.persist.done = self.persist.done.max(number);
+        while let Some((_, after)) = self.persist.after.pop_front_if(|(due, _)| *due <= number) {
+            self.do_after(after);
+        }
+    }
+
+    fn do_after(&mut self, after: After) {
+        match after {
+            After::Awake => self.awake(),
+            After::SayPromised(session, epoch) => self.say_promised(session, epoch),
+            After::SelfPromised(epoch) => self.self_promised(epoch),
+            After::Owned(epoch) => self.owned(epoch),
+            After::Join(session, epoch) => self.say_join(session, epoch),
+            After::Apply(lsn) => self.out.push_back(Action::Apply(lsn)),
+            After::SetRecorded(set) => self.set_recorded(set),
+            After::Released(release) => self.released(release),
+            After::Checkpointed(position) => self.checkpoint_recorded(position),
+        }
+    }
+}

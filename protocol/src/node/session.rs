@@ -1,0 +1,230 @@
+//! Sessions: hellos, refusals, silence and farewell.
+
+use super::peer::{Peer, Phase, Session};
+use super::{Action, Node, Note, Part};
+use crate::ids::{MemberId, SessionId};
+use crate::wire::{Goodbye, Hello, Message, Refusal, Refuse};
+
+impl Node {
+    /// A new connection from a member ends its old one before the hello is answered (design §4).
+    pub(super) fn linked(&mut self, session: SessionId, member: MemberId) {
+        let now = self.clock.now;
+        let Some(peer) = self.peers.get_mut(&member) else {
+            self.out.push_back(Action::Close { session });
+            return;
+        };
+        if let Some(old) = peer.session.as_ref().map(|old| old.id) {
+            self.send(old, Message::Goodbye(Goodbye::Replaced));
+            self.out.push_back(Action::Close { session: old });
+            self.end_session(member);
+        }
+        let fresh = Session {
+            id: session,
+            hello: None,
+            phase: Phase::Idle,
+            heard_at: now,
+            sent_at: now,
+        };
+        if let Some(peer) = self.peers.get_mut(&member) {
+            peer.session = Some(fresh);
+            peer.refusal = None;
+        }
+        if !matches!(self.standing, Part::Waking) {
+            self.say_hello(session);
+        }
+    }
+
+    pub(super) fn unlinked(&mut self, session: SessionId) {
+        if let Some(member) = self.member_of(session) {
+            self.end_session(member);
+        }
+    }
+
+    /// Everything that rests on the session ends with it.
+    fn end_session(&mut self, member: MemberId) {
+        self.lost(member);
+        if let Some(peer) = self.peers.get_mut(&member) {
+            if let Some(feed) = peer.feed() {
+                peer.kept = Some(feed.durable);
+            }
+            peer.session = None;
+        }
+        self.follow.forget_word();
+        self.candidate_lost(member);
+        self.asking_lost(member);
+    }
+
+    pub(super) fn greet_everyone(&mut self) {
+        let sessions: Vec<_> = self.sessions().map(|(_, session)| session).collect();
+        sessions
+            .into_iter()
+            .for_each(|session| self.say_hello(session));
+    }
+
+    pub(super) fn heard(&mut self, session: SessionId, message: Message) {
+        let Some(member) = self.member_of(session) else {
+            return;
+        };
+        let now = self.clock.now;
+        let greeted = self.session_mut(session).is_some_and(|open| {
+            open.heard_at = now;
+            open.hello.is_some()
+        });
+        match (message, greeted) {
+            (Message::Hello(hello), false) => self.on_hello(session, member, hello),
+            (Message::Goodbye(goodbye), _) => self.on_goodbye(session, member, goodbye),
+            (Message::Refuse(refuse), _) => self.on_refuse(member, refuse.refusal),
+            (Message::Hello(_), true) | (_, false) => self.refuse(session, Refusal::Protocol),
+            (Message::Lead(lead), _) => self.on_lead(session, member, &lead),
+            (Message::Join(join), _) => self.on_join(session, member, join),
+            (Message::AskPromise(ask), _) => self.on_ask_promise(session, ask),
+            (Message::Promised(promised), _) => self.on_promised(session, member, &promised),
+            (Message::Fetch(from), _) => self.on_fetch(session, member, from),
+            (Message::Ack(ack), _) => self.on_ack(session, member, ack),
+            (Message::Progress(progress), _) => self.on_progress(session, progress),
+            (Message::TakeoverAsk(ask), _) => self.on_takeover_ask(session, member, ask),
+            (Message::HandedOver(release), _) => self.on_handed_over(member, release),
+        }
+    }
+
+    fn say_hello(&mut self, session: SessionId) {
+        let state = &self.state;
+        let hello = Hello {
+            life: state.life(),
+            role: state.role,
+            leading: self.is_leading(),
+            promised: state.promised,
+            owned: state.owned,
+            history: state.history.clone(),
+            end: self.log.end(),
+            log_start: self.log.start(),
+            base: state.base,
+            volumes: state.volumes.clone(),
+            release: state.release,
+        };
+        self.send(session, Message::Hello(Box::new(hello)));
+    }
+
+    fn on_hello(&mut self, session: SessionId, member: MemberId, hello: Box<Hello>) {
+        let refusal = if hello.life.member != member {
+            Some(Refusal::Protocol)
+        } else if hello.volumes != self.state.volumes {
+            Some(Refusal::GeometryDiffers)
+        } else if hello.base != self.state.base {
+            Some(Refusal::BaseDiffers)
+        } else {
+            None
+        };
+        let life = hello.life;
+        if let Some(open) = self.session_mut(session) {
+            open.hello = Some(hello);
+        }
+        if let Some(refusal) = refusal {
+            return self.refuse(session, refusal);
+        }
+        self.life_seen(life);
+        self.greeted(session, member);
+    }
+
+    fn on_goodbye(&mut self, session: SessionId, member: MemberId, goodbye: Goodbye) {
+        if goodbye == Goodbye::Stopping {
+            self.left_in_order(member);
+        }
+        self.out.push_back(Action::Close { session });
+        self.end_session(member);
+    }
+
+    fn on_refuse(&mut self, member: MemberId, refusal: Refusal) {
+        self.out.push_back(Action::Note(Note::Refused {
+            peer: member,
+            refusal,
+        }));
+        if let Some(peer) = self.peers.get_mut(&member) {
+            peer.refusal = Some(refusal);
+        }
+        self.candidate_refused(member, refusal);
+        self.asking_refused(member);
+    }
+
+    /// Says that the session cannot go on as it is. It stays open: the other side may change.
+    pub(super) fn refuse(&mut self, session: SessionId, refusal: Refusal) {
+        self.send(session, Message::Refuse(Refuse { refusal }));
+        if let Some(open) = self.session_mut(session) {
+            open.phase = Phase::Refused;
+        }
+        let Some(member) = self.member_of(session) else {
+            return;
+        };
+        self.out.push_back(Action::Note(Note::Refused {
+            peer: member,
+            refusal,
+        }));
+        if let Some(peer) = self.peers.get_mut(&member) {
+            peer.refusal = Some(refusal);
+        }
+        if refusal == Refusal::Protocol {
+            self.out.push_back(Action::Close { session });
+            self.end_session(member);
+        }
+    }
+
+    pub(super) fn say_goodbye(&mut self) {
+        let sessions: Vec<_> = self.sessions().collect();
+        for (member, session) in sessions {
+            self.send(session, Message::Goodbye(Goodbye::Stopping));
+            self.out.push_back(Action::Close { session });
+            self.end_session(member);
+        }
+    }
+
+    /// Silence for the timeout ends a session (design §4).
+    pub(super) fn settle_sessions(&mut self) {
+        let (now, timeout) = (self.clock.now, self.config.timeout);
+        let silent = |peer: &Peer| {
+            let session = peer.session.as_ref()?;
+            (now.since(session.heard_at) >= timeout).then_some((peer.member, session.id))
+        };
+        let silent: Vec<_> = self.peers.values().filter_map(silent).collect();
+        for (member, session) in silent {
+            self.out.push_back(Action::Close { session });
+            self.end_session(member);
+        }
+    }
+
+    pub(super) fn send(&mut self, session: SessionId, message: Message) {
+        let now = self.clock.now;
+        if let Some(open) = self.session_mut(session) {
+            open.sent_at = now;
+        }
+        self.out.push_back(Action::Send { session, message });
+    }
+
+    pub(super) fn member_of(&self, session: SessionId) -> Option<MemberId> {
+        self.sessions()
+            .find(|(_, id)| *id == session)
+            .map(|(member, _)| member)
+    }
+
+    pub(super) fn sessions(&self) -> impl Iterator<Item = (MemberId, SessionId)> + '_ {
+        self.peers
+            .values()
+            .filter_map(|peer| Some((peer.member, peer.session.as_ref()?.id)))
+    }
+
+    pub(super) fn session_mut(&mut self, session: SessionId) -> Option<&mut Session> {
+        self.peers
+            .values_mut()
+            .filter_map(|peer| peer.session.as_mut())
+            .find(|open| open.id == session)
+    }
+
+    /// Sessions whose other side has introduced itself and was not refused.
+    pub(super) fn greeted_sessions(&self) -> Vec<(MemberId, SessionId)> {
+        let greeted = |peer: &Peer| {
+            let session = peer.session.as_ref()?;
+            let usable = session.hello.is_some() && !matches!(session.phase, Phase::Refused);
+            usable.then_some((peer.member, session.id))
+        };
+        self.peers.values().filter_map(greeted).collect()
+    }
+}

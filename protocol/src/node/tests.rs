@@ -1,0 +1,1 @@
+//! Whole nodes, wired together in one process.
