@@ -49,14 +49,8 @@ impl IoBuf {
     #[must_use]
     pub fn with_len(len: usize) -> Self {
         let class = class_of(len);
-        let ptr = FREE
-            .with_borrow_mut(|free| free.take(class))
-            .unwrap_or_else(|| allocate(class));
-        Self {
-            ptr,
-            len: round_up(len),
-            class,
-        }
+        let ptr = FREE.with_borrow_mut(|free| free.take(class)).unwrap_or_else(|| allocate(class));
+        Self { ptr, len: round_up(len), class }
     }
 
     /// A buffer for a frame whose body has room for `body_len` bytes behind its head page.
@@ -76,10 +70,7 @@ impl IoBuf {
     /// # Panics
     /// If `len`, rounded up to a page, is over the capacity.
     pub fn set_len(&mut self, len: usize) {
-        assert!(
-            round_up(len) <= self.capacity(),
-            "length {len} is over the buffer's capacity"
-        );
+        assert!(round_up(len) <= self.capacity(), "length {len} is over the buffer's capacity");
         self.len = round_up(len);
     }
 
@@ -133,9 +124,7 @@ impl Drop for IoBuf {
     fn drop(&mut self) {
         let (ptr, class) = (self.ptr, self.class);
         // The list is gone while the thread ends; then the memory goes straight back.
-        let kept = FREE
-            .try_with(|free| free.borrow_mut().put(class, ptr))
-            .unwrap_or(false);
+        let kept = FREE.try_with(|free| free.borrow_mut().put(class, ptr)).unwrap_or(false);
         if !kept {
             release(ptr, class);
         }
@@ -159,10 +148,7 @@ struct FreeLists {
 
 impl FreeLists {
     const fn new() -> Self {
-        Self {
-            lists: [const { Vec::new() }; CLASS_COUNT],
-            bytes: 0,
-        }
+        Self { lists: [const { Vec::new() }; CLASS_COUNT], bytes: 0 }
     }
 
     fn take(&mut self, class: usize) -> Option<NonNull<u8>> {
@@ -194,10 +180,7 @@ impl Drop for FreeLists {
 fn class_of(len: usize) -> usize {
     let body_pages = round_up(len.max(HEAD_LEN + 1)) / ALIGNMENT - 1;
     let class = body_pages.next_power_of_two().trailing_zeros() as usize;
-    assert!(
-        class < CLASS_COUNT,
-        "a buffer of {len} bytes is over the largest frame"
-    );
+    assert!(class < CLASS_COUNT, "a buffer of {len} bytes is over the largest frame");
     class
 }
 
@@ -235,12 +218,9 @@ mod tests {
 
     #[test]
     fn buffers_are_aligned_and_as_long_as_asked_rounded_to_pages() {
-        for (asked, seen) in [
-            (1, 4096),
-            (4096, 4096),
-            (4097, 8192),
-            (HEAD_LEN + BODY_LEN_MAX, 1_052_672),
-        ] {
+        for (asked, seen) in
+            [(1, 4096), (4096, 4096), (4097, 8192), (HEAD_LEN + BODY_LEN_MAX, 1_052_672)]
+        {
             let buffer = IoBuf::with_len(asked);
             assert_eq!(buffer.len(), seen);
             assert_eq!(buffer.as_ptr() as usize % ALIGNMENT, 0);

@@ -35,12 +35,6 @@ pub enum CodecError {
         /// How many there may be.
         limit: usize,
     },
-    /// A text is not UTF-8.
-    #[error("{field} is not UTF-8")]
-    Text {
-        /// Which field.
-        field: &'static str,
-    },
     /// Bytes are left over.
     #[error("{count} bytes are left over at the end of the body")]
     TooLong {
@@ -74,10 +68,7 @@ impl<'a> Reader<'a> {
     }
 
     fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], CodecError> {
-        let (head, rest) = self
-            .rest
-            .split_first_chunk::<N>()
-            .ok_or(CodecError::Short { field })?;
+        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(CodecError::Short { field })?;
         self.rest = rest;
         Ok(*head)
     }
@@ -102,10 +93,7 @@ impl<'a> Reader<'a> {
         match self.u8(field)? {
             0 => Ok(false),
             1 => Ok(true),
-            other => Err(CodecError::Value {
-                field,
-                value: u64::from(other),
-            }),
+            other => Err(CodecError::Value { field, value: u64::from(other) }),
         }
     }
 
@@ -126,17 +114,11 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn member(&mut self, field: &'static str) -> Result<MemberId, CodecError> {
         let index = self.u8(field)?;
-        MemberId::new(index).ok_or(CodecError::Value {
-            field,
-            value: u64::from(index),
-        })
+        MemberId::new(index).ok_or(CodecError::Value { field, value: u64::from(index) })
     }
 
     pub(crate) fn incarnate(&mut self, field: &'static str) -> Result<Incarnate, CodecError> {
-        Ok(Incarnate {
-            member: self.member(field)?,
-            incarnation: self.incarnation(field)?,
-        })
+        Ok(Incarnate { member: self.member(field)?, incarnation: self.incarnation(field)? })
     }
 
     pub(crate) fn resource(&mut self, field: &'static str) -> Result<ResourceId, CodecError> {
@@ -149,27 +131,7 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn position(&mut self, field: &'static str) -> Result<LogPosition, CodecError> {
         let lsn = self.lsn(field)?;
-        Ok(LogPosition {
-            lsn,
-            chain: ChainHash::from_bytes(self.hash(field)?),
-        })
-    }
-
-    pub(crate) fn text(&mut self, field: &'static str, limit: usize) -> Result<String, CodecError> {
-        let count = usize::from(self.u16(field)?);
-        if count > limit {
-            return Err(CodecError::TooMany {
-                field,
-                count,
-                limit,
-            });
-        }
-        let (text, rest) = self
-            .rest
-            .split_at_checked(count)
-            .ok_or(CodecError::Short { field })?;
-        self.rest = rest;
-        String::from_utf8(text.to_vec()).map_err(|_| CodecError::Text { field })
+        Ok(LogPosition { lsn, chain: ChainHash::from_bytes(self.hash(field)?) })
     }
 
     pub(crate) fn option<T>(
@@ -177,11 +139,7 @@ impl<'a> Reader<'a> {
         field: &'static str,
         read: impl FnOnce(&mut Self) -> Result<T, CodecError>,
     ) -> Result<Option<T>, CodecError> {
-        if self.flag(field)? {
-            read(self).map(Some)
-        } else {
-            Ok(None)
-        }
+        if self.flag(field)? { read(self).map(Some) } else { Ok(None) }
     }
 
     pub(crate) fn list<T>(
@@ -192,11 +150,7 @@ impl<'a> Reader<'a> {
     ) -> Result<Vec<T>, CodecError> {
         let count = usize::from(self.u16(field)?);
         if count > limit {
-            return Err(CodecError::TooMany {
-                field,
-                count,
-                limit,
-            });
+            return Err(CodecError::TooMany { field, count, limit });
         }
         (0..count).map(|_| read(self)).collect()
     }
@@ -226,8 +180,6 @@ pub(crate) trait Put: BufMut {
         self.put_slice(position.chain.as_bytes());
     }
 
-    /// Writes at most 64 KiB of `text`; every text here has a far lower limit of its own.
-
     fn put_option<T>(&mut self, value: Option<T>, put: impl FnOnce(&mut Self, T)) {
         self.put_flag(value.is_some());
         if let Some(value) = value {
@@ -239,10 +191,7 @@ pub(crate) trait Put: BufMut {
         // Every list here has a limit far below 65536, kept by whoever builds it.
         let count = u16::try_from(items.len()).unwrap_or(u16::MAX);
         self.put_u16_le(count);
-        items
-            .iter()
-            .take(usize::from(count))
-            .for_each(|item| put(self, item));
+        items.iter().take(usize::from(count)).for_each(|item| put(self, item));
     }
 }
 

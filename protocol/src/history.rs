@@ -67,9 +67,7 @@ impl History {
     /// The newest epoch; [`Epoch::NONE_YET`] for a replica that never held a frame.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
-        self.entries
-            .last()
-            .map_or(Epoch::NONE_YET, |entry| entry.epoch)
+        self.entries.last().map_or(Epoch::NONE_YET, |entry| entry.epoch)
     }
 
     /// The newest entry.
@@ -87,19 +85,12 @@ impl History {
             return Err(NotNext::Position);
         }
         let starts = frame.epoch_start().is_some();
-        let epoch_follows = if starts {
-            frame.epoch() > self.epoch()
-        } else {
-            frame.epoch() == self.epoch()
-        };
+        let epoch_follows =
+            if starts { frame.epoch() > self.epoch() } else { frame.epoch() == self.epoch() };
         if !epoch_follows {
             return Err(NotNext::Epoch);
         }
-        if frame.follows(end.chain) {
-            Ok(())
-        } else {
-            Err(NotNext::Chain)
-        }
+        if frame.follows(end.chain) { Ok(()) } else { Err(NotNext::Chain) }
     }
 
     /// Notes a frame that joined the log at `start`. Only the first frame of an epoch changes
@@ -109,24 +100,14 @@ impl History {
             return false;
         }
         let began = frame.records().find_map(|record| match record {
-            Record::EpochStart {
-                began, incarnation, ..
-            } => Some((began, incarnation)),
+            Record::EpochStart { began, incarnation, .. } => Some((began, incarnation)),
             _ => None,
         });
         let Some((began, incarnation)) = began else {
             return false;
         };
-        let leader = Incarnate {
-            member: frame.author(),
-            incarnation,
-        };
-        self.push(EpochEntry {
-            epoch: frame.epoch(),
-            began,
-            leader,
-            start,
-        });
+        let leader = Incarnate { member: frame.author(), incarnation };
+        self.push(EpochEntry { epoch: frame.epoch(), began, leader, start });
         true
     }
 
@@ -155,10 +136,7 @@ impl History {
             return Parting::At { point: Lsn::START };
         }
         let common = self.entries.iter().rev().find_map(|mine| {
-            let theirs = other
-                .entries
-                .iter()
-                .find(|theirs| theirs.epoch == mine.epoch)?;
+            let theirs = other.entries.iter().find(|theirs| theirs.epoch == mine.epoch)?;
             (theirs == mine).then_some(mine.epoch)
         });
         match common {
@@ -201,19 +179,11 @@ impl History {
                 value: u64::from(code),
             })?;
             let leader = reader.incarnate("the epoch's leader")?;
-            Ok(EpochEntry {
-                epoch,
-                began,
-                leader,
-                start: reader.position("epoch start")?,
-            })
+            Ok(EpochEntry { epoch, began, leader, start: reader.position("epoch start")? })
         })?;
         for entry in entries {
             if entry.epoch <= history.epoch() {
-                return Err(CodecError::Value {
-                    field: "epoch",
-                    value: entry.epoch.get(),
-                });
+                return Err(CodecError::Value { field: "epoch", value: entry.epoch.get() });
             }
             history.entries.push(entry);
         }
@@ -244,16 +214,12 @@ mod tests {
 
     fn history(epochs: &[(u64, u64)]) -> History {
         let mut history = History::default();
-        epochs
-            .iter()
-            .for_each(|(epoch, start)| history.push(entry(*epoch, *start)));
+        epochs.iter().for_each(|(epoch, start)| history.push(entry(*epoch, *start)));
         history
     }
 
     fn parts_at(point: u64) -> Parting {
-        Parting::At {
-            point: Lsn::new(point),
-        }
+        Parting::At { point: Lsn::new(point) }
     }
 
     #[test]
@@ -267,18 +233,9 @@ mod tests {
     fn a_takeover_parts_the_old_primarys_tail_from_the_new_history() {
         let old = history(&[(8, 0)]);
         let new = history(&[(8, 0), (17, 500)]);
-        assert_eq!(
-            old.parting(Lsn::new(900), &new, Lsn::new(2000)),
-            parts_at(500)
-        );
-        assert_eq!(
-            old.parting(Lsn::new(400), &new, Lsn::new(2000)),
-            parts_at(400)
-        );
-        assert_eq!(
-            new.first_beyond(Lsn::new(500)).map(|e| e.epoch),
-            Some(Epoch::new(17))
-        );
+        assert_eq!(old.parting(Lsn::new(900), &new, Lsn::new(2000)), parts_at(500));
+        assert_eq!(old.parting(Lsn::new(400), &new, Lsn::new(2000)), parts_at(400));
+        assert_eq!(new.first_beyond(Lsn::new(500)).map(|e| e.epoch), Some(Epoch::new(17)));
     }
 
     #[test]
@@ -291,10 +248,7 @@ mod tests {
     #[test]
     fn a_replica_without_frames_parts_from_anything_at_the_start() {
         let a = history(&[(8, 0), (16, 600)]);
-        assert_eq!(
-            a.parting(Lsn::new(900), &History::default(), Lsn::START),
-            parts_at(0)
-        );
+        assert_eq!(a.parting(Lsn::new(900), &History::default(), Lsn::START), parts_at(0));
     }
 
     #[test]

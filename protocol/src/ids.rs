@@ -135,11 +135,7 @@ impl MemberId {
     /// The member at `index`; `None` beyond [`MEMBERS_MAX`].
     #[must_use]
     pub const fn new(index: u8) -> Option<Self> {
-        if index < MEMBERS_MAX {
-            Some(Self(index))
-        } else {
-            None
-        }
+        if index < MEMBERS_MAX { Some(Self(index)) } else { None }
     }
 
     /// Place in the configuration file.
@@ -201,11 +197,7 @@ impl VolumeIndex {
     /// The volume at `index`; `None` beyond [`VOLUMES_MAX`].
     #[must_use]
     pub const fn new(index: u16) -> Option<Self> {
-        if index < VOLUMES_MAX {
-            Some(Self(index))
-        } else {
-            None
-        }
+        if index < VOLUMES_MAX { Some(Self(index)) } else { None }
     }
 
     /// Place in the resource's list of volumes.
@@ -225,11 +217,7 @@ impl ResourceId {
     #[must_use]
     pub fn derive(cluster: &str, name: &str) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("hadrian resource identity v1");
-        hasher.update(
-            &u64::try_from(cluster.len())
-                .unwrap_or(u64::MAX)
-                .to_le_bytes(),
-        );
+        hasher.update(&u64::try_from(cluster.len()).unwrap_or(u64::MAX).to_le_bytes());
         hasher.update(cluster.as_bytes());
         hasher.update(name.as_bytes());
         let mut id = [0; 16];

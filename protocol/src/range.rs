@@ -49,11 +49,8 @@ impl ByteRange {
         if len == 0 {
             return Err(RangeError::Empty { offset });
         }
-        let end = offset.checked_add(len).ok_or(RangeError::PastEnd {
-            offset,
-            len,
-            size: u64::MAX,
-        })?;
+        let end =
+            offset.checked_add(len).ok_or(RangeError::PastEnd { offset, len, size: u64::MAX })?;
         Ok(Self { start: offset, end })
     }
 
@@ -73,11 +70,7 @@ impl ByteRange {
         }
         let block = u64::from(block_size.max(1));
         if offset % block != 0 || len % block != 0 {
-            return Err(RangeError::Misaligned {
-                offset,
-                len,
-                block_size,
-            });
+            return Err(RangeError::Misaligned { offset, len, block_size });
         }
         Ok(range)
     }
@@ -120,10 +113,7 @@ impl ByteRange {
         let count = self.len().div_ceil(step);
         (0..count).map(move |index| {
             let start = self.start + index * step;
-            Self {
-                start,
-                end: start.saturating_add(step).min(self.end),
-            }
+            Self { start, end: start.saturating_add(step).min(self.end) }
         })
     }
 }
@@ -141,10 +131,7 @@ mod tests {
     #[test]
     fn a_range_is_refused_where_it_is_empty_past_the_end_or_off_the_blocks() {
         assert_eq!(ByteRange::new(5, 0), Err(RangeError::Empty { offset: 5 }));
-        assert!(matches!(
-            ByteRange::new(u64::MAX, 2),
-            Err(RangeError::PastEnd { .. })
-        ));
+        assert!(matches!(ByteRange::new(u64::MAX, 2), Err(RangeError::PastEnd { .. })));
         assert!(matches!(
             ByteRange::on_volume(512, 1024, 1024, 512),
             Err(RangeError::PastEnd { size: 1024, .. })
@@ -165,10 +152,7 @@ mod tests {
 
     #[test]
     fn ranges_that_only_touch_do_not_overlap() {
-        let (a, b) = (
-            ByteRange::new(0, 10).unwrap(),
-            ByteRange::new(10, 5).unwrap(),
-        );
+        let (a, b) = (ByteRange::new(0, 10).unwrap(), ByteRange::new(10, 5).unwrap());
         assert!(!a.overlaps(b));
         assert_eq!(a.intersection(b), None);
         let c = ByteRange::new(9, 2).unwrap();

@@ -191,10 +191,7 @@ impl ReplicaState {
     /// This life of this replica.
     #[must_use]
     pub fn life(&self) -> Incarnate {
-        Incarnate {
-            member: self.member,
-            incarnation: self.incarnation,
-        }
+        Incarnate { member: self.member, incarnation: self.incarnation }
     }
 
     /// The bytes that the superblock holds.
@@ -236,10 +233,7 @@ impl ReplicaState {
         let version = reader.u16("superblock version")?;
         if version != VERSION {
             let value = u64::from(version);
-            return Err(CodecError::Value {
-                field: "superblock version",
-                value,
-            });
+            return Err(CodecError::Value { field: "superblock version", value });
         }
         let resource = reader.resource("resource")?;
         let life = reader.incarnate("member")?;
@@ -251,15 +245,11 @@ impl ReplicaState {
             promised: reader.epoch("promised epoch")?,
             owned: reader.epoch("owned epoch")?,
             mode: get_mode(&mut reader)?,
-            in_sync: reader.list("in-sync set", usize::from(MEMBERS_MAX), |r| {
-                r.incarnate("in-sync set")
-            })?,
+            in_sync: reader
+                .list("in-sync set", usize::from(MEMBERS_MAX), |r| r.incarnate("in-sync set"))?,
             in_set_of: reader.option("in-sync word", |r| {
                 let epoch = r.epoch("in-sync word")?;
-                Ok(InSetOf {
-                    epoch,
-                    incarnation: r.incarnation("in-sync word")?,
-                })
+                Ok(InSetOf { epoch, incarnation: r.incarnation("in-sync word")? })
             })?,
             release: reader.option("release", get_release)?,
             history: History::get(&mut reader)?,
@@ -278,10 +268,7 @@ pub(crate) fn get_role(reader: &mut Reader<'_>) -> Result<Role, CodecError> {
     match reader.u8("role")? {
         1 => Ok(Role::Primary),
         2 => Ok(Role::Standby),
-        other => Err(CodecError::Value {
-            field: "role",
-            value: u64::from(other),
-        }),
+        other => Err(CodecError::Value { field: "role", value: u64::from(other) }),
     }
 }
 
@@ -291,10 +278,7 @@ pub(crate) fn put_role(out: &mut Vec<u8>, role: Role) {
 
 pub(crate) fn get_mode(reader: &mut Reader<'_>) -> Result<Mode, CodecError> {
     let code = reader.u8("mode")?;
-    Mode::from_code(code).ok_or(CodecError::Value {
-        field: "mode",
-        value: u64::from(code),
-    })
+    Mode::from_code(code).ok_or(CodecError::Value { field: "mode", value: u64::from(code) })
 }
 
 pub(crate) fn put_release(out: &mut Vec<u8>, release: Release) {
@@ -305,11 +289,7 @@ pub(crate) fn put_release(out: &mut Vec<u8>, release: Release) {
 
 pub(crate) fn get_release(reader: &mut Reader<'_>) -> Result<Release, CodecError> {
     let to = reader.member("release")?;
-    Ok(Release {
-        to,
-        epoch: reader.epoch("release")?,
-        lsn: reader.lsn("release")?,
-    })
+    Ok(Release { to, epoch: reader.epoch("release")?, lsn: reader.lsn("release")? })
 }
 
 pub(crate) fn put_base(out: &mut Vec<u8>, base: Base) {
@@ -335,10 +315,7 @@ pub(crate) fn put_volumes(out: &mut Vec<u8>, volumes: &[VolumeGeometry]) {
 pub(crate) fn get_volumes(reader: &mut Reader<'_>) -> Result<Vec<VolumeGeometry>, CodecError> {
     reader.list("volumes", usize::from(VOLUMES_MAX), |reader| {
         let size_bytes = reader.u64("volume size")?;
-        Ok(VolumeGeometry {
-            size_bytes,
-            block_size: reader.u32("block size")?,
-        })
+        Ok(VolumeGeometry { size_bytes, block_size: reader.u32("block size")? })
     })
 }
 
@@ -351,36 +328,18 @@ mod tests {
 
     fn full() -> ReplicaState {
         let member = MemberId::new(1).unwrap();
-        let volumes = vec![VolumeGeometry {
-            size_bytes: 1 << 30,
-            block_size: 512,
-        }];
+        let volumes = vec![VolumeGeometry { size_bytes: 1 << 30, block_size: 512 }];
         let resource = ResourceId::derive("orders", "db");
         let base = Base::Digest([9; 32]);
         let mut state =
             ReplicaState::created(resource, member, Role::Primary, Mode::Sync, base, volumes);
-        let life = Incarnate {
-            member,
-            incarnation: Incarnation::new(4),
-        };
+        let life = Incarnate { member, incarnation: Incarnation::new(4) };
         state.in_sync = vec![life];
         let (epoch, incarnation) = (Epoch::new(9), life.incarnation);
         state.in_set_of = Some(InSetOf { epoch, incarnation });
-        state.release = Some(Release {
-            to: member,
-            epoch,
-            lsn: Lsn::new(4096),
-        });
-        let start = LogPosition {
-            lsn: Lsn::new(77),
-            chain: ChainHash::from_bytes([3; 32]),
-        };
-        state.history.push(EpochEntry {
-            epoch,
-            began: Began::Planned,
-            leader: life,
-            start,
-        });
+        state.release = Some(Release { to: member, epoch, lsn: Lsn::new(4096) });
+        let start = LogPosition { lsn: Lsn::new(77), chain: ChainHash::from_bytes([3; 32]) };
+        state.history.push(EpochEntry { epoch, began: Began::Planned, leader: life, start });
         state
     }
 
@@ -393,10 +352,7 @@ mod tests {
     fn a_newer_version_is_refused_by_its_number() {
         let mut bytes = full().encode();
         bytes[0] = 2;
-        let error = CodecError::Value {
-            field: "superblock version",
-            value: 2,
-        };
+        let error = CodecError::Value { field: "superblock version", value: 2 };
         assert_eq!(ReplicaState::decode(&bytes), Err(error));
     }
 
@@ -404,10 +360,7 @@ mod tests {
     fn a_state_cut_short_anywhere_is_refused() {
         let bytes = full().encode();
         for len in 0..bytes.len() {
-            assert!(
-                ReplicaState::decode(&bytes[..len]).is_err(),
-                "cut to {len} bytes"
-            );
+            assert!(ReplicaState::decode(&bytes[..len]).is_err(), "cut to {len} bytes");
         }
     }
 

@@ -151,11 +151,7 @@ pub trait Engine {
 /// # Errors
 /// The operation's own.
 pub fn run<E: Engine + ?Sized>(engine: &mut E, op: Op) -> io::Result<Op> {
-    assert_eq!(
-        engine.in_flight(),
-        0,
-        "run() is for an engine that does nothing else"
-    );
+    assert_eq!(engine.in_flight(), 0, "run() is for an engine that does nothing else");
     engine.submit(Token(u64::MAX), op);
     engine.kick();
     let mut done = Vec::with_capacity(1);
@@ -164,12 +160,8 @@ pub fn run<E: Engine + ?Sized>(engine: &mut E, op: Op) -> io::Result<Op> {
         engine.reap(&mut done);
     }
     match done.pop() {
-        Some(Completion {
-            op, result: Ok(()), ..
-        }) => Ok(op),
-        Some(Completion {
-            result: Err(error), ..
-        }) => Err(error),
+        Some(Completion { op, result: Ok(()), .. }) => Ok(op),
+        Some(Completion { result: Err(error), .. }) => Err(error),
         None => unreachable!("the loop ends with a completion"),
     }
 }

@@ -59,15 +59,8 @@ impl<B: FrameBuffer> Draft<B> {
     /// # Panics
     /// If the buffer has no room for a head.
     pub fn new(buffer: B) -> Self {
-        assert!(
-            buffer.as_ref().len() >= HEAD_LEN,
-            "a frame's buffer has at least a head"
-        );
-        Self {
-            buffer,
-            record_count: 0,
-            body_len: 0,
-        }
+        assert!(buffer.as_ref().len() >= HEAD_LEN, "a frame's buffer has at least a head");
+        Self { buffer, record_count: 0, body_len: 0 }
     }
 
     /// Whether nothing has been added yet.
@@ -124,22 +117,14 @@ impl<B: FrameBuffer> Draft<B> {
         range: ByteRange,
         len: usize,
     ) -> Result<(), DraftFull> {
-        assert_eq!(
-            range.len(),
-            len as u64,
-            "a write's payload is as long as its range"
-        );
+        assert_eq!(range.len(), len as u64, "a write's payload is as long as its range");
         if !self.has_room(len) {
             return Err(DraftFull);
         }
         let start = HEAD_LEN + self.body_len;
         let payload = &self.buffer.as_ref()[start..start + len];
-        let entry = RecordEntry::change(
-            RecordKind::Write,
-            volume,
-            range,
-            Some((self.body_len, payload)),
-        );
+        let entry =
+            RecordEntry::change(RecordKind::Write, volume, range, Some((self.body_len, payload)));
         self.body_len += len;
         self.push(entry)
     }
@@ -171,12 +156,7 @@ impl<B: FrameBuffer> Draft<B> {
         incarnation: Incarnation,
     ) -> Result<(), DraftFull> {
         let (first, second) = (previous.get(), incarnation.get());
-        self.push(RecordEntry::mark(
-            RecordKind::EpochStart,
-            began.code(),
-            first,
-            second,
-        ))
+        self.push(RecordEntry::mark(RecordKind::EpochStart, began.code(), first, second))
     }
 
     /// Adds the mark that ends an epoch by handing over.
@@ -214,46 +194,15 @@ impl<B: FrameBuffer> Draft<B> {
         let Some(size) = FrameSize::new(self.record_count, self.body_len) else {
             unreachable!("push and write_in_place keep to the limits")
         };
-        let SealAs {
-            resource,
-            epoch,
-            lsn,
-            durable,
-            wall,
-            author,
-            before,
-        } = seal;
+        let SealAs { resource, epoch, lsn, durable, wall, author, before } = seal;
         let buffer = self.buffer.as_mut();
         let cleared = layout::clear_padding(buffer, size);
-        assert!(
-            cleared.is_ok(),
-            "a frame's buffer is a whole number of pages"
-        );
+        assert!(cleared.is_ok(), "a frame's buffer is a whole number of pages");
         let record_count = self.record_count;
-        let new = NewHeader {
-            resource,
-            epoch,
-            lsn,
-            durable,
-            wall,
-            author,
-            size,
-            record_count,
-        };
+        let new = NewHeader { resource, epoch, lsn, durable, wall, author, size, record_count };
         let chain = layout::seal(buffer, &new, before);
         Stamp { durable }.write(buffer, lsn);
         let bytes = self.buffer.freeze().slice(..size.log_len());
-        Frame {
-            resource,
-            epoch,
-            lsn,
-            durable,
-            wall,
-            author,
-            chain,
-            size,
-            record_count,
-            bytes,
-        }
+        Frame { resource, epoch, lsn, durable, wall, author, chain, size, record_count, bytes }
     }
 }

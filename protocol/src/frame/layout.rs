@@ -112,10 +112,7 @@ impl ChainHash {
     /// The value before the first frame of `resource`.
     #[must_use]
     pub fn genesis(resource: ResourceId) -> Self {
-        Self(blake3::derive_key(
-            "hadrian chain genesis v1",
-            resource.as_bytes(),
-        ))
+        Self(blake3::derive_key("hadrian chain genesis v1", resource.as_bytes()))
     }
 
     /// The value with these bytes.
@@ -133,10 +130,7 @@ impl ChainHash {
 
 impl fmt::Debug for ChainHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .iter()
-            .take(6)
-            .try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.0.iter().take(6).try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -240,10 +234,8 @@ impl FrameHeader {
     }
 
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, FrameError> {
-        let (header, _) = Self::read_from_prefix(bytes).map_err(|_| FrameError::Short {
-            have: bytes.len(),
-            need: HEADER_LEN,
-        })?;
+        let (header, _) = Self::read_from_prefix(bytes)
+            .map_err(|_| FrameError::Short { have: bytes.len(), need: HEADER_LEN })?;
         if header.magic != MAGIC {
             return Err(FrameError::Magic);
         }
@@ -256,11 +248,7 @@ impl FrameHeader {
     pub(super) fn size(&self) -> Result<FrameSize, FrameError> {
         let (head_len, body_len, log_len) =
             (self.head_len.get(), self.body_len.get(), self.log_len.get());
-        let wrong = FrameError::Size {
-            head_len,
-            body_len,
-            log_len,
-        };
+        let wrong = FrameError::Size { head_len, body_len, log_len };
         let Some(size) = FrameSize::new(self.record_count(), body_len as usize) else {
             return Err(wrong);
         };
@@ -277,9 +265,7 @@ impl FrameHeader {
             return Err(FrameError::HeadChecksum);
         }
         if self.resource() != resource {
-            return Err(FrameError::Resource {
-                found: self.resource(),
-            });
+            return Err(FrameError::Resource { found: self.resource() });
         }
         Ok(())
     }
@@ -339,10 +325,7 @@ pub(super) fn chain_after(before: ChainHash, bytes: &[u8], size: FrameSize) -> C
 }
 
 fn head_crc(bytes: &[u8], size: FrameSize) -> Result<u32, FrameError> {
-    let short = FrameError::Short {
-        have: bytes.len(),
-        need: size.head_len(),
-    };
+    let short = FrameError::Short { have: bytes.len(), need: size.head_len() };
     let header = bytes.get(..CHAINED_TO).ok_or(short.clone())?;
     let table = bytes.get(HEADER_LEN..size.head_len()).ok_or(short)?;
     Ok(crc32c::crc32c_append(crc32c::crc32c(header), table))
@@ -382,13 +365,8 @@ const _: () = assert!(size_of::<StampBytes>() == STAMP_LEN);
 impl Stamp {
     pub(super) fn write(self, buffer: &mut [u8], lsn: Lsn) {
         let (durable, lsn) = (U64::new(self.durable.get()), U64::new(lsn.get()));
-        let mut stamp = StampBytes {
-            magic: STAMP_MAGIC,
-            crc: U32::new(0),
-            durable,
-            lsn,
-            reserved: [0; 8],
-        };
+        let mut stamp =
+            StampBytes { magic: STAMP_MAGIC, crc: U32::new(0), durable, lsn, reserved: [0; 8] };
         stamp.crc = U32::new(crc32c::crc32c(&stamp.as_bytes()[8..]));
         buffer[STAMP_AT..HEAD_LEN].copy_from_slice(stamp.as_bytes());
     }
@@ -398,9 +376,7 @@ impl Stamp {
         let whole = stamp.magic == STAMP_MAGIC
             && stamp.crc.get() == crc32c::crc32c(&stamp.as_bytes()[8..])
             && stamp.lsn.get() == lsn.get();
-        whole.then(|| Self {
-            durable: Lsn::new(stamp.durable.get()),
-        })
+        whole.then(|| Self { durable: Lsn::new(stamp.durable.get()) })
     }
 }
 
@@ -459,10 +435,7 @@ impl RecordEntry {
         bytes
             .get(start..start + RECORD_LEN)
             .and_then(|entry| Self::read_from_bytes(entry).ok())
-            .ok_or(FrameError::Short {
-                have: bytes.len(),
-                need: start + RECORD_LEN,
-            })
+            .ok_or(FrameError::Short { have: bytes.len(), need: start + RECORD_LEN })
     }
 
     pub(super) fn write(&self, buffer: &mut [u8], index: usize) {
@@ -476,9 +449,7 @@ impl RecordEntry {
     }
 
     pub(super) fn check_payload(&self, bytes: &[u8]) -> bool {
-        bytes
-            .get(self.payload())
-            .is_some_and(|p| crc32c::crc32c(p) == self.payload_crc.get())
+        bytes.get(self.payload()).is_some_and(|p| crc32c::crc32c(p) == self.payload_crc.get())
     }
 
     pub(super) fn decode(&self, bytes: &Bytes, size: FrameSize) -> Result<Record, RecordError> {
@@ -492,11 +463,7 @@ impl RecordEntry {
                 if !inside {
                     return Err(RecordError::Payload);
                 }
-                Record::Write {
-                    volume,
-                    range,
-                    payload: bytes.slice(payload),
-                }
+                Record::Write { volume, range, payload: bytes.slice(payload) }
             }
             RecordKind::Zero => {
                 let (volume, range) = self.place()?;
@@ -511,10 +478,9 @@ impl RecordEntry {
                 previous: Epoch::new(self.offset.get()),
                 incarnation: Incarnation::new(self.length.get()),
             },
-            RecordKind::Handover => Record::Handover {
-                to: self.member()?,
-                epoch: Epoch::new(self.length.get()),
-            },
+            RecordKind::Handover => {
+                Record::Handover { to: self.member()?, epoch: Epoch::new(self.length.get()) }
+            }
             RecordKind::Marker => Record::Marker,
         })
     }
@@ -522,17 +488,11 @@ impl RecordEntry {
     fn place(&self) -> Result<(VolumeIndex, ByteRange), RecordError> {
         let index = self.volume.get();
         let volume = VolumeIndex::new(index).ok_or(RecordError::Volume(index))?;
-        Ok((
-            volume,
-            ByteRange::new(self.offset.get(), self.length.get())?,
-        ))
+        Ok((volume, ByteRange::new(self.offset.get(), self.length.get())?))
     }
 
     fn member(&self) -> Result<MemberId, RecordError> {
         let index = self.offset.get();
-        u8::try_from(index)
-            .ok()
-            .and_then(MemberId::new)
-            .ok_or(RecordError::Member(index))
+        u8::try_from(index).ok().and_then(MemberId::new).ok_or(RecordError::Member(index))
     }
 }

@@ -50,10 +50,7 @@ impl LogPosition {
     /// Before the first frame of `resource`.
     #[must_use]
     pub fn genesis(resource: ResourceId) -> Self {
-        Self {
-            lsn: Lsn::START,
-            chain: ChainHash::genesis(resource),
-        }
+        Self { lsn: Lsn::START, chain: ChainHash::genesis(resource) }
     }
 }
 
@@ -101,10 +98,7 @@ impl Frame {
         let header = FrameHeader::parse(buffer.as_ref())?;
         let size = header.size()?;
         layout::clear_padding(buffer.as_mut(), size)?;
-        Stamp {
-            durable: own_durable,
-        }
-        .write(buffer.as_mut(), header.lsn());
+        Stamp { durable: own_durable }.write(buffer.as_mut(), header.lsn());
         Self::open(buffer.freeze(), resource)
     }
 
@@ -116,10 +110,7 @@ impl Frame {
         let header = FrameHeader::parse(&bytes)?;
         let size = header.size()?;
         if bytes.len() < size.log_len() {
-            return Err(FrameError::Short {
-                have: bytes.len(),
-                need: size.log_len(),
-            });
+            return Err(FrameError::Short { have: bytes.len(), need: size.log_len() });
         }
         header.check(&bytes, resource)?;
         let frame = Self::assemble(&header, size, bytes.slice(..size.log_len()))?;
@@ -211,10 +202,7 @@ impl Frame {
     /// The point of the history right behind it.
     #[must_use]
     pub fn position_after(&self) -> LogPosition {
-        LogPosition {
-            lsn: self.end(),
-            chain: self.chain,
-        }
+        LogPosition { lsn: self.end(), chain: self.chain }
     }
 
     /// Bytes that it takes in the log.
@@ -239,10 +227,7 @@ impl Frame {
     #[must_use]
     pub fn wire_parts(&self) -> (Bytes, Bytes) {
         let body = HEAD_LEN..HEAD_LEN + self.size.body_len();
-        (
-            self.bytes.slice(..self.size.head_len()),
-            self.bytes.slice(body),
-        )
+        (self.bytes.slice(..self.size.head_len()), self.bytes.slice(body))
     }
 
     /// The note of the replica that stored it; `None` where the stamp does not check out.
@@ -273,11 +258,7 @@ impl Frame {
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (epoch, lsn, end) = (self.epoch, self.lsn, self.end());
-        write!(
-            f,
-            "Frame(epoch {epoch}, {lsn}..{end}, {} records)",
-            self.record_count
-        )
+        write!(f, "Frame(epoch {epoch}, {lsn}..{end}, {} records)", self.record_count)
     }
 }
 
@@ -302,9 +283,7 @@ pub fn peek_lsn(head: &[u8], resource: ResourceId) -> Option<Lsn> {
 /// The stamp in the head page `head`, where that page is a whole header of `resource` at `lsn`.
 #[must_use]
 pub fn peek_stamp(head: &[u8], resource: ResourceId, lsn: Lsn) -> Option<Stamp> {
-    (peek_lsn(head, resource)? == lsn)
-        .then(|| Stamp::read(head, lsn))
-        .flatten()
+    (peek_lsn(head, resource)? == lsn).then(|| Stamp::read(head, lsn)).flatten()
 }
 
 #[cfg(test)]

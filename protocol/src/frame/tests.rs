@@ -47,26 +47,13 @@ fn records_come_back_as_they_were_added() {
     assert_eq!(
         records,
         [
-            Record::Write {
-                volume: volume(),
-                range: range(4096, 512),
-                payload
-            },
-            Record::Zero {
-                volume: volume(),
-                range: range(0, 1 << 30)
-            },
-            Record::Trim {
-                volume: volume(),
-                range: range(8192, 4096)
-            },
+            Record::Write { volume: volume(), range: range(4096, 512), payload },
+            Record::Zero { volume: volume(), range: range(0, 1 << 30) },
+            Record::Trim { volume: volume(), range: range(8192, 4096) },
             Record::Marker,
         ]
     );
-    assert_eq!(
-        (frame.lsn(), frame.end()),
-        (Lsn::new(8192), Lsn::new(16384))
-    );
+    assert_eq!((frame.lsn(), frame.end()), (Lsn::new(8192), Lsn::new(16384)));
 }
 
 #[test]
@@ -74,24 +61,12 @@ fn role_marks_come_back_as_they_were_added() {
     let (began, previous, incarnation) = (Began::Planned, Epoch::new(8), Incarnation::new(3));
     let mut draft = Draft::new(vec![0; HEAD_LEN]);
     draft.epoch_start(began, previous, incarnation).unwrap();
-    draft
-        .handover(MemberId::new(0).unwrap(), Epoch::new(17))
-        .unwrap();
+    draft.handover(MemberId::new(0).unwrap(), Epoch::new(17)).unwrap();
     let frame = draft.seal(seal_as(0));
     assert_eq!(frame.epoch_start(), Some(Began::Planned));
     let records: Vec<_> = frame.records().collect();
-    assert_eq!(
-        records[0],
-        Record::EpochStart {
-            began,
-            previous,
-            incarnation
-        }
-    );
-    let handover = Record::Handover {
-        to: MemberId::new(0).unwrap(),
-        epoch: Epoch::new(17),
-    };
+    assert_eq!(records[0], Record::EpochStart { began, previous, incarnation });
+    let handover = Record::Handover { to: MemberId::new(0).unwrap(), epoch: Epoch::new(17) };
     assert_eq!(records[1], handover);
 }
 
@@ -105,23 +80,10 @@ fn the_peer_stores_the_bytes_that_it_received_and_its_own_stamp() {
     let received = Frame::receive(buffer, resource(), Lsn::new(12)).unwrap();
     assert_eq!(received.wire_parts(), frame.wire_parts());
     assert_eq!(received.chain(), frame.chain());
-    assert_eq!(
-        received.stamp(),
-        Some(Stamp {
-            durable: Lsn::new(12)
-        })
-    );
-    assert_eq!(
-        frame.stamp(),
-        Some(Stamp {
-            durable: Lsn::new(4096)
-        })
-    );
+    assert_eq!(received.stamp(), Some(Stamp { durable: Lsn::new(12) }));
+    assert_eq!(frame.stamp(), Some(Stamp { durable: Lsn::new(4096) }));
     let padding = &received.log_bytes()[head.len()..HEAD_LEN - 32];
-    assert!(
-        padding.iter().all(|byte| *byte == 0),
-        "old bytes of the buffer must not be stored"
-    );
+    assert!(padding.iter().all(|byte| *byte == 0), "old bytes of the buffer must not be stored");
 }
 
 #[test]
@@ -129,10 +91,7 @@ fn the_chain_ties_a_frame_to_the_one_before() {
     let first = sample();
     let mut draft = Draft::new(vec![0; HEAD_LEN]);
     draft.marker().unwrap();
-    let second = draft.seal(SealAs {
-        before: first.chain(),
-        ..seal_as(16384)
-    });
+    let second = draft.seal(SealAs { before: first.chain(), ..seal_as(16384) });
     assert!(second.follows(first.chain()));
     assert!(!second.follows(ChainHash::genesis(resource())));
 }
@@ -147,10 +106,7 @@ fn every_flipped_byte_of_header_table_and_payload_is_noticed() {
         bad[at] ^= 0x40;
         let opened = Frame::open(Bytes::from(bad), resource());
         let chain_only = (92..124).contains(&at);
-        assert!(
-            opened.is_err(),
-            "flipped byte {at} (chain field: {chain_only}) went unnoticed"
-        );
+        assert!(opened.is_err(), "flipped byte {at} (chain field: {chain_only}) went unnoticed");
     }
 }
 
@@ -159,19 +115,13 @@ fn a_frame_of_another_resource_is_refused() {
     let bytes = sample().log_bytes().clone();
     let other = ResourceId::derive("orders", "web");
     let found = resource();
-    assert_eq!(
-        Frame::open(bytes, other).unwrap_err(),
-        FrameError::Resource { found }
-    );
+    assert_eq!(Frame::open(bytes, other).unwrap_err(), FrameError::Resource { found });
 }
 
 #[test]
 fn a_full_frame_takes_no_more() {
     let mut draft = Draft::new(vec![0; HEAD_LEN + 4096]);
-    assert_eq!(
-        draft.write(volume(), range(0, 8192), &[0; 8192]),
-        Err(DraftFull)
-    );
+    assert_eq!(draft.write(volume(), range(0, 8192), &[0; 8192]), Err(DraftFull));
     for _ in 0..RECORDS_MAX {
         draft.marker().unwrap();
     }

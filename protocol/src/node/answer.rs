@@ -34,11 +34,7 @@ pub(super) struct Applying {
 
 impl Applying {
     pub(super) fn new(_log: &Log, now: Now) -> Self {
-        Self {
-            since: None,
-            checkpoint_asked: false,
-            checkpointed_at: now,
-        }
+        Self { since: None, checkpoint_asked: false, checkpointed_at: now }
     }
 
     pub(super) fn deadline(&self, config: &NodeConfig, _log: &Log) -> Option<Now> {
@@ -61,11 +57,7 @@ impl Node {
                 None => (Lsn::START, Lsn::START),
             };
             writes = writes.min(received);
-            let committed = if self.state.mode == Mode::Sync {
-                durable
-            } else {
-                received
-            };
+            let committed = if self.state.mode == Mode::Sync { durable } else { received };
             flushes = flushes.min(committed);
         }
         for feed in self.peers.values().filter_map(|peer| peer.feed()) {
@@ -74,11 +66,7 @@ impl Node {
                 flushes = flushes.min(feed.handed);
             }
         }
-        let writes = if self.config.commit_on_write {
-            writes.min(flushes)
-        } else {
-            writes
-        };
+        let writes = if self.config.commit_on_write { writes.min(flushes) } else { writes };
         self.answers.writes = self.answers.writes.max(writes);
         self.answers.flushes = self.answers.flushes.max(flushes);
     }
@@ -154,12 +142,10 @@ impl Node {
     /// The log before the checkpoint is not needed for recovery any more. It is kept for the
     /// standbys that are known to lack it, up to the retention (design §2.6).
     pub(super) fn checkpoint_recorded(&mut self, position: LogPosition) {
-        let kept = self.peers.values().map(|peer| {
-            peer.feed()
-                .map(|feed| feed.durable)
-                .or(peer.kept)
-                .unwrap_or(Lsn::START)
-        });
+        let kept = self
+            .peers
+            .values()
+            .map(|peer| peer.feed().map(|feed| feed.durable).or(peer.kept).unwrap_or(Lsn::START));
         let lowest = kept.fold(position.lsn, Lsn::min);
         let end = self.log.end().lsn;
         let retained = end.since(lowest) <= self.config.retention_bytes;

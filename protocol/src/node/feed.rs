@@ -36,11 +36,7 @@ impl Node {
             return;
         }
         let (own, start) = (self.log.end(), self.log.start());
-        let life = self
-            .peers
-            .get(&member)
-            .and_then(|peer| peer.hello())
-            .map(|hello| hello.life);
+        let life = self.peers.get(&member).and_then(|peer| peer.hello()).map(|hello| hello.life);
         let Some(life) = life else { return };
         if join.from.lsn < start {
             return self.refuse(session, Refusal::LogGone { start });
@@ -64,11 +60,7 @@ impl Node {
         if !matches!(self.standing, Part::Standby(_)) || from.lsn > end {
             return self.refuse(session, Refusal::NotNow);
         }
-        let life = self
-            .peers
-            .get(&member)
-            .and_then(|peer| peer.hello())
-            .map(|hello| hello.life);
+        let life = self.peers.get(&member).and_then(|peer| peer.hello()).map(|hello| hello.life);
         let Some(life) = life else { return };
         let feed = Feed::new(life, from, from.lsn);
         if let Some(open) = self.session_mut(session) {
@@ -111,9 +103,7 @@ impl Node {
 
     fn pump(&mut self, member: MemberId) {
         let (end, window) = (self.log.end().lsn, self.config.ship_window_bytes);
-        let Self {
-            peers, log, out, ..
-        } = self;
+        let Self { peers, log, out, .. } = self;
         let Some((session, feed)) = peers.get_mut(&member).and_then(|peer| peer.feed_mut()) else {
             return;
         };
@@ -123,10 +113,7 @@ impl Node {
             }
             let Some(frame) = log.recent(feed.next) else {
                 feed.reading = true;
-                out.push_back(Action::ReadLog {
-                    session,
-                    from: feed.next,
-                });
+                out.push_back(Action::ReadLog { session, from: feed.next });
                 return;
             };
             if !feed.fits(frame) {
@@ -134,10 +121,7 @@ impl Node {
                 return self.refuse(session, Refusal::Diverged { fork });
             }
             feed.next = frame.end();
-            out.push_back(Action::Ship {
-                session,
-                frame: frame.clone(),
-            });
+            out.push_back(Action::Ship { session, frame: frame.clone() });
         }
     }
 
@@ -185,15 +169,13 @@ impl Node {
         let leading = matches!(self.standing, Part::Leading | Part::Releasing(_));
         let durable = self.log.durable();
         for (member, session) in self.greeted_sessions() {
-            let quiet = self
-                .session_mut(session)
-                .is_some_and(|open| now.since(open.sent_at) >= beat);
+            let quiet =
+                self.session_mut(session).is_some_and(|open| now.since(open.sent_at) >= beat);
             let Some(peer) = self.peers.get(&member) else {
                 continue;
             };
-            let news = peer
-                .feed()
-                .map(|feed| feed.told < durable || self.wanted_of(feed) > feed.wanted);
+            let news =
+                peer.feed().map(|feed| feed.told < durable || self.wanted_of(feed) > feed.wanted);
             match news {
                 Some(news) if leading && (news || quiet) => self.say_progress(member),
                 _ if peer.is_following() => self.say_ack_if_due(session, quiet),
@@ -209,11 +191,7 @@ impl Node {
             Entry::Proposed { durable, .. } => durable,
             _ => Lsn::START,
         };
-        let clients = if self.commits_wait_for_disk() {
-            self.log.wanted()
-        } else {
-            Lsn::START
-        };
+        let clients = if self.commits_wait_for_disk() { self.log.wanted() } else { Lsn::START };
         let handover = self.handover_end().unwrap_or(Lsn::START);
         entry.max(clients).max(handover).min(feed.next)
     }

@@ -34,9 +34,7 @@ impl Follow {
 impl Node {
     pub(super) fn on_lead(&mut self, session: SessionId, member: MemberId, lead: &Lead) {
         if lead.epoch < self.state.promised {
-            let refusal = Refusal::Overtaken {
-                promised: self.state.promised,
-            };
+            let refusal = Refusal::Overtaken { promised: self.state.promised };
             return self.send(session, Message::Refuse(Refuse { refusal }));
         }
         match self.standing {
@@ -48,11 +46,7 @@ impl Node {
             _ => return,
         }
         let end = self.log.end();
-        match self
-            .state
-            .history
-            .parting(end.lsn, &lead.history, lead.end.lsn)
-        {
+        match self.state.history.parting(end.lsn, &lead.history, lead.end.lsn) {
             Parting::Unrelated => self.refuse(session, Refusal::Unrelated),
             Parting::At { point } if point == end.lsn => self.join(session, member, lead),
             Parting::At { point } => self.part(session, lead, point),
@@ -76,10 +70,7 @@ impl Node {
             return self.refuse(session, Refusal::Diverged { fork: point });
         }
         if let Some(open) = self.session_mut(session) {
-            open.phase = Phase::Joining(Joining {
-                epoch: lead.epoch,
-                point: Some(at),
-            });
+            open.phase = Phase::Joining(Joining { epoch: lead.epoch, point: Some(at) });
         }
         let (from, to) = (point, self.log.end().lsn);
         self.out.push_back(Action::Note(Note::TailCut { from, to }));
@@ -116,10 +107,7 @@ impl Node {
             return self.refuse(session, Refusal::Diverged { fork });
         }
         if let Some(open) = self.session_mut(session) {
-            open.phase = Phase::Joining(Joining {
-                epoch: lead.epoch,
-                point: None,
-            });
+            open.phase = Phase::Joining(Joining { epoch: lead.epoch, point: None });
         }
         self.promise_and_join(session, member, lead.epoch);
     }
@@ -130,8 +118,7 @@ impl Node {
         self.state.in_set_of = None;
         self.state.release = None;
         self.follow = Follow::default();
-        self.out
-            .push_back(Action::Note(Note::Follows(member, epoch)));
+        self.out.push_back(Action::Note(Note::Follows(member, epoch)));
         self.persist_then(After::Join(session, epoch));
     }
 
@@ -147,14 +134,7 @@ impl Node {
             return;
         }
         open.phase = Phase::Following;
-        self.send(
-            session,
-            Message::Join(Join {
-                epoch,
-                from,
-                durable,
-            }),
-        );
+        self.send(session, Message::Join(Join { epoch, from, durable }));
     }
 
     pub(super) fn frame_in(&mut self, session: SessionId, frame: Frame) {
@@ -172,12 +152,7 @@ impl Node {
             // What was under way when a promise ended the session's purpose.
             _ => return,
         };
-        if self
-            .state
-            .history
-            .check_next(self.log.end(), &frame)
-            .is_err()
-        {
+        if self.state.history.check_next(self.log.end(), &frame).is_err() {
             return self.refuse(session, Refusal::Protocol);
         }
         self.keep(&frame);
@@ -190,9 +165,8 @@ impl Node {
     }
 
     pub(super) fn on_progress(&mut self, session: SessionId, progress: Progress) {
-        let following = self
-            .session_mut(session)
-            .is_some_and(|open| matches!(open.phase, Phase::Following));
+        let following =
+            self.session_mut(session).is_some_and(|open| matches!(open.phase, Phase::Following));
         if !following || progress.epoch != self.state.promised {
             return;
         }
@@ -223,11 +197,7 @@ impl Node {
 
     fn ack(&self) -> Ack {
         let applied = self.log.applied();
-        Ack {
-            received: self.log.end().lsn,
-            durable: self.log.durable(),
-            applied,
-        }
+        Ack { received: self.log.end().lsn, durable: self.log.durable(), applied }
     }
 
     pub(super) fn say_ack_if_due(&mut self, session: SessionId, quiet: bool) {

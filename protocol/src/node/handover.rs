@@ -69,10 +69,7 @@ impl Node {
             return Some(Ok(Done::WouldLead));
         }
         let epoch = self.next_epoch();
-        self.standing = Part::Standby(Some(Asking {
-            command: id,
-            primary,
-        }));
+        self.standing = Part::Standby(Some(Asking { command: id, primary }));
         let by = self.state.member;
         self.send(session, Message::TakeoverAsk(TakeoverAsk { epoch, by }));
         None
@@ -94,12 +91,7 @@ impl Node {
         }
         let deadline = self.clock.now.after(HANDOVER_LIMIT);
         let (to, epoch) = (member, ask.epoch);
-        self.standing = Part::Releasing(Releasing {
-            to,
-            epoch,
-            deadline,
-            step: Step::Holding,
-        });
+        self.standing = Part::Releasing(Releasing { to, epoch, deadline, step: Step::Holding });
         self.out.push_back(Action::Hold(true));
     }
 
@@ -125,10 +117,7 @@ impl Node {
     /// Up to where the standby shall be durable before the handover is recorded.
     pub(super) fn handover_end(&self) -> Option<Lsn> {
         match &self.standing {
-            Part::Releasing(Releasing {
-                step: Step::Draining(end),
-                ..
-            }) => Some(*end),
+            Part::Releasing(Releasing { step: Step::Draining(end), .. }) => Some(*end),
             _ => None,
         }
     }
@@ -137,11 +126,8 @@ impl Node {
         let Part::Releasing(releasing) = &self.standing else {
             return;
         };
-        let (to, epoch, late) = (
-            releasing.to,
-            releasing.epoch,
-            releasing.deadline <= self.clock.now,
-        );
+        let (to, epoch, late) =
+            (releasing.to, releasing.epoch, releasing.deadline <= self.clock.now);
         let feed = self.peers.get(&to).and_then(|peer| peer.feed());
         let there = feed.map(|feed| feed.durable);
         match releasing.step {
@@ -152,11 +138,7 @@ impl Node {
                     && there >= Some(end)
                     && self.answers.writes >= end =>
             {
-                let release = Release {
-                    to,
-                    epoch,
-                    lsn: end,
-                };
+                let release = Release { to, epoch, lsn: end };
                 self.state.role = Role::Standby;
                 self.state.release = Some(release);
                 self.state.in_sync.clear();
@@ -173,10 +155,7 @@ impl Node {
     fn go_on(&mut self, to: MemberId) {
         self.standing = Part::Leading;
         self.out.push_back(Action::Hold(false));
-        if let Some(session) = self
-            .peers
-            .get(&to)
-            .and_then(|peer| Some(peer.session.as_ref()?.id))
+        if let Some(session) = self.peers.get(&to).and_then(|peer| Some(peer.session.as_ref()?.id))
         {
             let refusal = Refusal::NotNow;
             self.send(session, Message::Refuse(Refuse { refusal }));
@@ -191,10 +170,7 @@ impl Node {
         self.insync.reset(&self.state);
         self.out.push_back(Action::Serve(false));
         self.stop_feeding();
-        let session = self
-            .peers
-            .get(&release.to)
-            .and_then(|peer| Some(peer.session.as_ref()?.id));
+        let session = self.peers.get(&release.to).and_then(|peer| Some(peer.session.as_ref()?.id));
         if let Some(session) = session {
             self.send(session, Message::HandedOver(release));
         }
@@ -216,10 +192,7 @@ impl Node {
         let fits = self.log.end().lsn >= release.lsn && self.state.history.epoch() < release.epoch;
         if !fits {
             if let Some(id) = command {
-                self.out.push_back(Action::Reply {
-                    id,
-                    result: Err(Denied::GivenUp),
-                });
+                self.out.push_back(Action::Reply { id, result: Err(Denied::GivenUp) });
             }
             return;
         }

@@ -24,9 +24,7 @@ pub(super) struct InSync {
 
 impl InSync {
     pub(super) fn new(state: &ReplicaState) -> Self {
-        Self {
-            recorded: state.in_sync.clone(),
-        }
+        Self { recorded: state.in_sync.clone() }
     }
 
     pub(super) fn reset(&mut self, state: &ReplicaState) {
@@ -38,11 +36,7 @@ impl Node {
     /// The lives that hold answers: recorded, or wished, or proposed.
     pub(super) fn blockers(&self) -> impl Iterator<Item = Incarnate> + '_ {
         let me = self.state.member;
-        let wished = self
-            .state
-            .in_sync
-            .iter()
-            .filter(|life| !self.insync.recorded.contains(life));
+        let wished = self.state.in_sync.iter().filter(|life| !self.insync.recorded.contains(life));
         let proposed = self.peers.values().filter_map(|peer| {
             let feed = peer.feed()?;
             let waits = feed.counts() && self.mode_of(peer.member).waits_for_standby();
@@ -51,26 +45,14 @@ impl Node {
             (waits && !known).then_some(feed.life)
         });
         let recorded = self.insync.recorded.iter();
-        recorded
-            .chain(wished)
-            .copied()
-            .chain(proposed)
-            .filter(move |life| life.member != me)
+        recorded.chain(wished).copied().chain(proposed).filter(move |life| life.member != me)
     }
 
     /// The mode that a standby runs in: the principal in the resource's, the others in superasync.
     pub(super) fn mode_of(&self, member: MemberId) -> Mode {
         let first = self.peers.keys().next().copied();
-        let principal = self
-            .config
-            .principal
-            .filter(|p| *p != self.state.member)
-            .or(first);
-        if principal == Some(member) {
-            self.state.mode
-        } else {
-            Mode::Superasync
-        }
+        let principal = self.config.principal.filter(|p| *p != self.state.member).or(first);
+        if principal == Some(member) { self.state.mode } else { Mode::Superasync }
     }
 
     pub(super) fn settle_insync(&mut self) {
@@ -104,10 +86,7 @@ impl Node {
                     Mode::Sync => answers.flushes,
                     _ => crate::ids::Lsn::START,
                 };
-                feed.entry = Entry::Proposed {
-                    received: answers.writes,
-                    durable,
-                };
+                feed.entry = Entry::Proposed { received: answers.writes, durable };
             }
             Entry::Proposed { received, durable }
                 if feed.received >= received && feed.durable >= durable =>
@@ -195,19 +174,11 @@ impl Node {
     }
 
     fn window_end(&self, member: MemberId) -> Option<Now> {
-        Some(
-            self.peers
-                .get(&member)?
-                .lost_at?
-                .after(self.config.peer_window),
-        )
+        Some(self.peers.get(&member)?.lost_at?.after(self.config.peer_window))
     }
 
     pub(super) fn window_deadline(&self) -> Option<Now> {
-        self.peers
-            .keys()
-            .filter_map(|member| self.window_end(*member))
-            .min()
+        self.peers.keys().filter_map(|member| self.window_end(*member)).min()
     }
 
     /// Records the smaller set; until that is durable the old one holds the answers.

@@ -66,10 +66,7 @@ impl Node {
     }
 
     fn connected(&self) -> BTreeSet<MemberId> {
-        self.greeted_sessions()
-            .into_iter()
-            .map(|(member, _)| member)
-            .collect()
+        self.greeted_sessions().into_iter().map(|(member, _)| member).collect()
     }
 
     /// An operator's word opens the gate without the members that cannot be heard.
@@ -154,14 +151,8 @@ impl Node {
 
     /// Above everything that this member has promised or heard of.
     pub(super) fn next_epoch(&self) -> Epoch {
-        let heard = self
-            .peers
-            .values()
-            .filter_map(|peer| Some(peer.hello()?.promised));
-        let highest = heard.fold(
-            self.state.promised.max(self.state.history.epoch()),
-            Epoch::max,
-        );
+        let heard = self.peers.values().filter_map(|peer| Some(peer.hello()?.promised));
+        let highest = heard.fold(self.state.promised.max(self.state.history.epoch()), Epoch::max);
         highest.next_for(self.state.member)
     }
 
@@ -199,18 +190,12 @@ impl Node {
                 } else if their_promise >= candidate.epoch {
                     self.stand_higher();
                 } else if candidate.promised_self {
-                    let ask = AskPromise {
-                        epoch: candidate.epoch,
-                        force: false,
-                    };
+                    let ask = AskPromise { epoch: candidate.epoch, force: false };
                     self.send(session, Message::AskPromise(ask));
                 }
             }
             Part::Candidate(candidate) if candidate.promised_self => {
-                let ask = AskPromise {
-                    epoch: candidate.epoch,
-                    force: true,
-                };
+                let ask = AskPromise { epoch: candidate.epoch, force: true };
                 self.send(session, Message::AskPromise(ask));
             }
             Part::Standby(_) => {
@@ -238,10 +223,8 @@ impl Node {
         };
         let promised = self.state.promised;
         let overtaken = ask.epoch <= promised;
-        let follows_other = self
-            .peers
-            .values()
-            .any(|peer| peer.is_following() && peer.member != member);
+        let follows_other =
+            self.peers.values().any(|peer| peer.is_following() && peer.member != member);
         let busy = match &self.standing {
             Part::Standby(_) => follows_other && !ask.force,
             Part::Gate => !ask.force,
@@ -272,14 +255,7 @@ impl Node {
             return;
         }
         let (end, history) = (self.log.end(), self.state.history.clone());
-        self.send(
-            session,
-            Message::Promised(Promised {
-                epoch,
-                end,
-                history,
-            }),
-        );
+        self.send(session, Message::Promised(Promised { epoch, end, history }));
     }
 
     pub(super) fn on_promised(
@@ -301,10 +277,7 @@ impl Node {
             return;
         }
         // The other has a later log: have it, where it continues this one.
-        let parting = self
-            .state
-            .history
-            .parting(end.lsn, &promised.history, promised.end.lsn);
+        let parting = self.state.history.parting(end.lsn, &promised.history, promised.end.lsn);
         if parting == (Parting::At { point: end.lsn }) {
             candidate.fetching = Some(member);
             self.send(session, Message::Fetch(end));
@@ -345,11 +318,7 @@ impl Node {
         let mut draft = Draft::new(vec![0; HEAD_LEN]);
         let added = draft.epoch_start(began, previous, self.state.incarnation);
         assert!(added.is_ok(), "an empty frame has room for one record");
-        self.standing = Part::Beginning(Beginning {
-            epoch,
-            recording: false,
-            command,
-        });
+        self.standing = Part::Beginning(Beginning { epoch, recording: false, command });
         let end = self.append_own(draft);
         self.log.want(end);
     }
@@ -384,10 +353,7 @@ impl Node {
         self.out.push_back(Action::Serve(true));
         self.out.push_back(Action::Note(Note::Leads(epoch)));
         if let Some(id) = command {
-            self.out.push_back(Action::Reply {
-                id,
-                result: Ok(Done::Leading(epoch)),
-            });
+            self.out.push_back(Action::Reply { id, result: Ok(Done::Leading(epoch)) });
         }
         for (_, session) in self.greeted_sessions() {
             self.say_lead(session);
@@ -410,8 +376,7 @@ impl Node {
     /// in-sync set is kept: it says later whether the tail is worth anything (design §6.4).
     pub(super) fn step_down(&mut self) {
         self.out.push_back(Action::Serve(false));
-        self.out
-            .push_back(Action::Note(Note::SteppedDown(self.state.owned)));
+        self.out.push_back(Action::Note(Note::SteppedDown(self.state.owned)));
         self.become_standby();
         self.stop_feeding();
     }
@@ -430,10 +395,7 @@ impl Node {
             _ => return,
         };
         if let Some(id) = command {
-            self.out.push_back(Action::Reply {
-                id,
-                result: Err(why),
-            });
+            self.out.push_back(Action::Reply { id, result: Err(why) });
         }
         self.become_standby();
     }

@@ -36,16 +36,11 @@ pub(super) struct Log {
     unsynced_since: Option<Now>,
     tail: VecDeque<Frame>,
     tail_bytes: u64,
-    appended_wall: crate::time::WallTime,
 }
 
 impl Log {
     pub(super) fn new(state: &mut ReplicaState, recovered: Recovered) -> Self {
-        let Recovered {
-            end,
-            start,
-            epoch_starts,
-        } = recovered;
+        let Recovered { end, start, epoch_starts } = recovered;
         // The superblock may be ahead of the log (its epoch's start was lost) or behind it.
         state.history.truncate(end.lsn);
         for (position, frame) in &epoch_starts {
@@ -64,7 +59,6 @@ impl Log {
             unsynced_since: None,
             tail: VecDeque::new(),
             tail_bytes: 0,
-            appended_wall: crate::time::WallTime::default(),
         }
     }
 
@@ -92,10 +86,6 @@ impl Log {
         self.wanted
     }
 
-    pub(super) fn appended_wall(&self) -> crate::time::WallTime {
-        self.appended_wall
-    }
-
     pub(super) fn seal<B: FrameBuffer>(
         &self,
         state: &ReplicaState,
@@ -114,13 +104,8 @@ impl Log {
     }
 
     pub(super) fn push(&mut self, frame: &Frame, config: &NodeConfig, now: Now) {
-        assert_eq!(
-            frame.lsn(),
-            self.end.lsn,
-            "frames join at the end of the log"
-        );
+        assert_eq!(frame.lsn(), self.end.lsn, "frames join at the end of the log");
         self.end = frame.position_after();
-        self.appended_wall = frame.wall();
         self.unsynced_since.get_or_insert(now);
         self.tail_bytes += frame.log_len();
         self.tail.push_back(frame.clone());
@@ -146,27 +131,18 @@ impl Log {
     }
 
     pub(super) fn written_to(&mut self, lsn: Lsn) {
-        assert!(
-            lsn <= self.end.lsn,
-            "the log cannot be written past its end"
-        );
+        assert!(lsn <= self.end.lsn, "the log cannot be written past its end");
         self.written = self.written.max(lsn);
     }
 
     pub(super) fn durable_to(&mut self, lsn: Lsn, now: Now) {
-        assert!(
-            lsn <= self.end.lsn,
-            "the log cannot be durable past its end"
-        );
+        assert!(lsn <= self.end.lsn, "the log cannot be durable past its end");
         self.durable = self.durable.max(lsn);
         self.unsynced_since = (self.durable < self.end.lsn).then_some(now);
     }
 
     pub(super) fn applied_to(&mut self, lsn: Lsn) {
-        assert!(
-            lsn <= self.durable,
-            "nothing is applied before it is durable (design §2.2)"
-        );
+        assert!(lsn <= self.durable, "nothing is applied before it is durable (design §2.2)");
         self.applied = self.applied.max(lsn);
     }
 
@@ -176,10 +152,7 @@ impl Log {
 
     /// The log was cut; only what was never applied can be.
     pub(super) fn cut(&mut self, end: LogPosition) {
-        assert!(
-            self.applied <= end.lsn,
-            "what was applied is never cut (design §2.5)"
-        );
+        assert!(self.applied <= end.lsn, "what was applied is never cut (design §2.5)");
         self.end = end;
         self.written = self.written.min(end.lsn);
         self.durable = end.lsn;
@@ -196,9 +169,7 @@ impl Log {
     pub(super) fn sync_due(&mut self, config: &NodeConfig, now: Now) -> bool {
         let wanted = self.durable < self.wanted && self.written >= self.wanted;
         let big = self.written.since(self.durable.max(self.sync_asked)) >= config.sync_bytes;
-        let old = self
-            .deadline(config)
-            .is_some_and(|deadline| deadline <= now);
+        let old = self.deadline(config).is_some_and(|deadline| deadline <= now);
         let fresh = self.written > self.durable.max(self.sync_asked);
         let due = fresh && (wanted || big || old);
         if due {
@@ -210,8 +181,6 @@ impl Log {
     pub(super) fn deadline(&self, config: &NodeConfig) -> Option<Now> {
         // A sync that is under way makes the rest wait for its end.
         let waiting = self.written > self.durable.max(self.sync_asked);
-        self.unsynced_since
-            .filter(|_| waiting)
-            .map(|since| since.after(config.log_sync_interval))
+        self.unsynced_since.filter(|_| waiting).map(|since| since.after(config.log_sync_interval))
     }
 }

@@ -207,14 +207,11 @@ impl Node {
     #[must_use]
     pub fn next_deadline(&self) -> Now {
         let heartbeat = self.clock.now.after(self.config.heartbeat() / 4);
-        [
-            self.log.deadline(&self.config),
-            self.applying.deadline(&self.config, &self.log),
-        ]
-        .into_iter()
-        .flatten()
-        .chain(self.window_deadline())
-        .fold(heartbeat, Now::min)
+        [self.log.deadline(&self.config), self.applying.deadline(&self.config, &self.log)]
+            .into_iter()
+            .flatten()
+            .chain(self.window_deadline())
+            .fold(heartbeat, Now::min)
     }
 
     /// The state as it will be durable next; for tools and tests.
@@ -263,10 +260,7 @@ impl Node {
         }
         self.say_goodbye();
         if let Some(id) = command {
-            self.out.push_back(Action::Reply {
-                id,
-                result: Ok(Done::Stopped),
-            });
+            self.out.push_back(Action::Reply { id, result: Ok(Done::Stopped) });
         }
         self.out.push_back(Action::Stopped);
         self.standing = Part::Stopped;
@@ -298,11 +292,7 @@ impl Node {
     /// The incarnation is durable: from here on the replica speaks.
     fn awake(&mut self) {
         let primary = self.state.role == Role::Primary;
-        self.standing = if primary {
-            Part::Gate
-        } else {
-            Part::Standby(None)
-        };
+        self.standing = if primary { Part::Gate } else { Part::Standby(None) };
         self.log.want(self.log.end().lsn);
         self.greet_everyone();
     }

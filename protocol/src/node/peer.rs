@@ -101,13 +101,7 @@ impl Feed {
 
 impl Peer {
     pub(super) fn new(member: MemberId) -> Self {
-        Self {
-            member,
-            session: None,
-            kept: None,
-            lost_at: None,
-            refusal: None,
-        }
+        Self { member, session: None, kept: None, lost_at: None, refusal: None }
     }
 
     pub(super) fn feed(&self) -> Option<&Feed> {
@@ -126,9 +120,7 @@ impl Peer {
     }
 
     pub(super) fn is_following(&self) -> bool {
-        self.session
-            .as_ref()
-            .is_some_and(|session| matches!(session.phase, Phase::Following))
+        self.session.as_ref().is_some_and(|session| matches!(session.phase, Phase::Following))
     }
 
     pub(super) fn hello(&self) -> Option<&Hello> {

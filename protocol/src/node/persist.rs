@@ -54,9 +54,7 @@ impl Node {
     /// The state was changed; when it is durable, do this.
     pub(super) fn persist_then(&mut self, after: After) {
         self.persist.dirty = true;
-        self.persist
-            .after
-            .push_back((self.persist.issued + 1, after));
+        self.persist.after.push_back((self.persist.issued + 1, after));
     }
 
     pub(super) fn settle_persist(&mut self) {
@@ -70,10 +68,7 @@ impl Node {
     }
 
     pub(super) fn persisted(&mut self, number: u64) {
-        assert!(
-            number <= self.persist.issued,
-            "only what was issued can become durable"
-        );
+        assert!(number <= self.persist.issued, "only what was issued can become durable");
         self.persist.done = self.persist.done.max(number);
         while let Some((_, after)) = self.persist.after.pop_front_if(|(due, _)| *due <= number) {
             self.do_after(after);

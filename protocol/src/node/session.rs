@@ -18,13 +18,8 @@ impl Node {
             self.out.push_back(Action::Close { session: old });
             self.end_session(member);
         }
-        let fresh = Session {
-            id: session,
-            hello: None,
-            phase: Phase::Idle,
-            heard_at: now,
-            sent_at: now,
-        };
+        let fresh =
+            Session { id: session, hello: None, phase: Phase::Idle, heard_at: now, sent_at: now };
         if let Some(peer) = self.peers.get_mut(&member) {
             peer.session = Some(fresh);
             peer.refusal = None;
@@ -56,9 +51,7 @@ impl Node {
 
     pub(super) fn greet_everyone(&mut self) {
         let sessions: Vec<_> = self.sessions().map(|(_, session)| session).collect();
-        sessions
-            .into_iter()
-            .for_each(|session| self.say_hello(session));
+        sessions.into_iter().for_each(|session| self.say_hello(session));
     }
 
     pub(super) fn heard(&mut self, session: SessionId, message: Message) {
@@ -135,10 +128,7 @@ impl Node {
     }
 
     fn on_refuse(&mut self, member: MemberId, refusal: Refusal) {
-        self.out.push_back(Action::Note(Note::Refused {
-            peer: member,
-            refusal,
-        }));
+        self.out.push_back(Action::Note(Note::Refused { peer: member, refusal }));
         if let Some(peer) = self.peers.get_mut(&member) {
             peer.refusal = Some(refusal);
         }
@@ -155,10 +145,7 @@ impl Node {
         let Some(member) = self.member_of(session) else {
             return;
         };
-        self.out.push_back(Action::Note(Note::Refused {
-            peer: member,
-            refusal,
-        }));
+        self.out.push_back(Action::Note(Note::Refused { peer: member, refusal }));
         if let Some(peer) = self.peers.get_mut(&member) {
             peer.refusal = Some(refusal);
         }
@@ -200,15 +187,11 @@ impl Node {
     }
 
     pub(super) fn member_of(&self, session: SessionId) -> Option<MemberId> {
-        self.sessions()
-            .find(|(_, id)| *id == session)
-            .map(|(member, _)| member)
+        self.sessions().find(|(_, id)| *id == session).map(|(member, _)| member)
     }
 
     pub(super) fn sessions(&self) -> impl Iterator<Item = (MemberId, SessionId)> + '_ {
-        self.peers
-            .values()
-            .filter_map(|peer| Some((peer.member, peer.session.as_ref()?.id)))
+        self.peers.values().filter_map(|peer| Some((peer.member, peer.session.as_ref()?.id)))
     }
 
     pub(super) fn session_mut(&mut self, session: SessionId) -> Option<&mut Session> {

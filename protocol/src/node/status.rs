@@ -125,11 +125,7 @@ impl Node {
             applied: self.log.applied(),
             checkpointed: self.state.checkpoint.lsn,
             primary_end: standby.then_some(self.follow.primary_end),
-            peers: self
-                .peers
-                .keys()
-                .map(|member| self.peer_status(*member))
-                .collect(),
+            peers: self.peers.keys().map(|member| self.peer_status(*member)).collect(),
         }
     }
 
@@ -151,10 +147,8 @@ impl Node {
 
     fn unheard(&self) -> Vec<MemberId> {
         let greeted = self.greeted_sessions();
-        let unheard = self
-            .peers
-            .keys()
-            .filter(|member| !greeted.iter().any(|(other, _)| other == *member));
+        let unheard =
+            self.peers.keys().filter(|member| !greeted.iter().any(|(other, _)| other == *member));
         unheard.copied().collect()
     }
 
@@ -174,9 +168,7 @@ impl Node {
         let now = self.clock.now;
         let peer = self.peers.get(&member);
         let session = peer.and_then(|peer| peer.session.as_ref());
-        let feed = peer
-            .and_then(|peer| peer.feed())
-            .filter(|_| self.is_leading());
+        let feed = peer.and_then(|peer| peer.feed()).filter(|_| self.is_leading());
         let lost_at = peer.and_then(|peer| peer.lost_at);
         let state = match (feed.map(|feed| feed.entry), lost_at) {
             (Some(Entry::Peer), _) => StandbyState::Peer,

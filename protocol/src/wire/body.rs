@@ -74,10 +74,7 @@ impl Message {
             5 => Self::Refuse(Refuse::get(r)?),
             6 => {
                 let epoch = r.epoch("epoch")?;
-                Self::AskPromise(AskPromise {
-                    epoch,
-                    force: r.flag("force")?,
-                })
+                Self::AskPromise(AskPromise { epoch, force: r.flag("force")? })
             }
             7 => Self::Promised(Promised {
                 epoch: r.epoch("epoch")?,
@@ -93,10 +90,7 @@ impl Message {
             10 => Self::Progress(Progress::get(r)?),
             11 => {
                 let epoch = r.epoch("epoch")?;
-                Self::TakeoverAsk(TakeoverAsk {
-                    epoch,
-                    by: r.member("asker")?,
-                })
+                Self::TakeoverAsk(TakeoverAsk { epoch, by: r.member("asker")? })
             }
             12 => Self::HandedOver(replica::get_release(r)?),
             13 => Self::Goodbye(get_goodbye(r)?),
@@ -218,25 +212,16 @@ impl Refuse {
     fn get(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
         let (code, number) = (reader.u8("reason")?, reader.u64("reason")?);
         let refusal = match code {
-            1 => Refusal::Diverged {
-                fork: Lsn::new(number),
-            },
+            1 => Refusal::Diverged { fork: Lsn::new(number) },
             2 => Refusal::Unrelated,
             3 => Refusal::BaseDiffers,
             4 => Refusal::GeometryDiffers,
-            5 => Refusal::LogGone {
-                start: Lsn::new(number),
-            },
-            6 => Refusal::Overtaken {
-                promised: Epoch::new(number),
-            },
+            5 => Refusal::LogGone { start: Lsn::new(number) },
+            6 => Refusal::Overtaken { promised: Epoch::new(number) },
             7 => Refusal::NotNow,
             8 => Refusal::Protocol,
             other => {
-                return Err(CodecError::Value {
-                    field: "reason",
-                    value: u64::from(other),
-                });
+                return Err(CodecError::Value { field: "reason", value: u64::from(other) });
             }
         };
         Ok(Self { refusal })
@@ -247,9 +232,6 @@ fn get_goodbye(reader: &mut Reader<'_>) -> Result<Goodbye, CodecError> {
     match reader.u8("goodbye")? {
         1 => Ok(Goodbye::Stopping),
         2 => Ok(Goodbye::Replaced),
-        other => Err(CodecError::Value {
-            field: "goodbye",
-            value: u64::from(other),
-        }),
+        other => Err(CodecError::Value { field: "goodbye", value: u64::from(other) }),
     }
 }

@@ -89,11 +89,7 @@ impl Envelope {
             return Err(WireError::Format(format));
         }
         let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
-        let limit = if kind == FRAME_KIND {
-            HEAD_LEN + BODY_LEN_MAX
-        } else {
-            MESSAGE_LEN_MAX
-        };
+        let limit = if kind == FRAME_KIND { HEAD_LEN + BODY_LEN_MAX } else { MESSAGE_LEN_MAX };
         if len > limit {
             return Err(WireError::TooLong { len, limit });
         }

@@ -46,12 +46,7 @@ impl Preamble {
     #[must_use]
     pub fn ours(resource: ResourceId, member: MemberId) -> Self {
         let (version_min, version_max) = super::VERSIONS;
-        Self {
-            version_min,
-            version_max,
-            resource,
-            member,
-        }
+        Self { version_min, version_max, resource, member }
     }
 
     /// The bytes.
@@ -98,9 +93,6 @@ impl Preamble {
             return Ok(version);
         }
         let range = |side: &Self| (side.version_min, side.version_max);
-        Err(PreambleError::Version {
-            theirs: range(other),
-            ours: range(self),
-        })
+        Err(PreambleError::Version { theirs: range(other), ours: range(self) })
     }
 }

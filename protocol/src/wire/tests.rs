@@ -11,31 +11,13 @@ use crate::replica::{Base, Mode, Release, Role, VolumeGeometry};
 /// One of every message, with every field different from zero; the golden files hold them too.
 pub(crate) fn one_of_each() -> Vec<(&'static str, Message)> {
     let member = MemberId::new(1).unwrap();
-    let life = Incarnate {
-        member,
-        incarnation: Incarnation::new(7),
-    };
-    let end = LogPosition {
-        lsn: Lsn::new(0x5000),
-        chain: ChainHash::from_bytes([5; 32]),
-    };
+    let life = Incarnate { member, incarnation: Incarnation::new(7) };
+    let end = LogPosition { lsn: Lsn::new(0x5000), chain: ChainHash::from_bytes([5; 32]) };
     let epoch = Epoch::new(17);
-    let start = LogPosition {
-        lsn: Lsn::new(0x2000),
-        chain: ChainHash::from_bytes([2; 32]),
-    };
+    let start = LogPosition { lsn: Lsn::new(0x2000), chain: ChainHash::from_bytes([2; 32]) };
     let mut history = History::default();
-    history.push(EpochEntry {
-        epoch: Epoch::new(9),
-        began: Began::InSync,
-        leader: life,
-        start,
-    });
-    let release = Release {
-        to: member,
-        epoch,
-        lsn: Lsn::new(0x4000),
-    };
+    history.push(EpochEntry { epoch: Epoch::new(9), began: Began::InSync, leader: life, start });
+    let release = Release { to: member, epoch, lsn: Lsn::new(0x4000) };
     let hello = Hello {
         life,
         role: Role::Standby,
@@ -46,19 +28,10 @@ pub(crate) fn one_of_each() -> Vec<(&'static str, Message)> {
         end,
         log_start: Lsn::new(0x1000),
         base: Base::Digest([8; 32]),
-        volumes: vec![VolumeGeometry {
-            size_bytes: 1 << 30,
-            block_size: 4096,
-        }],
+        volumes: vec![VolumeGeometry { size_bytes: 1 << 30, block_size: 4096 }],
         release: Some(release),
     };
-    let lead = Lead {
-        epoch,
-        life,
-        history: history.clone(),
-        end,
-        mode: Mode::Async,
-    };
+    let lead = Lead { epoch, life, history: history.clone(), end, mode: Mode::Async };
     let progress = Progress {
         epoch,
         end: Lsn::new(3),
@@ -68,48 +41,19 @@ pub(crate) fn one_of_each() -> Vec<(&'static str, Message)> {
         in_set: true,
         mode: Mode::Sync,
     };
-    let ack = Ack {
-        received: Lsn::new(3),
-        durable: Lsn::new(2),
-        applied: Lsn::new(1),
-    };
+    let ack = Ack { received: Lsn::new(3), durable: Lsn::new(2), applied: Lsn::new(1) };
     let fork = Lsn::new(0x3000);
     vec![
         ("hello", Message::Hello(Box::new(hello))),
         ("lead", Message::Lead(Box::new(lead))),
-        (
-            "join",
-            Message::Join(Join {
-                epoch,
-                from: end,
-                durable: Lsn::new(0x4000),
-            }),
-        ),
-        (
-            "refuse",
-            Message::Refuse(Refuse {
-                refusal: Refusal::Diverged { fork },
-            }),
-        ),
-        (
-            "ask_promise",
-            Message::AskPromise(AskPromise { epoch, force: true }),
-        ),
-        (
-            "promised",
-            Message::Promised(Promised {
-                epoch,
-                end,
-                history,
-            }),
-        ),
+        ("join", Message::Join(Join { epoch, from: end, durable: Lsn::new(0x4000) })),
+        ("refuse", Message::Refuse(Refuse { refusal: Refusal::Diverged { fork } })),
+        ("ask_promise", Message::AskPromise(AskPromise { epoch, force: true })),
+        ("promised", Message::Promised(Promised { epoch, end, history })),
         ("fetch", Message::Fetch(end)),
         ("ack", Message::Ack(ack)),
         ("progress", Message::Progress(progress)),
-        (
-            "takeover_ask",
-            Message::TakeoverAsk(TakeoverAsk { epoch, by: member }),
-        ),
+        ("takeover_ask", Message::TakeoverAsk(TakeoverAsk { epoch, by: member })),
         ("handed_over", Message::HandedOver(release)),
         ("goodbye", Message::Goodbye(Goodbye::Stopping)),
     ]
@@ -136,9 +80,7 @@ fn every_refusal_reads_back_as_it_was_sent() {
         Refusal::BaseDiffers,
         Refusal::GeometryDiffers,
         Refusal::LogGone { start: Lsn::new(9) },
-        Refusal::Overtaken {
-            promised: Epoch::new(9),
-        },
+        Refusal::Overtaken { promised: Epoch::new(9) },
         Refusal::NotNow,
         Refusal::Protocol,
     ];
@@ -155,10 +97,7 @@ fn every_flipped_byte_of_a_message_is_noticed() {
         for at in (0..good.len()).filter(|at| !(4..8).contains(at)) {
             let mut bad = good.clone();
             bad[at] ^= 0x10;
-            assert!(
-                read_back(&bad).is_err(),
-                "{name}: flipped byte {at} went unnoticed"
-            );
+            assert!(read_back(&bad).is_err(), "{name}: flipped byte {at} went unnoticed");
         }
     }
 }
@@ -168,10 +107,7 @@ fn a_length_over_the_limit_is_refused_before_anything_is_read() {
     let mut head = [0; ENVELOPE_LEN];
     head.copy_from_slice(&Message::Goodbye(Goodbye::Stopping).encode()[..ENVELOPE_LEN]);
     head[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
-    assert!(matches!(
-        Envelope::parse(&head),
-        Err(WireError::TooLong { .. })
-    ));
+    assert!(matches!(Envelope::parse(&head), Err(WireError::TooLong { .. })));
 }
 
 #[test]
@@ -179,26 +115,11 @@ fn a_preamble_reads_back_and_agrees_on_the_highest_common_version() {
     let resource = ResourceId::derive("orders", "db");
     let ours = Preamble::ours(resource, MemberId::new(1).unwrap());
     assert_eq!(Preamble::parse(&ours.encode()), Ok(ours));
-    let old = Preamble {
-        version_min: 1,
-        version_max: 3,
-        ..ours
-    };
-    let new = Preamble {
-        version_min: 2,
-        version_max: 9,
-        ..ours
-    };
+    let old = Preamble { version_min: 1, version_max: 3, ..ours };
+    let new = Preamble { version_min: 2, version_max: 9, ..ours };
     assert_eq!(old.negotiate(&new), Ok(3));
-    let newer = Preamble {
-        version_min: 4,
-        version_max: 9,
-        ..ours
-    };
-    let error = PreambleError::Version {
-        theirs: (4, 9),
-        ours: (1, 3),
-    };
+    let newer = Preamble { version_min: 4, version_max: 9, ..ours };
+    let error = PreambleError::Version { theirs: (4, 9), ours: (1, 3) };
     assert_eq!(old.negotiate(&newer), Err(error));
 }
 
