@@ -69,7 +69,7 @@ impl ByteRange {
             return Err(RangeError::PastEnd { offset, len, size });
         }
         let block = u64::from(block_size.max(1));
-        if offset % block != 0 || len % block != 0 {
+        if !offset.is_multiple_of(block) || !len.is_multiple_of(block) {
             return Err(RangeError::Misaligned { offset, len, block_size });
         }
         Ok(range)

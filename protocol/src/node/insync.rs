@@ -75,13 +75,16 @@ impl Node {
         let (entry, life) = (feed.entry, feed.life);
         match entry {
             Entry::CatchUp if mode == Mode::Superasync || feed.reading => {}
-            Entry::CatchUp if mode == Mode::Async => {
-                if feed.next == end && end.since(feed.received) <= PROPOSE_GAP_BYTES {
-                    feed.entry = Entry::Peer;
-                    self.entered(member);
-                }
+            Entry::CatchUp if mode == Mode::Async && feed.next < end => {}
+            Entry::CatchUp
+                if mode == Mode::Async && end.since(feed.received) <= PROPOSE_GAP_BYTES =>
+            {
+                feed.entry = Entry::Peer;
+                self.entered(member);
             }
-            Entry::CatchUp if end.since(feed.received) <= PROPOSE_GAP_BYTES => {
+            Entry::CatchUp
+                if mode != Mode::Async && end.since(feed.received) <= PROPOSE_GAP_BYTES =>
+            {
                 let durable = match mode {
                     Mode::Sync => answers.flushes,
                     _ => crate::ids::Lsn::START,

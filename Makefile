@@ -1,0 +1,17 @@
+# Every recipe of the project. `make test` and `make demo` need Rust, gcc and make, nothing else.
+
+.PHONY: test lint tools
+
+# Unit, property, scenario and integration tests.
+test: tools
+	cargo test --workspace --exclude hadrian-fuzz --exclude hadrian-benches
+
+# Formatting, lints, documentation.
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+# Installs the clients that the tests speak to, where they are missing.
+tools:
+	./tests/install-tools

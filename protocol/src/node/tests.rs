@@ -1,1 +1,0 @@
-//! Whole nodes, wired together in one process.

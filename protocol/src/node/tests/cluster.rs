@@ -1,0 +1,346 @@
+//! Whole nodes wired together in one process: logs are lists of frames, disks do as they are
+//! told at once, links carry messages in order, and time moves only when a test moves it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::super::*;
+use crate::frame::LogPosition;
+use crate::ids::{ResourceId, SessionId, VolumeIndex};
+use crate::range::ByteRange;
+use crate::replica::{Base, Mode, VolumeGeometry};
+use crate::time::WallTime;
+use crate::wire::Message;
+
+pub(super) fn member(index: u8) -> MemberId {
+    MemberId::new(index).unwrap()
+}
+
+fn resource() -> ResourceId {
+    ResourceId::derive("orders", "db")
+}
+
+/// One host: what survives the end of the daemon, and the daemon, if it runs.
+pub(super) struct Host {
+    pub(super) node: Option<Node>,
+    pub(super) state: ReplicaState,
+    pub(super) frames: Vec<Frame>,
+    /// Frames before this survive a power loss.
+    pub(super) durable: Lsn,
+    /// End of what the image holds.
+    pub(super) applied: Lsn,
+    pub(super) serving: bool,
+    pub(super) replies: Vec<(u64, Result<Done, Denied>)>,
+    pub(super) quarantined: usize,
+    pub(super) syncs_held: bool,
+}
+
+enum Parcel {
+    Message(Message),
+    Frame(Frame),
+}
+
+pub(super) struct Cluster {
+    pub(super) hosts: Vec<Host>,
+    pub(super) config: NodeConfig,
+    clock: Clock,
+    next_session: u64,
+    /// (from, to) → the session at each end and what is under way.
+    links: BTreeMap<(u8, u8), (SessionId, SessionId, VecDeque<Parcel>)>,
+}
+
+impl Cluster {
+    pub(super) fn new(count: u8, mode: Mode) -> Self {
+        let config = NodeConfig::new((0..count).map(member).collect(), mode);
+        Self::with_config(count, config)
+    }
+
+    pub(super) fn with_config(count: u8, config: NodeConfig) -> Self {
+        let volumes = vec![VolumeGeometry { size_bytes: 1 << 20, block_size: 512 }];
+        let host = |index| {
+            let role = if index == 0 { Role::Primary } else { Role::Standby };
+            let (mode, base) = (config.mode, Base::Zero);
+            let volumes = volumes.clone();
+            let state = ReplicaState::created(resource(), member(index), role, mode, base, volumes);
+            Host {
+                node: None,
+                state,
+                frames: Vec::new(),
+                durable: Lsn::START,
+                applied: Lsn::START,
+                serving: false,
+                replies: Vec::new(),
+                quarantined: 0,
+                syncs_held: false,
+            }
+        };
+        let hosts = (0..count).map(host).collect();
+        let wall = WallTime::from_micros(1);
+        let clock = Clock { now: Now::default(), wall };
+        Self { hosts, config, clock, next_session: 1, links: BTreeMap::new() }
+    }
+
+    /// Every member started and linked with every other, and everything settled.
+    pub(super) fn started(count: u8, mode: Mode) -> Self {
+        let mut cluster = Self::new(count, mode);
+        cluster.start_all();
+        cluster
+    }
+
+    pub(super) fn start_all(&mut self) {
+        let count = self.hosts.len() as u8;
+        (0..count).for_each(|index| self.start(index));
+        for a in 0..count {
+            (a + 1..count).for_each(|b| self.link(a, b));
+        }
+        self.run();
+    }
+
+    /// Starts a host's daemon from what survived.
+    pub(super) fn start(&mut self, index: u8) {
+        let host = &mut self.hosts[usize::from(index)];
+        let genesis = LogPosition::genesis(resource());
+        let end = host.frames.last().map_or(genesis, Frame::position_after);
+        let mut position = genesis;
+        let mut epoch_starts = Vec::new();
+        for frame in &host.frames {
+            assert!(frame.follows(position.chain), "a log is one chain");
+            if frame.epoch_start().is_some() {
+                epoch_starts.push((position, frame.clone()));
+            }
+            position = frame.position_after();
+        }
+        assert!(host.state.apply_limit <= end.lsn, "what may be applied is durable");
+        host.applied = host.state.apply_limit;
+        let recovered = Recovered { end, start: Lsn::START, epoch_starts };
+        let node = Node::new(self.config.clone(), host.state.clone(), recovered, self.clock);
+        host.node = Some(node);
+        self.run();
+    }
+
+    /// `kill -9`: what was written stays, what was in memory is gone.
+    pub(super) fn kill(&mut self, index: u8) {
+        let host = &mut self.hosts[usize::from(index)];
+        host.node = None;
+        host.serving = false;
+        let others = 0..self.hosts.len() as u8;
+        others.filter(|other| *other != index).for_each(|other| self.cut(index, other));
+    }
+
+    /// Power loss: what was not durable is gone too.
+    pub(super) fn lose_power(&mut self, index: u8) {
+        self.kill(index);
+        let host = &mut self.hosts[usize::from(index)];
+        let durable = host.durable;
+        host.frames.retain(|frame| frame.end() <= durable);
+    }
+
+    pub(super) fn link(&mut self, a: u8, b: u8) {
+        let (sa, sb) = (SessionId::new(self.next_session), SessionId::new(self.next_session + 1));
+        self.next_session += 2;
+        self.links.insert((a, b), (sa, sb, VecDeque::new()));
+        self.links.insert((b, a), (sb, sa, VecDeque::new()));
+        self.tell(a, Event::Linked { session: sa, peer: member(b) });
+        self.tell(b, Event::Linked { session: sb, peer: member(a) });
+    }
+
+    /// The link breaks; what was under way is lost.
+    pub(super) fn cut(&mut self, a: u8, b: u8) {
+        for (from, to) in [(a, b), (b, a)] {
+            if let Some((session, _, _)) = self.links.remove(&(from, to)) {
+                self.tell(from, Event::Unlinked { session });
+            }
+        }
+        self.run();
+    }
+
+    pub(super) fn tell(&mut self, index: u8, event: Event) {
+        let clock = self.clock;
+        if let Some(node) = &mut self.hosts[usize::from(index)].node {
+            node.handle(clock, event);
+            node.settle(clock);
+        }
+    }
+
+    pub(super) fn pass(&mut self, time: Duration) {
+        // In small steps, so that no timer is jumped over.
+        for _ in 0..100 {
+            self.clock.now = self.clock.now.after(time / 100);
+            (0..self.hosts.len() as u8).for_each(|index| self.tell(index, Event::Tick));
+            self.run();
+        }
+    }
+
+    pub(super) fn command(&mut self, index: u8, command: Command) -> Result<Done, Denied> {
+        let id = self.next_session;
+        self.next_session += 1;
+        self.tell(index, Event::Command { id, command });
+        self.run();
+        let replies = &self.hosts[usize::from(index)].replies;
+        replies.iter().rev().find(|(of, _)| *of == id).expect("every command is answered").1
+    }
+
+    /// A client writes; returns the position that must be answerable.
+    pub(super) fn write(&mut self, index: u8, byte: u8) -> Lsn {
+        let clock = self.clock;
+        let mut draft = Draft::new(vec![0; crate::frame::HEAD_LEN + 4096]);
+        let range = ByteRange::new(0, 512).unwrap();
+        draft.write(VolumeIndex::new(0).unwrap(), range, &[byte; 512]).unwrap();
+        let node = self.hosts[usize::from(index)].node.as_mut().unwrap();
+        let end = node.append(clock, draft).expect("the member serves");
+        node.settle(clock);
+        end
+    }
+
+    pub(super) fn node(&self, index: u8) -> &Node {
+        self.hosts[usize::from(index)].node.as_ref().unwrap()
+    }
+
+    pub(super) fn state_of(&self, primary: u8, standby: u8) -> Option<StandbyState> {
+        let status = self.node(primary).status();
+        status.peers.iter().find(|peer| peer.member == member(standby)).and_then(|p| p.state)
+    }
+
+    /// Everything that can happen without the clock happens.
+    pub(super) fn run(&mut self) {
+        for _ in 0..10_000 {
+            let mut busy = false;
+            for index in 0..self.hosts.len() as u8 {
+                busy |= self.act(index);
+            }
+            let routes: Vec<_> = self.links.keys().copied().collect();
+            for route in routes {
+                busy |= self.deliver(route);
+            }
+            self.check_invariants();
+            if !busy {
+                return;
+            }
+        }
+        panic!("the cluster does not come to rest");
+    }
+
+    /// Messages to a host that is down wait for nobody.
+    fn deliver(&mut self, (from, to): (u8, u8)) -> bool {
+        let Some((_, session, queue)) = self.links.get_mut(&(from, to)) else { return false };
+        let session = *session;
+        let Some(parcel) = queue.pop_front() else { return false };
+        match parcel {
+            Parcel::Message(message) => self.tell(to, Event::Heard { session, message }),
+            Parcel::Frame(frame) => self.tell(to, Event::FrameIn { session, frame }),
+        }
+        true
+    }
+
+    fn act(&mut self, index: u8) -> bool {
+        let mut busy = false;
+        while let Some(action) =
+            self.hosts[usize::from(index)].node.as_mut().and_then(Node::next_action)
+        {
+            busy = true;
+            self.carry_out(index, action);
+        }
+        busy
+    }
+
+    fn carry_out(&mut self, index: u8, action: Action) {
+        let host = &mut self.hosts[usize::from(index)];
+        match action {
+            Action::Send { session, message } => self.post(session, Parcel::Message(message)),
+            Action::Ship { session, frame } => {
+                let lsn = frame.end();
+                self.post(session, Parcel::Frame(frame));
+                self.tell(index, Event::Handed { session, lsn });
+            }
+            Action::Close { session } => self.close(session),
+            Action::Append(frame) => {
+                let lsn = frame.end();
+                host.frames.push(frame);
+                self.tell(index, Event::Written(lsn));
+            }
+            Action::SyncLog if host.syncs_held => {}
+            Action::SyncLog => {
+                host.durable = host.frames.last().map_or(Lsn::START, Frame::end);
+                let durable = host.durable;
+                self.tell(index, Event::Durable(durable));
+            }
+            Action::Persist { number, state } => {
+                host.state = *state;
+                self.tell(index, Event::Persisted(number));
+            }
+            Action::Apply(lsn) => {
+                assert!(lsn <= host.durable, "nothing is applied before it is durable");
+                assert!(lsn <= host.state.apply_limit, "nothing is applied beyond the limit");
+                host.applied = lsn;
+                self.tell(index, Event::Applied(lsn));
+            }
+            Action::Checkpoint => {
+                let applied = host.applied;
+                let frame = host.frames.iter().rfind(|frame| frame.end() == applied);
+                let genesis = LogPosition::genesis(resource());
+                let position = frame.map_or(genesis, Frame::position_after);
+                self.tell(index, Event::Checkpointed(position));
+            }
+            Action::ReleaseLog(_) | Action::Note(_) | Action::Stopped => {}
+            Action::ReadLog { session, from } => {
+                let frames = host.frames.iter().filter(|frame| frame.lsn() >= from);
+                let frames = frames.take(3).cloned().collect();
+                self.tell(index, Event::LogRead { session, frames });
+            }
+            Action::Truncate(lsn) => {
+                assert!(host.applied <= lsn, "what was applied is never cut");
+                let before = host.frames.len();
+                host.frames.retain(|frame| frame.end() <= lsn);
+                host.quarantined += before - host.frames.len();
+                host.durable = host.durable.min(lsn);
+                let genesis = LogPosition::genesis(resource());
+                let end = host.frames.last().map_or(genesis, Frame::position_after);
+                self.tell(index, Event::Truncated(end));
+            }
+            Action::Hold(true) => self.tell(index, Event::Held),
+            Action::Hold(false) => {}
+            Action::Serve(serving) => host.serving = serving,
+            Action::Reply { id, result } => host.replies.push((id, result)),
+        }
+    }
+
+    fn post(&mut self, session: SessionId, parcel: Parcel) {
+        let link = self.links.values_mut().find(|(from, _, _)| *from == session);
+        if let Some((_, _, queue)) = link {
+            queue.push_back(parcel);
+        }
+    }
+
+    fn close(&mut self, session: SessionId) {
+        let route = self.links.iter().find(|(_, link)| link.0 == session);
+        if let Some(((a, b), _)) = route {
+            let (a, b) = (*a, *b);
+            // What was sent before the end still arrives.
+            while self.deliver((a, b)) {}
+            self.cut_quietly(a, b);
+        }
+    }
+
+    fn cut_quietly(&mut self, a: u8, b: u8) {
+        for (from, to) in [(a, b), (b, a)] {
+            if let Some((session, _, _)) = self.links.remove(&(from, to)) {
+                self.tell(from, Event::Unlinked { session });
+            }
+        }
+    }
+
+    /// I1: frames at the same epoch and position are the same frame. I4: one leader an epoch.
+    fn check_invariants(&self) {
+        let mut seen = BTreeMap::new();
+        for frame in self.hosts.iter().flat_map(|host| &host.frames) {
+            let before = seen.insert((frame.epoch(), frame.lsn()), frame.chain());
+            assert!(before.is_none_or(|chain| chain == frame.chain()), "I1 broken at {frame:?}");
+        }
+        let leaders = self.hosts.iter().filter_map(|host| host.node.as_ref());
+        let mut owned = BTreeMap::new();
+        for node in leaders.filter(|node| node.is_leading()) {
+            let other = owned.insert(node.state().owned, node.state().member);
+            assert!(other.is_none(), "I4 broken: two leaders of {}", node.state().owned);
+        }
+    }
+}

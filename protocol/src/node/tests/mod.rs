@@ -1,0 +1,4 @@
+//! Stories of two and three members, told on whole nodes.
+
+mod cluster;
+mod stories;

@@ -1,0 +1,273 @@
+//! What an administrator would expect, one short story each.
+
+use std::time::Duration;
+
+use super::super::*;
+use super::cluster::{Cluster, member};
+use crate::replica::Mode;
+
+const FORCE: Command = Command::Takeover { force: true, test: false };
+const PLANNED: Command = Command::Takeover { force: false, test: false };
+
+fn assert_same_logs(cluster: &Cluster) {
+    let chains = |index: usize| -> Vec<_> {
+        cluster.hosts[index].frames.iter().map(|frame| frame.chain()).collect()
+    };
+    assert_eq!(chains(0), chains(1), "both logs hold the same frames");
+}
+
+#[test]
+fn two_fresh_replicas_reach_peer_by_themselves() {
+    for mode in [Mode::Sync, Mode::Nearsync, Mode::Async] {
+        let cluster = Cluster::started(2, mode);
+        assert!(cluster.hosts[0].serving, "{mode:?}");
+        assert_eq!(cluster.state_of(0, 1), Some(StandbyState::Peer), "{mode:?}");
+        assert_same_logs(&cluster);
+    }
+}
+
+#[test]
+fn superasync_never_reaches_peer_and_still_ships_everything() {
+    let mut cluster = Cluster::started(2, Mode::Superasync);
+    cluster.write(0, 1);
+    cluster.run();
+    assert_eq!(cluster.state_of(0, 1), Some(StandbyState::RemoteCatchup));
+    assert_same_logs(&cluster);
+}
+
+#[test]
+fn a_primary_waits_in_its_gate_until_it_has_heard_the_other() {
+    let mut cluster = Cluster::new(2, Mode::Nearsync);
+    cluster.start(0);
+    assert_eq!(cluster.node(0).status().standing, Standing::StartGate(vec![member(1)]));
+    assert_eq!(
+        cluster.command(0, Command::StartPrimary),
+        Ok(Done::Leading(cluster.node(0).state().owned))
+    );
+    assert!(cluster.hosts[0].serving);
+}
+
+#[test]
+fn in_nearsync_a_write_is_answered_when_the_standby_has_it() {
+    let mut cluster = Cluster::started(2, Mode::Nearsync);
+    let end = cluster.write(0, 1);
+    assert!(cluster.node(0).answers().writes < end, "nobody has it yet");
+    cluster.run();
+    assert!(cluster.node(0).answers().writes >= end);
+    assert!(cluster.node(0).answers().flushes < end, "it is durable nowhere");
+    cluster.tell(0, Event::DurableWanted(end));
+    cluster.run();
+    assert!(cluster.node(0).answers().flushes >= end);
+}
+
+#[test]
+fn in_sync_a_flush_waits_for_the_standbys_disk() {
+    let mut cluster = Cluster::started(2, Mode::Sync);
+    cluster.hosts[1].syncs_held = true;
+    let end = cluster.write(0, 1);
+    cluster.tell(0, Event::DurableWanted(end));
+    cluster.run();
+    assert!(cluster.node(0).answers().writes >= end);
+    assert!(cluster.node(0).answers().flushes < end);
+}
+
+#[test]
+fn nothing_is_applied_before_both_sides_may() {
+    let mut cluster = Cluster::started(2, Mode::Nearsync);
+    let end = cluster.write(0, 1);
+    cluster.run();
+    assert!(cluster.hosts[0].applied < end && cluster.hosts[1].applied < end);
+    cluster.pass(Duration::from_secs(1));
+    assert!(cluster.hosts[0].applied >= end && cluster.hosts[1].applied >= end);
+}
+
+#[test]
+fn a_planned_takeover_moves_service_and_loses_nothing() {
+    let mut cluster = Cluster::started(2, Mode::Nearsync);
+    cluster.write(0, 1);
+    cluster.run();
+    assert!(matches!(cluster.command(1, PLANNED), Ok(Done::Leading(_))));
+    assert!(!cluster.hosts[0].serving && cluster.hosts[1].serving);
+    assert_eq!(cluster.state_of(1, 0), Some(StandbyState::Peer));
+    assert!(matches!(cluster.command(0, PLANNED), Ok(Done::Leading(_))), "and home again");
+    assert_same_logs(&cluster);
+}
+
+#[test]
+fn after_a_kill_of_the_primary_the_standby_takes_over_and_the_old_one_returns() {
+    let mut cluster = Cluster::started(2, Mode::Nearsync);
+    let answered = cluster.write(0, 1);
+    cluster.run();
+    // Written on the primary, never sent: nobody was answered for it.
+    cluster.hosts[0].syncs_held = true;
+    let lost = cluster.write(0, 2);
+    let unsent = last_append(&mut cluster);
+    cluster.hosts[0].frames.push(unsent);
+    cluster.kill(0);
+    assert!(matches!(cluster.command(1, FORCE), Ok(Done::Leading(_))));
+    assert!(cluster.hosts[1].frames.iter().any(|frame| frame.end() == answered));
+    cluster.hosts[0].syncs_held = false;
+    cluster.start(0);
+    cluster.link(0, 1);
+    cluster.run();
+    assert_eq!(cluster.hosts[0].quarantined, 1, "the tail up to {lost} is saved");
+    assert_eq!(cluster.state_of(1, 0), Some(StandbyState::Peer));
+    assert_same_logs(&cluster);
+}
+
+/// The frame of the newest write, taken from the node before it was sent.
+fn last_append(cluster: &mut Cluster) -> Frame {
+    let node = cluster.hosts[0].node.as_mut().unwrap();
+    std::iter::from_fn(|| node.next_action())
+        .find_map(|action| match action {
+            Action::Append(frame) => Some(frame),
+            _ => None,
+        })
+        .expect("a write is appended")
+}
+
+#[test]
+fn a_restarted_primary_fetches_what_only_its_standby_still_has() {
+    let mut cluster = Cluster::started(2, Mode::Nearsync);
+    let answered = cluster.write(0, 1);
+    cluster.run();
+    cluster.lose_power(0);
+    cluster.start(0);
+    cluster.link(0, 1);
+    cluster.run();
+    assert!(cluster.hosts[0].serving);
+    assert!(cluster.hosts[0].frames.iter().any(|frame| frame.end() == answered));
+    assert_same_logs(&cluster);
+}
+
+#[test]
+fn an_old_primary_that_went_on_alone_has_diverged() {
+    let mut cluster = Cluster::started(2, Mode::Nearsync);
+    cluster.cut(0, 1);
+    cluster.pass(Duration::from_millis(10));
+    cluster.write(0, 1);
+    cluster.run();
+    cluster.pass(Duration::from_secs(1));
+    assert!(matches!(cluster.command(1, FORCE), Ok(Done::Leading(_))));
+    cluster.write(1, 2);
+    cluster.run();
+    cluster.link(0, 1);
+    cluster.run();
+    assert!(!cluster.hosts[0].serving);
+    assert!(matches!(cluster.node(0).status().standing, Standing::Diverged(_)));
+    assert_eq!(cluster.hosts[0].quarantined, 0, "nothing is discarded");
+}
+
+#[test]
+fn during_the_peer_window_answers_are_held_and_a_reconnect_releases_them() {
+    let mut config = NodeConfig::new(vec![member(0), member(1)], Mode::Nearsync);
+    config.peer_window = Duration::from_secs(60);
+    let mut cluster = Cluster::with_config(2, config);
+    cluster.start_all();
+    cluster.cut(0, 1);
+    let end = cluster.write(0, 1);
+    cluster.pass(Duration::from_secs(30));
+    assert!(cluster.node(0).answers().writes < end);
+    assert_eq!(cluster.state_of(0, 1), Some(StandbyState::DisconnectedPeer));
+    cluster.link(0, 1);
+    cluster.run();
+    assert!(cluster.node(0).answers().writes >= end);
+    assert_eq!(cluster.state_of(0, 1), Some(StandbyState::Peer));
+}
+
+#[test]
+fn at_the_end_of_the_peer_window_the_primary_goes_on_alone() {
+    let mut config = NodeConfig::new(vec![member(0), member(1)], Mode::Nearsync);
+    config.peer_window = Duration::from_secs(60);
+    let mut cluster = Cluster::with_config(2, config);
+    cluster.start_all();
+    cluster.cut(0, 1);
+    let end = cluster.write(0, 1);
+    cluster.pass(Duration::from_secs(61));
+    assert!(cluster.node(0).answers().writes >= end);
+    assert_eq!(cluster.hosts[0].state.in_sync.len(), 1, "and that is recorded");
+}
+
+#[test]
+fn a_standby_that_was_away_catches_up_from_the_log() {
+    let mut config = NodeConfig::new(vec![member(0), member(1)], Mode::Nearsync);
+    config.tail_bytes = 16384;
+    let mut cluster = Cluster::with_config(2, config);
+    cluster.start_all();
+    cluster.kill(1);
+    cluster.pass(Duration::from_millis(10));
+    for byte in 0..50 {
+        cluster.write(0, byte);
+        cluster.run();
+    }
+    cluster.start(1);
+    cluster.link(0, 1);
+    cluster.run();
+    assert_eq!(cluster.state_of(0, 1), Some(StandbyState::Peer));
+    assert_same_logs(&cluster);
+}
+
+#[test]
+fn an_orderly_stop_leaves_everything_in_the_image() {
+    let mut cluster = Cluster::started(2, Mode::Nearsync);
+    let end = cluster.write(0, 1);
+    cluster.run();
+    assert_eq!(cluster.command(0, Command::Stop), Ok(Done::Stopped));
+    assert_eq!(cluster.hosts[0].applied, end);
+    assert_eq!(cluster.hosts[0].state.checkpoint.lsn, end);
+}
+
+#[test]
+fn the_mode_can_be_changed_while_it_runs() {
+    let mut cluster = Cluster::started(2, Mode::Nearsync);
+    for mode in [Mode::Async, Mode::Sync, Mode::Superasync, Mode::Nearsync] {
+        assert_eq!(cluster.command(0, Command::SetMode(mode)), Ok(Done::ModeSet));
+        let end = cluster.write(0, 1);
+        cluster.tell(0, Event::DurableWanted(end));
+        cluster.run();
+        assert!(cluster.node(0).answers().flushes >= end, "{mode:?}");
+        assert_eq!(cluster.node(1).status().mode, mode);
+    }
+    assert_eq!(cluster.state_of(0, 1), Some(StandbyState::Peer));
+}
+
+#[test]
+fn three_members_have_one_principal_and_one_auxiliary() {
+    let mut cluster = Cluster::started(3, Mode::Nearsync);
+    assert_eq!(cluster.state_of(0, 1), Some(StandbyState::Peer));
+    assert_eq!(cluster.state_of(0, 2), Some(StandbyState::RemoteCatchup));
+    cluster.write(0, 1);
+    cluster.run();
+    assert_eq!(cluster.hosts[2].frames.len(), cluster.hosts[0].frames.len());
+}
+
+#[test]
+fn a_promise_that_led_nowhere_does_not_lock_the_standby_out() {
+    // Story 2: the standby promised itself an epoch and died before it owned it.
+    let mut cluster = Cluster::started(2, Mode::Nearsync);
+    cluster.kill(1);
+    cluster.hosts[1].state.promised = cluster.hosts[1].state.promised.next_for(member(1));
+    cluster.start(1);
+    cluster.link(0, 1);
+    cluster.run();
+    assert!(cluster.hosts[0].serving);
+    assert_eq!(cluster.state_of(0, 1), Some(StandbyState::Peer));
+    assert_same_logs(&cluster);
+}
+
+#[test]
+fn a_confirmation_that_is_lost_leaves_two_standbys_that_find_out() {
+    // Story 11: the old primary is a standby, the new one never heard of it, both restart.
+    let mut cluster = Cluster::started(2, Mode::Nearsync);
+    let lsn = cluster.write(0, 1);
+    cluster.run();
+    let epoch = cluster.node(0).state().owned.next_for(member(1));
+    cluster.kill(0);
+    cluster.kill(1);
+    let release = crate::replica::Release { to: member(1), epoch, lsn };
+    cluster.hosts[0].state.role = Role::Standby;
+    cluster.hosts[0].state.release = Some(release);
+    cluster.start_all();
+    assert!(cluster.hosts[1].serving && !cluster.hosts[0].serving);
+    assert_eq!(cluster.state_of(1, 0), Some(StandbyState::Peer));
+}
