@@ -7,6 +7,15 @@
 //! superblock run over io_uring, over plain system calls, and over a storage double that loses
 //! power between any two operations.
 
+mod any;
+mod files;
+mod plain;
+mod uring;
+
+pub use any::{AnyEngine, EngineChoice};
+pub use plain::PlainEngine;
+pub use uring::{NoRing, UringEngine};
+
 use std::io;
 use std::os::fd::RawFd;
 use std::path::Path;
@@ -141,6 +150,9 @@ pub trait Engine {
     /// A descriptor that polls readable when completions wait; `None` where every operation has
     /// completed by the time [`Engine::kick`] returns.
     fn descriptor(&self) -> Option<RawFd>;
+
+    /// Reads from the page cache if all of it is there; `false` and unspecified bytes otherwise.
+    fn try_read_cached(&mut self, file: FileId, offset: u64, into: &mut [u8]) -> bool;
 }
 
 /// Does one operation to its end; for start, creation and offline tools, never on the data path.
@@ -165,3 +177,6 @@ pub fn run<E: Engine + ?Sized>(engine: &mut E, op: Op) -> io::Result<Op> {
         None => unreachable!("the loop ends with a completion"),
     }
 }
+
+#[cfg(test)]
+mod tests;
