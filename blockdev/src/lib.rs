@@ -2,3 +2,5 @@
 
 pub mod buffer;
 pub mod engine;
+pub mod journal;
+pub mod superblock;
