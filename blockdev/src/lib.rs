@@ -4,3 +4,4 @@ pub mod buffer;
 pub mod engine;
 pub mod journal;
 pub mod superblock;
+pub mod volume;

@@ -1,0 +1,232 @@
+//! The volumes of a resource: backing stores, and what the log holds that they do not have yet.
+//!
+//! A frame is pushed here when its log write has begun: from then on reads see it, through the
+//! overlay. It reaches the stores only when the state machine has allowed its position and that
+//! permission is durable (design §2.2, §2.5).
+
+mod apply;
+mod overlay;
+mod reads;
+mod store;
+
+pub use overlay::{Content, Overlay, Piece};
+pub use reads::{ReadDone, Region};
+pub use store::{Store, StoreError, base_of, create_store};
+
+use std::io;
+
+use hadrian_protocol::frame::{Frame, LogPosition, Record};
+use hadrian_protocol::ids::{Lsn, VolumeIndex};
+use hadrian_protocol::range::ByteRange;
+
+use crate::engine::{Completion, Engine, Op, Token};
+use apply::Apply;
+use reads::Reads;
+
+/// What a completion means.
+#[derive(Debug)]
+pub enum VolumesEvent {
+    /// Nothing that anybody waits for.
+    Nothing,
+    /// The stores hold every frame to here.
+    Applied(Lsn),
+    /// They hold it durably.
+    Checkpointed(LogPosition),
+    /// A client's read is done.
+    Read(ReadDone),
+    /// A write or sync of a store failed: it is given up (design §2.7).
+    Failed(io::Error),
+}
+
+/// One volume: its store and its overlay.
+#[derive(Debug)]
+pub(crate) struct Volume {
+    pub(crate) store: Store,
+    pub(crate) overlay: Overlay,
+}
+
+/// All volumes of a resource, in their order.
+#[derive(Debug)]
+pub struct Volumes {
+    volumes: Vec<Volume>,
+    apply: Apply,
+    reads: Reads,
+    checkpoint: Option<Checkpoint>,
+    failed: bool,
+    token_base: u64,
+}
+
+#[derive(Debug)]
+struct Checkpoint {
+    position: LogPosition,
+    missing: usize,
+}
+
+/// Operations are told apart by the low bits of their tokens.
+const KIND_BITS: u32 = 2;
+const APPLY: u64 = 0;
+const READ: u64 = 1;
+const SYNC: u64 = 2;
+
+impl Volumes {
+    /// Volumes whose stores hold everything before `applied`. Tokens of their operations are
+    /// `token_base` plus less than 2^48.
+    #[must_use]
+    pub fn new(stores: Vec<Store>, applied: LogPosition, token_base: u64) -> Self {
+        let volume = |store| Volume { store, overlay: Overlay::new() };
+        Self {
+            volumes: stores.into_iter().map(volume).collect(),
+            apply: Apply::new(applied),
+            reads: Reads::default(),
+            checkpoint: None,
+            failed: false,
+            token_base,
+        }
+    }
+
+    /// Takes a frame behind the others: reads see it at once.
+    pub fn push(&mut self, frame: Frame) {
+        self.overlay_frame(&frame);
+        self.apply.push(frame);
+    }
+
+    fn overlay_frame(&mut self, frame: &Frame) {
+        let lsn = frame.end();
+        for record in frame.records() {
+            let (volume, range, content) = match record {
+                Record::Write { volume, range, payload } => (volume, range, Content::Data(payload)),
+                Record::Zero { volume, range } | Record::Trim { volume, range } => {
+                    (volume, range, Content::Zero)
+                }
+                Record::EpochStart { .. } | Record::Handover { .. } | Record::Marker => continue,
+            };
+            if let Some(volume) = self.volumes.get_mut(usize::from(volume.index())) {
+                volume.overlay.insert(range, content, lsn);
+            }
+        }
+    }
+
+    /// Whether every record of `frame` lies inside its volume; a frame from a peer may not.
+    #[must_use]
+    pub fn holds(&self, frame: &Frame) -> bool {
+        frame.records().all(|record| match record {
+            Record::Write { volume, range, .. }
+            | Record::Zero { volume, range }
+            | Record::Trim { volume, range } => {
+                let volume = self.volumes.get(usize::from(volume.index()));
+                volume.is_some_and(|volume| range.end() <= volume.store.size_bytes())
+            }
+            Record::EpochStart { .. } | Record::Handover { .. } | Record::Marker => true,
+        })
+    }
+
+    /// Frames that end at or before `limit` may go into the stores.
+    pub fn apply_to<E: Engine>(&mut self, engine: &mut E, limit: Lsn) {
+        self.apply.allow(limit);
+        self.go_on(engine);
+    }
+
+    fn go_on<E: Engine>(&mut self, engine: &mut E) -> Option<Lsn> {
+        if self.failed {
+            return None;
+        }
+        let base = self.token_base;
+        let token = |key: usize| Token(base + ((key as u64) << KIND_BITS | APPLY));
+        self.apply.advance(engine, &mut self.volumes, token)
+    }
+
+    /// Frames without changes complete without an operation: whether that moved the watermark.
+    #[must_use]
+    pub fn applied(&self) -> LogPosition {
+        self.apply.applied()
+    }
+
+    /// Log bytes of the frames that the stores do not have yet; the memory that they hold.
+    #[must_use]
+    pub fn unapplied_bytes(&self) -> u64 {
+        self.apply.queued_bytes()
+    }
+
+    /// Makes the stores durable; [`VolumesEvent::Checkpointed`] tells to where. One at a time.
+    pub fn checkpoint<E: Engine>(&mut self, engine: &mut E) {
+        if self.checkpoint.is_some() || self.failed {
+            return;
+        }
+        let position = self.apply.applied();
+        self.checkpoint = Some(Checkpoint { position, missing: self.volumes.len() });
+        for volume in &self.volumes {
+            let token = Token(self.token_base + SYNC);
+            engine.submit(token, Op::Sync { file: volume.store.buffered() });
+        }
+    }
+
+    /// Begins a client's read. `Some`: it is done already, from memory.
+    pub fn read<E: Engine>(
+        &mut self,
+        engine: &mut E,
+        id: u64,
+        volume: VolumeIndex,
+        range: ByteRange,
+    ) -> Option<ReadDone> {
+        let base = self.token_base;
+        let token = |key: usize| Token(base + ((key as u64) << KIND_BITS | READ));
+        let volume = self.volumes.get(usize::from(volume.index()))?;
+        self.reads.begin(engine, volume, id, range, token)
+    }
+
+    /// What is allocated in `range`, in at most `limit` regions from its start.
+    #[must_use]
+    pub fn regions(&self, volume: VolumeIndex, range: ByteRange, limit: usize) -> Vec<Region> {
+        let volume = self.volumes.get(usize::from(volume.index()));
+        volume.map(|volume| reads::regions(volume, range, limit)).unwrap_or_default()
+    }
+
+    /// Takes the completion of one of its operations.
+    pub fn complete<E: Engine>(&mut self, engine: &mut E, done: Completion) -> VolumesEvent {
+        let low = done.token.0 - self.token_base;
+        let key = usize::try_from(low >> KIND_BITS).unwrap_or(usize::MAX);
+        match (low & ((1 << KIND_BITS) - 1), done.result) {
+            (READ, result) => match self.reads.complete(key, done.op, result) {
+                Some(read) => VolumesEvent::Read(read),
+                None => VolumesEvent::Nothing,
+            },
+            (_, Err(error)) => {
+                let first = !std::mem::replace(&mut self.failed, true);
+                if first { VolumesEvent::Failed(error) } else { VolumesEvent::Nothing }
+            }
+            (APPLY, Ok(())) => {
+                let before = self.apply.applied().lsn;
+                self.apply.complete(key, &mut self.volumes);
+                self.go_on(engine);
+                let after = self.apply.applied().lsn;
+                if after > before { VolumesEvent::Applied(after) } else { VolumesEvent::Nothing }
+            }
+            (_, Ok(())) => self.synced(),
+        }
+    }
+
+    fn synced(&mut self) -> VolumesEvent {
+        let Some(checkpoint) = &mut self.checkpoint else { return VolumesEvent::Nothing };
+        checkpoint.missing -= 1;
+        if checkpoint.missing > 0 {
+            return VolumesEvent::Nothing;
+        }
+        let position = checkpoint.position;
+        self.checkpoint = None;
+        VolumesEvent::Checkpointed(position)
+    }
+
+    /// Forgets every frame that ends behind `end`: the log was cut there (design §6.4).
+    ///
+    /// # Panics
+    /// If such a frame was allowed into the stores already.
+    pub fn cut(&mut self, end: Lsn) {
+        self.apply.cut(end);
+        self.volumes.iter_mut().for_each(|volume| volume.overlay.clear());
+        let frames: Vec<_> = self.apply.frames().cloned().collect();
+        frames.iter().for_each(|frame| self.overlay_frame(frame));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! Client reads: from the overlay where it knows better, from the page cache where it is warm,
+//! else through the engine.
+//!
+//! What the overlay knows is captured when the read begins. A write that was answered before is
+//! either there or in the store by then, so the read returns it; one that comes later may or may
+//! not be seen, as with any disk.
+
+use std::io;
+
+use bytes::Bytes;
+use hadrian_protocol::range::ByteRange;
+use slab::Slab;
+use smallvec::SmallVec;
+
+use super::{Piece, Volume};
+use crate::buffer::{BODY_LEN_MAX, IoBuf};
+use crate::engine::{Engine, Op, Token};
+
+/// A client's read that is done.
+#[derive(Debug)]
+pub struct ReadDone {
+    /// The caller's name for it.
+    pub id: u64,
+    /// The bytes in order, or why there are none.
+    pub result: io::Result<SmallVec<[Bytes; 1]>>,
+}
+
+/// A stretch of a volume that is all data or all hole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Region {
+    /// Length in bytes.
+    pub len: u64,
+    /// It takes no space in the store.
+    pub hole: bool,
+    /// It reads as zeroes.
+    pub zero: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    jobs: Slab<Job>,
+    parts: Slab<Part>,
+}
+
+#[derive(Debug)]
+struct Job {
+    id: u64,
+    pieces: SmallVec<[Option<Bytes>; 1]>,
+    missing: usize,
+    failed: Option<io::Error>,
+}
+
+#[derive(Debug)]
+struct Part {
+    job: usize,
+    place: usize,
+}
+
+impl Reads {
+    pub(super) fn begin<E: Engine>(
+        &mut self,
+        engine: &mut E,
+        volume: &Volume,
+        id: u64,
+        range: ByteRange,
+        token: impl Fn(usize) -> Token,
+    ) -> Option<ReadDone> {
+        let job = self.jobs.vacant_key();
+        let mut pieces = SmallVec::new();
+        let mut missing = 0;
+        for (at, piece) in volume.overlay.lookup(range) {
+            match piece {
+                Piece::Memory(bytes) => pieces.push(Some(bytes)),
+                Piece::Zero => push_zeroes(&mut pieces, at.len()),
+                Piece::Store => {
+                    for part in at.pieces(BODY_LEN_MAX as u64) {
+                        let ready =
+                            self.read_store(engine, volume, part, &token, job, pieces.len());
+                        missing += usize::from(ready.is_none());
+                        pieces.push(ready);
+                    }
+                }
+            }
+        }
+        if missing == 0 {
+            let result = Ok(pieces.into_iter().flatten().collect());
+            return Some(ReadDone { id, result });
+        }
+        self.jobs.insert(Job { id, pieces, missing, failed: None });
+        None
+    }
+
+    fn read_store<E: Engine>(
+        &mut self,
+        engine: &mut E,
+        volume: &Volume,
+        part: ByteRange,
+        token: &impl Fn(usize) -> Token,
+        job: usize,
+        place: usize,
+    ) -> Option<Bytes> {
+        let (file, offset) = (volume.store.buffered(), part.start());
+        let len = usize::try_from(part.len()).unwrap_or(BODY_LEN_MAX);
+        let mut buffer = IoBuf::with_len(len);
+        if engine.try_read_cached(file, offset, buffer.get_mut(..len).unwrap_or_default()) {
+            return Some(buffer.freeze().slice(..len));
+        }
+        let key = self.parts.insert(Part { job, place });
+        engine.submit(token(key), Op::Read { file, offset, buffer, len });
+        None
+    }
+
+    pub(super) fn complete(
+        &mut self,
+        key: usize,
+        op: Op,
+        result: io::Result<()>,
+    ) -> Option<ReadDone> {
+        let Part { job: job_key, place } = self.parts.try_remove(key)?;
+        let job = self.jobs.get_mut(job_key)?;
+        job.missing -= 1;
+        match (op, result) {
+            (Op::Read { buffer, len, .. }, Ok(())) => {
+                if let Some(piece) = job.pieces.get_mut(place) {
+                    *piece = Some(buffer.freeze().slice(..len));
+                }
+            }
+            (_, Err(error)) => job.failed = Some(error),
+            _ => {}
+        }
+        if job.missing > 0 {
+            return None;
+        }
+        let Job { id, pieces, failed, .. } = self.jobs.remove(job_key);
+        let result = match failed {
+            Some(error) => Err(error),
+            None => Ok(pieces.into_iter().flatten().collect()),
+        };
+        Some(ReadDone { id, result })
+    }
+}
+
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+
+fn push_zeroes(pieces: &mut SmallVec<[Option<Bytes>; 1]>, len: u64) {
+    let mut left = len;
+    while left > 0 {
+        let part = usize::try_from(left).unwrap_or(usize::MAX).min(ZEROES.len());
+        pieces.push(Some(Bytes::from_static(ZEROES.get(..part).unwrap_or_default())));
+        left -= part as u64;
+    }
+}
+
+/// What is allocated in `range`; neighbours of the same kind are one region.
+pub(super) fn regions(volume: &Volume, range: ByteRange, limit: usize) -> Vec<Region> {
+    let mut regions: Vec<Region> = Vec::new();
+    for (at, piece) in volume.overlay.lookup(range) {
+        match piece {
+            Piece::Memory(_) => add(&mut regions, at.len(), false, false),
+            Piece::Zero => add(&mut regions, at.len(), false, true),
+            Piece::Store => {
+                let mut start = at.start();
+                while start < at.end() && regions.len() <= limit {
+                    let (end, hole) = volume.store.next_region(start, at.end());
+                    add(&mut regions, end - start, hole, hole);
+                    start = end;
+                }
+            }
+        }
+        if regions.len() > limit {
+            break;
+        }
+    }
+    regions.truncate(limit.max(1));
+    regions
+}
+
+fn add(regions: &mut Vec<Region>, len: u64, hole: bool, zero: bool) {
+    match regions.last_mut() {
+        Some(last) if (last.hole, last.zero) == (hole, zero) => last.len += len,
+        _ => regions.push(Region { len, hole, zero }),
+    }
+}

@@ -1,0 +1,174 @@
+//! Backing stores: any regular file or block device, used in place (design §2.4).
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
+
+use hadrian_protocol::replica::{Base, VolumeGeometry};
+use rustix::fs::FlockOperation;
+
+use crate::buffer::IoBuf;
+use crate::engine::{Engine, FileId, OpenAs};
+
+const DIGEST_PIECE: usize = 1 << 20;
+
+/// Why a backing store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The system refuses.
+    #[error("backing store {}: {source}", .path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What it says.
+        source: io::Error,
+    },
+    /// Neither a regular file nor a block device.
+    #[error("backing store {} is neither a regular file nor a block device", .0.display())]
+    Kind(PathBuf),
+    /// Its size is not the configured one.
+    #[error(
+        "backing store {} has {found} bytes, the configuration says {wanted}; \
+         correct the size in the file, the same on every member", .path.display()
+    )]
+    Size {
+        /// Which.
+        path: PathBuf,
+        /// Its size in bytes.
+        found: u64,
+        /// The size in the configuration, in bytes.
+        wanted: u64,
+    },
+    /// Another process has it.
+    #[error("backing store {} is in use by another process; stop that first", .0.display())]
+    Busy(PathBuf),
+}
+
+/// An open backing store, locked against other daemons.
+#[derive(Debug)]
+pub struct Store {
+    lock: File,
+    direct: FileId,
+    buffered: FileId,
+    size_bytes: u64,
+    is_file: bool,
+}
+
+impl Store {
+    /// Opens the store at `path`, which must have the size of `geometry`.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn open<E: Engine>(
+        engine: &mut E,
+        path: &Path,
+        geometry: VolumeGeometry,
+    ) -> Result<Self, StoreError> {
+        let io = |source| StoreError::Io { path: path.into(), source };
+        let lock = OpenOptions::new().read(true).write(true).open(path).map_err(io)?;
+        let kind = lock.metadata().map_err(io)?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(StoreError::Kind(path.into()));
+        }
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| StoreError::Busy(path.into()))?;
+        let direct = engine.open(path, OpenAs::Direct).map_err(io)?;
+        let buffered = engine.open(path, OpenAs::Buffered).map_err(io)?;
+        let (found, wanted) = (engine.size(buffered).map_err(io)?, geometry.size_bytes);
+        if found != wanted {
+            return Err(StoreError::Size { path: path.into(), found, wanted });
+        }
+        Ok(Self { lock, direct, buffered, size_bytes: found, is_file: kind.is_file() })
+    }
+
+    /// Size in bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    pub(super) fn direct(&self) -> FileId {
+        self.direct
+    }
+
+    pub(super) fn buffered(&self) -> FileId {
+        self.buffered
+    }
+
+    /// The end of the stretch of one kind that begins at `start`, and whether it is a hole. A
+    /// device that cannot tell is all data.
+    pub(super) fn next_region(&self, start: u64, end: u64) -> (u64, bool) {
+        if !self.is_file {
+            return (end, false);
+        }
+        let seek = |how| rustix::fs::seek(&self.lock, how).ok();
+        match seek(rustix::fs::SeekFrom::Data(start)) {
+            Some(data) if data > start => (data.min(end), true),
+            Some(_) => {
+                let hole = seek(rustix::fs::SeekFrom::Hole(start)).unwrap_or(end);
+                (hole.clamp(start + 1, end), false)
+            }
+            // No data behind `start`.
+            None => (end, true),
+        }
+    }
+}
+
+/// Makes a sparse regular file of `size_bytes` zeroes for a store that does not exist yet.
+/// Returns whether it was made; an existing store is left as it is.
+///
+/// # Errors
+/// [`StoreError`]
+pub fn create_store(path: &Path, size_bytes: u64) -> Result<bool, StoreError> {
+    let io = |source| StoreError::Io { path: path.into(), source };
+    match OpenOptions::new().write(true).create_new(true).open(path) {
+        Ok(file) => {
+            file.set_len(size_bytes).and_then(|()| file.sync_all()).map_err(io)?;
+            Ok(true)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(io(error)),
+    }
+}
+
+/// The content of the stores at `paths`, in order: two replicas may begin together only if theirs
+/// is the same (design §8.1). Holes are skipped. `progress` hears the bytes looked at.
+///
+/// # Errors
+/// [`StoreError`]
+pub fn base_of(paths: &[PathBuf], mut progress: impl FnMut(u64)) -> Result<Base, StoreError> {
+    let mut hasher = blake3::Hasher::new();
+    let (mut all_zero, mut seen) = (true, 0);
+    for path in paths {
+        let io = |source| StoreError::Io { path: path.clone(), source };
+        let mut file = File::open(path).map_err(io)?;
+        let size = file.seek(SeekFrom::End(0)).map_err(io)?;
+        hasher.update(&size.to_le_bytes());
+        let mut piece = IoBuf::with_len(DIGEST_PIECE);
+        let mut at = 0;
+        while at < size {
+            let data = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(at)).unwrap_or(size);
+            let skip = data.min(size) / DIGEST_PIECE as u64 * DIGEST_PIECE as u64;
+            at = at.max(skip);
+            if data >= size {
+                break;
+            }
+            let len = usize::try_from(size - at).unwrap_or(DIGEST_PIECE).min(DIGEST_PIECE);
+            let part = piece.get_mut(..len).unwrap_or_default();
+            file.seek(SeekFrom::Start(at)).map_err(io)?;
+            file.read_exact(part).map_err(io)?;
+            // Zero pieces are left out whether they are holes or not: only content counts.
+            if part.iter().any(|byte| *byte != 0) {
+                all_zero = false;
+                hasher.update(&at.to_le_bytes());
+                hasher.update(part);
+            }
+            at += len as u64;
+            progress(seen + at);
+        }
+        seen += size;
+        progress(seen);
+    }
+    Ok(if all_zero { Base::Zero } else { Base::Digest(*hasher.finalize().as_bytes()) })
+}
