@@ -3,5 +3,6 @@
 pub mod buffer;
 pub mod engine;
 pub mod journal;
+pub mod replica;
 pub mod superblock;
 pub mod volume;

@@ -102,6 +102,12 @@ impl Journal {
         }
     }
 
+    /// The segments, for reading.
+    #[must_use]
+    pub fn segments(&self) -> &Segments {
+        &self.segments
+    }
+
     /// Where the next frame goes.
     #[must_use]
     pub fn end(&self) -> LogPosition {

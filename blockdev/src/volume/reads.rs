@@ -96,8 +96,7 @@ impl Reads {
         volume: &Volume,
         part: ByteRange,
         token: &impl Fn(usize) -> Token,
-        job: usize,
-        place: usize,
+        place: Part,
     ) -> Option<Bytes> {
         let (file, offset) = (volume.store.buffered(), part.start());
         let len = usize::try_from(part.len()).unwrap_or(BODY_LEN_MAX);
@@ -105,7 +104,7 @@ impl Reads {
         if engine.try_read_cached(file, offset, buffer.get_mut(..len).unwrap_or_default()) {
             return Some(buffer.freeze().slice(..len));
         }
-        let key = self.parts.insert(Part { job, place });
+        let key = self.parts.insert(place);
         engine.submit(token(key), Op::Read { file, offset, buffer, len });
         None
     }
