@@ -3,6 +3,7 @@
 pub mod buffer;
 pub mod engine;
 pub mod journal;
+pub mod nbd;
 pub mod replica;
 pub mod superblock;
 pub mod volume;

@@ -74,8 +74,8 @@ impl Reads {
                 Piece::Zero => push_zeroes(&mut pieces, at.len()),
                 Piece::Store => {
                     for part in at.pieces(BODY_LEN_MAX as u64) {
-                        let ready =
-                            self.read_store(engine, volume, part, &token, job, pieces.len());
+                        let place = Part { job, place: pieces.len() };
+                        let ready = self.read_store(engine, volume, part, &token, place);
                         missing += usize::from(ready.is_none());
                         pieces.push(ready);
                     }

@@ -1,0 +1,210 @@
+//! What is served: the backend behind an export, and the table of exports by name.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use super::close::CloseHandle;
+use super::proto::transmission;
+use super::reply::Reply;
+use super::request::Request;
+
+/// Largest `READ` or `WRITE` that is served, in bytes; advertised as the maximum block size.
+pub const PAYLOAD_LEN_MAX: u32 = 32 << 20;
+/// Advertised preferred block size, in bytes (more where the volume's own block size is more).
+pub const BLOCK_SIZE_PREFERRED: u32 = 4096;
+/// Largest minimum block size that the NBD document allows, in bytes.
+pub const BLOCK_SIZE_MAX: u32 = 1 << 16;
+
+/// What a volume's owner offers to the server.
+///
+/// Every method is called on the data-path thread and must not block. Requests that reach
+/// [`submit`](Backend::submit) are already checked against [`info`](Backend::info): in range,
+/// aligned to the block size, not longer than [`PAYLOAD_LEN_MAX`] where they carry data, and no
+/// changes if the export is read-only.
+///
+/// Exports are advertised with "multi-connection": when a flush is answered, every write that was
+/// answered before the flush came, *on any connection*, must be durable as the resource's mode
+/// promises (design §3).
+pub trait Backend {
+    /// Size, block size and abilities. Asked once per connection; a connection keeps what it was
+    /// told, so a change of size or of `read_only` must end the connections first.
+    fn info(&self) -> ExportInfo;
+
+    /// Starts one checked request. The answer comes later, at any time and in any order, through
+    /// `reply`; answering before returning is fine too.
+    fn submit(&self, request: Request<'_>, reply: Reply);
+
+    /// Ready when the backend takes one more request; asked before each request is accepted.
+    ///
+    /// While it is pending the connection stops reading, so that the client is held back by its
+    /// own socket. It is a hint, not a reservation: the payload of a large write arrives after the
+    /// question, and several connections may be told "ready" for the same room.
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+/// What a client learns about an export.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportInfo {
+    /// In bytes. What is beyond the last whole block cannot be reached by clients.
+    pub size_bytes: u64,
+    /// Smallest unit of a request, in bytes: a power of two, at most [`BLOCK_SIZE_MAX`].
+    pub block_size: u32,
+    /// Refuse every change with `EPERM`.
+    pub read_only: bool,
+    /// Zeroing is faster than writing; if not, requests that insist on it get `ENOTSUP`.
+    pub fast_zero: bool,
+    /// Text for humans, at most 4096 bytes; empty for none.
+    pub description: String,
+}
+
+impl ExportInfo {
+    /// A writable export without description.
+    #[must_use]
+    pub fn new(size_bytes: u64, block_size: u32) -> Self {
+        Self {
+            size_bytes,
+            block_size,
+            read_only: false,
+            fast_zero: false,
+            description: String::new(),
+        }
+    }
+
+    /// The transmission flags to advertise; `DF` only makes sense with structured replies.
+    #[must_use]
+    pub fn transmission_flags(&self, structured: bool) -> u16 {
+        use transmission as flag;
+        let mut flags = flag::HAS_FLAGS
+            | flag::SEND_FLUSH
+            | flag::SEND_FUA
+            | flag::CAN_MULTI_CONN
+            | flag::SEND_CACHE;
+        if self.read_only {
+            flags |= flag::READ_ONLY;
+        } else {
+            flags |= flag::SEND_TRIM | flag::SEND_WRITE_ZEROES | flag::SEND_FAST_ZERO;
+        }
+        if structured {
+            flags |= flag::SEND_DF;
+        }
+        flags
+    }
+
+    /// Minimum, preferred and maximum block size to advertise, in bytes.
+    #[must_use]
+    pub fn block_sizes(&self) -> (u32, u32, u32) {
+        let preferred = BLOCK_SIZE_PREFERRED.max(self.block_size);
+        (self.block_size, preferred, PAYLOAD_LEN_MAX)
+    }
+}
+
+/// A backend together with the switch that ends its connections. Cloning shares both.
+#[derive(Clone)]
+pub struct Export {
+    backend: Rc<dyn Backend>,
+    close: CloseHandle,
+}
+
+impl Export {
+    /// An export that serves until its [`CloseHandle`] says otherwise.
+    ///
+    /// # Panics
+    /// If the backend's block size is no power of two up to [`BLOCK_SIZE_MAX`].
+    #[must_use]
+    pub fn new(backend: Rc<dyn Backend>) -> Self {
+        let block_size = backend.info().block_size;
+        assert!(
+            block_size.is_power_of_two() && block_size <= BLOCK_SIZE_MAX,
+            "a block size of {block_size} bytes cannot be exported"
+        );
+        Self { backend, close: CloseHandle::new() }
+    }
+
+    /// What serves the requests.
+    #[must_use]
+    pub fn backend(&self) -> &Rc<dyn Backend> {
+        &self.backend
+    }
+
+    /// Ends this export's connections and refuses new ones, for good: to serve again, put a new
+    /// `Export` of the backend into the table.
+    #[must_use]
+    pub fn close_handle(&self) -> &CloseHandle {
+        &self.close
+    }
+
+    /// Whether new connections are taken.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        !self.close.is_closed()
+    }
+}
+
+/// The exports of a server by name. Asked anew by every option of every client, so that the
+/// owner may change the table at any time.
+pub trait ExportTable {
+    /// The export with the given name; the empty name asks for a default.
+    fn find(&self, name: &str) -> Option<Found>;
+
+    /// All names with their descriptions, in a stable order.
+    fn list(&self) -> Vec<Listed>;
+}
+
+/// An export found, under its canonical name.
+#[derive(Clone)]
+pub struct Found {
+    /// The name as it stands in the table.
+    pub name: String,
+    /// The export.
+    pub export: Export,
+}
+
+/// One line of the list of exports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// At most 4096 bytes.
+    pub name: String,
+    /// At most 4096 bytes; empty for none.
+    pub description: String,
+}
+
+/// The plain table: a map, where the empty name means the only export if there is just one.
+#[derive(Clone, Default)]
+pub struct Exports {
+    by_name: BTreeMap<String, Export>,
+}
+
+impl Exports {
+    /// No exports.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an export; the one that had the name before is returned, its connections go on.
+    pub fn insert(&mut self, name: impl Into<String>, export: Export) -> Option<Export> {
+        self.by_name.insert(name.into(), export)
+    }
+
+    /// Takes an export out of the table; its connections go on until its handle closes them.
+    pub fn remove(&mut self, name: &str) -> Option<Export> {
+        self.by_name.remove(name)
+    }
+}
+
+impl ExportTable for Exports {
+    fn find(&self, name: &str) -> Option<Found> {
+        let only = || (name.is_empty() && self.by_name.len() == 1).then(|| self.by_name.iter());
+        let (name, export) = self.by_name.get_key_value(name).or_else(|| only()?.next())?;
+        Some(Found { name: name.clone(), export: export.clone() })
+    }
+
+    fn list(&self) -> Vec<Listed> {
+        let line = |(name, export): (&String, &Export)| Listed {
+            name: name.clone(),
+            description: export.backend.info().description,
+        };
+        self.by_name.iter().map(line).collect()
+    }
+}

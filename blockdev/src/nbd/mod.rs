@@ -1,0 +1,34 @@
+//! The NBD server: volumes for any client that speaks the Network Block Device protocol.
+//!
+//! Format and negotiation are pure (`proto`, `negotiate`, `request`); a connection (`conn`) moves
+//! bytes between its socket and the [`Backend`] of its export, with a bounded account of what it
+//! has in flight. Everything of one resource runs on one thread, without locks and without a task
+//! per request.
+
+mod close;
+mod conn;
+mod export;
+mod memory;
+mod negotiate;
+mod outbox;
+pub mod proto;
+mod receive;
+mod reply;
+mod request;
+mod serve;
+
+pub use close::{Close, CloseHandle};
+pub use conn::{ConnectionError, Limits, serve_connection};
+pub use export::{
+    BLOCK_SIZE_MAX, BLOCK_SIZE_PREFERRED, Backend, Export, ExportInfo, ExportTable, Exports, Found,
+    Listed, PAYLOAD_LEN_MAX,
+};
+pub use memory::MemoryBackend;
+pub use negotiate::{Negotiation, NegotiationError, Next, OPTION_DATA_LEN_MAX, Step, Transmission};
+pub use proto::Headers;
+pub use reply::{EXTENT_COUNT_MAX, Extent, Reply};
+pub use request::{Agreed, NbdError, Piece, Request, SKIP_LEN_MAX, SMALL_WRITE_MAX, WriteData};
+pub use serve::{serve_tcp, serve_unix};
+
+#[cfg(test)]
+mod tests;
