@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use hadrian_protocol::codec::CodecError;
@@ -387,7 +387,7 @@ impl Replica {
 
     /// A descriptor that polls readable when [`Replica::poll`] has something.
     #[must_use]
-    pub fn descriptor(&self) -> Option<RawFd> {
+    pub fn descriptor(&self) -> Option<OwnedFd> {
         self.engine.descriptor()
     }
 

@@ -1,1 +1,4 @@
-//! Placeholder
+//! The program: configuration, links, clients, control and command line around the core.
+
+pub mod driver;
+pub mod tls;

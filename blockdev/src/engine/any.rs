@@ -1,7 +1,7 @@
 //! The choice of engine, made once at start.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::{Completion, Engine, FileId, NoRing, Op, OpenAs, PlainEngine, Token, UringEngine};
@@ -94,7 +94,7 @@ impl Engine for AnyEngine {
         }
     }
 
-    fn descriptor(&self) -> Option<RawFd> {
+    fn descriptor(&self) -> Option<OwnedFd> {
         match self {
             Self::Uring(engine) => engine.descriptor(),
             Self::Plain(engine) => engine.descriptor(),

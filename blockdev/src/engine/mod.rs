@@ -17,7 +17,7 @@ pub use plain::PlainEngine;
 pub use uring::{NoRing, UringEngine};
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -147,9 +147,9 @@ pub trait Engine {
     /// Operations taken and not yet given back.
     fn in_flight(&self) -> usize;
 
-    /// A descriptor that polls readable when completions wait; `None` where every operation has
+    /// A copy of the descriptor that polls readable when completions wait; `None` where every operation has
     /// completed by the time [`Engine::kick`] returns.
-    fn descriptor(&self) -> Option<RawFd>;
+    fn descriptor(&self) -> Option<OwnedFd>;
 
     /// Reads from the page cache if all of it is there; `false` and unspecified bytes otherwise.
     fn try_read_cached(&mut self, file: FileId, offset: u64, into: &mut [u8]) -> bool;

@@ -2,7 +2,7 @@
 //! operations could be under way, but it needs nothing of the kernel.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::files::Files;
@@ -59,7 +59,7 @@ impl Engine for PlainEngine {
         self.done.len()
     }
 
-    fn descriptor(&self) -> Option<RawFd> {
+    fn descriptor(&self) -> Option<OwnedFd> {
         None
     }
 

@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use io_uring::{IoUring, Probe, opcode, squeue, types};
@@ -239,8 +239,10 @@ impl Engine for UringEngine {
         self.under_way.len() + self.done.len()
     }
 
-    fn descriptor(&self) -> Option<RawFd> {
-        Some(self.ring.as_raw_fd())
+    fn descriptor(&self) -> Option<OwnedFd> {
+        // SAFETY: the ring is open for as long as `self` is borrowed, and the copy is its own.
+        let ring = unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) };
+        ring.try_clone_to_owned().ok()
     }
 
     fn try_read_cached(&mut self, file: FileId, offset: u64, into: &mut [u8]) -> bool {

@@ -1,0 +1,339 @@
+//! What clients ask for: changes are gathered into frames, answers wait for their positions.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use hadrian_blockdev::buffer::IoBuf;
+use hadrian_blockdev::nbd::{
+    Backend, EXTENT_COUNT_MAX, ExportInfo, Extent, NbdError, Piece, Reply, Request, WriteData,
+};
+use hadrian_protocol::frame::Draft;
+use hadrian_protocol::ids::{Lsn, VolumeIndex};
+use hadrian_protocol::range::ByteRange;
+use slab::Slab;
+
+use super::resource::{Inner, Shared};
+
+/// Log space that is kept free for frames of the node itself.
+const LOG_MARGIN: u64 = 8 << 20;
+/// Bytes of unapplied frames at which clients are held back.
+const UNAPPLIED_MAX: u64 = 128 << 20;
+/// Body of the first draft; it grows with what clients send together.
+const DRAFT_LEN: usize = 4096;
+const DRAFT_LEN_MAX: usize = 256 << 10;
+
+/// Requests under way.
+#[derive(Default)]
+pub(super) struct Clients {
+    draft: Option<Draft<IoBuf>>,
+    draft_len: usize,
+    waiting: Vec<Waiting>,
+    writes: VecDeque<(Lsn, Reply)>,
+    commits: VecDeque<(Lsn, Reply)>,
+    pub(super) reads: Slab<Reply>,
+    late: VecDeque<Late>,
+    wakers: Vec<Waker>,
+}
+
+/// A request whose frame is not sealed yet.
+struct Waiting {
+    reply: Reply,
+    commit: bool,
+}
+
+/// A request that came while the resource takes none, or has no room.
+struct Late {
+    volume: VolumeIndex,
+    change: Change,
+    commit: bool,
+    reply: Reply,
+}
+
+/// A change as it waits.
+enum Change {
+    Small(u64, Vec<u8>),
+    Large(u64, Vec<Piece>),
+    Zero(u64, u64),
+    Trim(u64, u64),
+}
+
+impl Change {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Small(_, bytes) => bytes.len() as u64,
+            Self::Large(_, pieces) => pieces.iter().map(|piece| piece.len as u64).sum(),
+            Self::Zero(..) | Self::Trim(..) => 0,
+        }
+    }
+}
+
+/// One volume as the NBD server sees it.
+pub(super) struct VolumeBackend {
+    pub(super) resource: Rc<Shared>,
+    pub(super) volume: VolumeIndex,
+    pub(super) info: ExportInfo,
+}
+
+impl Backend for VolumeBackend {
+    fn info(&self) -> ExportInfo {
+        self.info.clone()
+    }
+
+    fn submit(&self, request: Request<'_>, reply: Reply) {
+        let mut inner = self.resource.inner.borrow_mut();
+        if inner.serving {
+            inner.request(self.volume, request, reply);
+            self.resource.wake.notify_one();
+        } else {
+            reply.done(Err(NbdError::Shutdown));
+        }
+    }
+
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut inner = self.resource.inner.borrow_mut();
+        if inner.takes_requests() {
+            return Poll::Ready(());
+        }
+        inner.clients.wakers.push(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Inner {
+    fn takes_requests(&self) -> bool {
+        !self.holding
+            && self.clients.late.is_empty()
+            && self.replica.log_room() > 4 * LOG_MARGIN
+            && self.replica.unapplied_bytes() < UNAPPLIED_MAX
+    }
+
+    fn has_room(&self, len: u64) -> bool {
+        // A frame adds at most two pages to its payload, and each MiB is a frame of its own.
+        !self.holding && self.replica.log_room() > LOG_MARGIN + len + (len >> 20 << 13)
+    }
+
+    fn request(&mut self, volume: VolumeIndex, request: Request<'_>, reply: Reply) {
+        match request {
+            Request::Read { offset, len } => self.read(volume, offset, u64::from(len), reply),
+            Request::Flush => self.flush(reply),
+            Request::Cache { .. } => reply.done(Ok(())),
+            Request::BlockStatus { offset, len, .. } => self.status(volume, offset, len, reply),
+            Request::Write { offset, data: WriteData::Lent(bytes), fua }
+                if self.clients.late.is_empty() && self.has_room(bytes.len() as u64) =>
+            {
+                self.small(volume, offset, bytes, fua, reply);
+            }
+            Request::Write { offset, data: WriteData::Lent(bytes), fua } => {
+                let change = Change::Small(offset, bytes.to_vec());
+                self.change(Late { volume, change, commit: fua, reply });
+            }
+            Request::Write { offset, data: WriteData::Owned(pieces), fua } => {
+                let change = Change::Large(offset, pieces);
+                self.change(Late { volume, change, commit: fua, reply });
+            }
+            Request::Trim { offset, len, fua } => {
+                let change = Change::Trim(offset, len);
+                self.change(Late { volume, change, commit: fua, reply });
+            }
+            Request::WriteZeroes { offset, len, fua, no_hole, .. } => {
+                let change =
+                    if no_hole { Change::Zero(offset, len) } else { Change::Trim(offset, len) };
+                self.change(Late { volume, change, commit: fua, reply });
+            }
+        }
+    }
+
+    fn read(&mut self, volume: VolumeIndex, offset: u64, len: u64, reply: Reply) {
+        let Ok(range) = ByteRange::new(offset, len) else {
+            return reply.done(Err(NbdError::Invalid));
+        };
+        // What is in the open frame is not in the overlay yet.
+        self.seal_draft();
+        self.run_node();
+        let id = self.clients.reads.insert(reply);
+        self.replica.read(id as u64, volume, range);
+    }
+
+    fn status(&mut self, volume: VolumeIndex, offset: u64, len: u64, reply: Reply) {
+        let Ok(range) = ByteRange::new(offset, len) else {
+            return reply.done(Err(NbdError::Invalid));
+        };
+        self.seal_draft();
+        self.run_node();
+        let regions = self.replica.regions(volume, range, EXTENT_COUNT_MAX);
+        let extent = |region: hadrian_blockdev::volume::Region| Extent {
+            len: region.len,
+            hole: region.hole,
+            zero: region.zero,
+        };
+        reply.status(regions.into_iter().map(extent).collect());
+    }
+
+    /// A flush waits until everything that was answered before it is where the mode wants it.
+    fn flush(&mut self, reply: Reply) {
+        if self.clients.draft.is_some() {
+            self.clients.waiting.push(Waiting { reply, commit: true });
+        } else {
+            let end = self.log_end();
+            self.commit_at(end, reply);
+        }
+    }
+
+    fn change(&mut self, late: Late) {
+        if self.clients.late.is_empty() && self.has_room(late.change.len()) {
+            self.take(late);
+        } else {
+            self.clients.late.push_back(late);
+        }
+    }
+
+    /// Takes up what had to wait, in order, as far as there is room.
+    pub(super) fn take_late(&mut self) {
+        while let Some(late) = self.clients.late.front() {
+            if !self.has_room(late.change.len()) {
+                return;
+            }
+            if let Some(late) = self.clients.late.pop_front() {
+                self.take(late);
+            }
+        }
+    }
+
+    fn take(&mut self, late: Late) {
+        let Late { volume, change, commit, reply } = late;
+        match change {
+            Change::Small(offset, bytes) => self.small(volume, offset, &bytes, commit, reply),
+            Change::Large(offset, pieces) => self.large(volume, offset, pieces, commit, reply),
+            Change::Zero(offset, len) => self.mark(volume, offset, len, commit, reply, Draft::zero),
+            Change::Trim(offset, len) => self.mark(volume, offset, len, commit, reply, Draft::trim),
+        }
+    }
+
+    fn small(
+        &mut self,
+        volume: VolumeIndex,
+        offset: u64,
+        bytes: &[u8],
+        commit: bool,
+        reply: Reply,
+    ) {
+        let Ok(range) = ByteRange::new(offset, bytes.len() as u64) else {
+            return reply.done(Err(NbdError::Invalid));
+        };
+        if self.clients.draft.as_ref().is_some_and(|draft| !draft.has_room(bytes.len())) {
+            self.clients.draft_len = (self.clients.draft_len * 2).min(DRAFT_LEN_MAX);
+            self.seal_draft();
+        }
+        let added = self.draft(bytes.len()).write(volume, range, bytes);
+        assert!(added.is_ok(), "a fresh frame has room for a small write");
+        self.clients.waiting.push(Waiting { reply, commit });
+    }
+
+    /// Write-zeroes and trim are records without payload.
+    fn mark(
+        &mut self,
+        volume: VolumeIndex,
+        offset: u64,
+        len: u64,
+        commit: bool,
+        reply: Reply,
+        add: fn(
+            &mut Draft<IoBuf>,
+            VolumeIndex,
+            ByteRange,
+        ) -> Result<(), hadrian_protocol::frame::DraftFull>,
+    ) {
+        let Ok(range) = ByteRange::new(offset, len) else {
+            return reply.done(Err(NbdError::Invalid));
+        };
+        if add(self.draft(0), volume, range).is_err() {
+            self.seal_draft();
+            let added = add(self.draft(0), volume, range);
+            assert!(added.is_ok(), "a fresh frame has room for one record");
+        }
+        self.clients.waiting.push(Waiting { reply, commit });
+    }
+
+    /// Each piece of a large payload is a frame of its own, in the memory that it came in.
+    fn large(
+        &mut self,
+        volume: VolumeIndex,
+        offset: u64,
+        pieces: Vec<Piece>,
+        commit: bool,
+        reply: Reply,
+    ) {
+        self.seal_draft();
+        let mut at = offset;
+        let mut end = None;
+        for Piece { buf, len } in pieces {
+            let Ok(range) = ByteRange::new(at, len as u64) else {
+                return reply.done(Err(NbdError::Invalid));
+            };
+            at += len as u64;
+            let mut draft = Draft::new(buf);
+            let added = draft.write_in_place(volume, range, len);
+            assert!(added.is_ok(), "a piece fits the buffer that it came in");
+            end = self.append(draft);
+        }
+        match end {
+            Some(end) if commit => self.commit_at(end, reply),
+            Some(end) => self.clients.writes.push_back((end, reply)),
+            None => reply.done(Err(NbdError::Shutdown)),
+        }
+    }
+
+    fn draft(&mut self, len: usize) -> &mut Draft<IoBuf> {
+        let clients = &mut self.clients;
+        let body = clients.draft_len.max(DRAFT_LEN).max(len);
+        clients.draft.get_or_insert_with(|| Draft::new(IoBuf::for_body(body)))
+    }
+
+    /// Closes the open frame and sends it on its way.
+    pub(super) fn seal_draft(&mut self) {
+        let Some(draft) = self.clients.draft.take() else { return };
+        // The next frame is about as long as this one.
+        let used = draft.body_len().next_power_of_two();
+        if used < self.clients.draft_len / 2 {
+            self.clients.draft_len /= 2;
+        }
+        let end = self.append(draft);
+        for Waiting { reply, commit } in std::mem::take(&mut self.clients.waiting) {
+            match end {
+                Some(end) if commit => self.commit_at(end, reply),
+                Some(end) => self.clients.writes.push_back((end, reply)),
+                None => reply.done(Err(NbdError::Shutdown)),
+            }
+        }
+        self.clients.draft_len = self.clients.draft_len.max(DRAFT_LEN);
+    }
+
+    fn commit_at(&mut self, end: Lsn, reply: Reply) {
+        self.want_durable(end);
+        self.clients.commits.push_back((end, reply));
+    }
+
+    /// Answers everything whose position has been reached.
+    pub(super) fn answer(&mut self) {
+        let answers = self.node.answers();
+        let clients = &mut self.clients;
+        while let Some((_, reply)) = clients.writes.pop_front_if(|(end, _)| *end <= answers.writes)
+        {
+            reply.done(Ok(()));
+        }
+        while let Some((_, reply)) =
+            clients.commits.pop_front_if(|(end, _)| *end <= answers.flushes)
+        {
+            reply.done(Ok(()));
+        }
+        if !self.clients.wakers.is_empty() && self.takes_requests() {
+            self.clients.wakers.drain(..).for_each(Waker::wake);
+        }
+    }
+
+    /// The resource serves nobody any more: what is unanswered stays so.
+    pub(super) fn drop_clients(&mut self) {
+        self.clients = Clients::default();
+    }
+}

@@ -1,0 +1,242 @@
+//! The connection to one other member: bytes to messages and frames, and back.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hadrian_blockdev::buffer::IoBuf;
+use hadrian_protocol::frame::{Frame, FrameError, HEAD_LEN, HEADER_LEN, peek_size};
+use hadrian_protocol::ids::{Lsn, ResourceId, SessionId};
+use hadrian_protocol::wire::{ENVELOPE_LEN, Envelope, Message, WireError};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio_rustls::TlsStream;
+
+use super::resource::Shared;
+
+const READ_BUFFER: usize = 64 << 10;
+
+/// Why a connection to another member ended.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The socket failed or the other side closed it.
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+    /// The stream cannot be read.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// A frame cannot be trusted.
+    #[error("a frame from the other side cannot be trusted: {0}")]
+    Frame(#[from] FrameError),
+    /// A frame touches what is not there.
+    #[error("a frame from the other side writes outside its volume")]
+    Outside,
+}
+
+/// The stream under a link.
+#[derive(Debug)]
+pub enum LinkStream {
+    /// TLS 1.3 with pinned keys.
+    Tls(Box<TlsStream<TcpStream>>),
+    /// Only where the configuration says `plaintext = true`.
+    Plain(TcpStream),
+}
+
+impl AsyncRead for LinkStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for LinkStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Plain(stream) => stream.is_write_vectored(),
+        }
+    }
+}
+
+/// What waits to be sent to one member.
+#[derive(Default)]
+pub(super) struct Outgoing {
+    queue: RefCell<VecDeque<Item>>,
+    wake: Notify,
+}
+
+enum Item {
+    Message(Vec<u8>),
+    Frame(Frame),
+    Close,
+}
+
+impl Outgoing {
+    pub(super) fn send(&self, message: &Message) {
+        self.push(Item::Message(message.encode()));
+    }
+
+    pub(super) fn ship(&self, frame: Frame) {
+        self.push(Item::Frame(frame));
+    }
+
+    /// Ends the connection behind everything that waits.
+    pub(super) fn close(&self) {
+        self.push(Item::Close);
+    }
+
+    fn push(&self, item: Item) {
+        self.queue.borrow_mut().push_back(item);
+        self.wake.notify_one();
+    }
+}
+
+/// Runs a connection until one side ends it.
+pub(super) async fn run(
+    shared: Rc<Shared>,
+    session: SessionId,
+    stream: LinkStream,
+    outgoing: Rc<Outgoing>,
+) -> Result<(), LinkError> {
+    let (reader, writer) = tokio::io::split(stream);
+    let read = read_loop(&shared, session, BufReader::with_capacity(READ_BUFFER, reader));
+    let write = write_loop(&shared, session, writer, &outgoing);
+    tokio::select! {
+        result = read => result,
+        result = write => result,
+    }
+}
+
+async fn write_loop<W: AsyncWrite + Unpin>(
+    shared: &Shared,
+    session: SessionId,
+    mut writer: W,
+    outgoing: &Outgoing,
+) -> Result<(), LinkError> {
+    loop {
+        let Some(item) = outgoing.queue.borrow_mut().pop_front() else {
+            writer.flush().await?;
+            // Something may have come while the last bytes went out.
+            if outgoing.queue.borrow().is_empty() {
+                outgoing.wake.notified().await;
+            }
+            continue;
+        };
+        match item {
+            Item::Message(bytes) => writer.write_all(&bytes).await?,
+            Item::Frame(frame) => {
+                write_frame(&mut writer, &frame).await?;
+                shared.handed(session, frame.end());
+            }
+            Item::Close => {
+                writer.flush().await?;
+                writer.shutdown().await?;
+                return Ok(());
+            }
+        }
+    }
+}
+
+async fn write_frame<W: AsyncWrite + Unpin>(writer: &mut W, frame: &Frame) -> io::Result<()> {
+    let (head, body) = frame.wire_parts();
+    let mut front = Vec::with_capacity(ENVELOPE_LEN + head.len());
+    front.extend_from_slice(&Envelope::for_frame(head.len() + body.len()));
+    front.extend_from_slice(&head);
+    let mut whole = bytes::Buf::chain(Bytes::from(front), body);
+    writer.write_all_buf(&mut whole).await
+}
+
+async fn read_loop<R: AsyncRead + Unpin>(
+    shared: &Shared,
+    session: SessionId,
+    mut reader: BufReader<R>,
+) -> Result<(), LinkError> {
+    let resource = shared.resource;
+    loop {
+        let mut head = [0; ENVELOPE_LEN];
+        match reader.read_exact(&mut head).await {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            result => result?,
+        };
+        let envelope = Envelope::parse(&head)?;
+        if envelope.is_frame() {
+            let durable = shared.durable();
+            let frame = read_frame(&mut reader, &envelope, resource, durable).await?;
+            shared.room_for_frames().await;
+            if !shared.frame_in(session, frame) {
+                return Err(LinkError::Outside);
+            }
+        } else {
+            let mut body = vec![0; envelope.body_len()];
+            reader.read_exact(&mut body).await?;
+            shared.heard(session, envelope.message(&body)?);
+        }
+    }
+}
+
+/// The frame goes straight into the memory from which the log is written.
+async fn read_frame<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    envelope: &Envelope,
+    resource: ResourceId,
+    durable: Lsn,
+) -> Result<Frame, LinkError> {
+    let mut header = [0; HEADER_LEN];
+    reader.read_exact(&mut header).await?;
+    let size = peek_size(&header)?;
+    if size.wire_len() != envelope.body_len() {
+        return Err(WireError::Checksum.into());
+    }
+    let mut buffer = IoBuf::for_body(size.body_len());
+    buffer[..HEADER_LEN].copy_from_slice(&header);
+    reader.read_exact(&mut buffer[HEADER_LEN..size.head_len()]).await?;
+    reader.read_exact(&mut buffer[HEAD_LEN..HEAD_LEN + size.body_len()]).await?;
+    Ok(Frame::receive(buffer, resource, durable)?)
+}

@@ -1,0 +1,15 @@
+//! The data path of one resource, on one thread: the node, the replica, the clients and the links
+//! to the other members. Nothing here is shared with another thread, so nothing is locked.
+//!
+//! Whatever happens (a completion, a message, a request) is handed to the node at once; the pump
+//! then settles the node, carries out its actions, and answers the clients, for all of it together.
+
+mod clients;
+mod link;
+mod ready;
+mod resource;
+mod thread;
+
+pub use link::{LinkError, LinkStream};
+pub use resource::ResourceOptions;
+pub use thread::{Ask, ResourceHandle, ResourceStart, start};

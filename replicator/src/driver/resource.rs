@@ -1,0 +1,428 @@
+//! The resource's one owner: whatever happened goes to the node, whatever the node wants is done.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::{Instant, SystemTime};
+
+use hadrian_blockdev::buffer::IoBuf;
+use hadrian_blockdev::nbd::{
+    Close, CloseHandle, Export, ExportInfo, ExportTable, Exports, Found, Listed, NbdError,
+};
+use hadrian_blockdev::replica::{Replica, ReplicaEvent};
+use hadrian_protocol::frame::{Draft, Frame};
+use hadrian_protocol::ids::{Lsn, MemberId, ResourceId, SessionId, VolumeIndex};
+use hadrian_protocol::node::{
+    Action, Command, Denied, Done, Event, FailedPart, Node, NodeStatus, Note,
+};
+use hadrian_protocol::replica::VolumeGeometry;
+use hadrian_protocol::time::{Clock, Now, WallTime};
+use hadrian_protocol::wire::Message;
+use tokio::sync::{Notify, oneshot};
+
+use super::clients::{Clients, VolumeBackend};
+use super::link::Outgoing;
+
+/// Bytes of unapplied frames at which a standby reads no more from its link.
+const STANDBY_UNAPPLIED_MAX: u64 = 192 << 20;
+/// Log space at which a standby reads no more from its link.
+const STANDBY_ROOM_MIN: u64 = 8 << 20;
+
+/// What the thread of a resource needs to know beside the node's settings.
+#[derive(Clone, Debug)]
+pub struct ResourceOptions {
+    /// Its name, for people.
+    pub name: String,
+    /// Names under which its volumes are exported, in their order.
+    pub exports: Vec<String>,
+}
+
+/// The resource as its tasks share it. One thread: cells, no locks.
+pub(super) struct Shared {
+    pub(super) inner: RefCell<Inner>,
+    /// The pump has something to do.
+    pub(super) wake: Notify,
+    /// A standby's link may go on reading.
+    room: Notify,
+    pub(super) resource: ResourceId,
+    pub(super) stopped: Cell<bool>,
+    pub(super) ended: Notify,
+    exports: RefCell<Exports>,
+}
+
+/// Everything that the pump works on.
+pub(super) struct Inner {
+    pub(super) node: Node,
+    pub(super) replica: Replica,
+    pub(super) clients: Clients,
+    links: BTreeMap<SessionId, Rc<Outgoing>>,
+    commands: BTreeMap<u64, oneshot::Sender<Result<Done, Denied>>>,
+    next_number: u64,
+    began: Instant,
+    pub(super) serving: bool,
+    pub(super) holding: bool,
+    events: Vec<ReplicaEvent>,
+    change: Option<bool>,
+    name: String,
+    stopped: bool,
+}
+
+/// The exports of a resource: there only while it serves.
+pub(super) struct ExportBook(pub(super) Rc<Shared>);
+
+impl ExportTable for ExportBook {
+    fn find(&self, name: &str) -> Option<Found> {
+        self.0.exports.borrow().find(name)
+    }
+
+    fn list(&self) -> Vec<Listed> {
+        self.0.exports.borrow().list()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(
+        node: Node,
+        replica: Replica,
+        resource: ResourceId,
+        name: String,
+        began: Instant,
+    ) -> Rc<Self> {
+        let inner = Inner {
+            node,
+            replica,
+            clients: Clients::default(),
+            links: BTreeMap::new(),
+            commands: BTreeMap::new(),
+            next_number: 1,
+            began,
+            serving: false,
+            holding: false,
+            events: Vec::new(),
+            change: None,
+            name,
+            stopped: false,
+        };
+        Rc::new(Self {
+            inner: RefCell::new(inner),
+            wake: Notify::new(),
+            room: Notify::new(),
+            resource,
+            stopped: Cell::new(false),
+            ended: Notify::new(),
+            exports: RefCell::default(),
+        })
+    }
+
+    fn event(&self, event: Event) {
+        let mut inner = self.inner.borrow_mut();
+        let clock = inner.clock();
+        inner.node.handle(clock, event);
+        self.wake.notify_one();
+    }
+
+    /// A connection stands: what is to be sent over it comes through the queue.
+    pub(super) fn linked(&self, peer: MemberId) -> (SessionId, Rc<Outgoing>) {
+        let outgoing = Rc::new(Outgoing::default());
+        let mut inner = self.inner.borrow_mut();
+        let session = SessionId::new(inner.number());
+        inner.links.insert(session, outgoing.clone());
+        drop(inner);
+        self.event(Event::Linked { session, peer });
+        (session, outgoing)
+    }
+
+    pub(super) fn unlinked(&self, session: SessionId) {
+        self.inner.borrow_mut().links.remove(&session);
+        self.event(Event::Unlinked { session });
+    }
+
+    pub(super) fn heard(&self, session: SessionId, message: Message) {
+        self.event(Event::Heard { session, message });
+    }
+
+    pub(super) fn handed(&self, session: SessionId, lsn: Lsn) {
+        self.event(Event::Handed { session, lsn });
+    }
+
+    /// Whether the frame was taken; false for one that lies outside its volumes.
+    pub(super) fn frame_in(&self, session: SessionId, frame: Frame) -> bool {
+        if !self.inner.borrow().replica.holds(&frame) {
+            return false;
+        }
+        self.event(Event::FrameIn { session, frame });
+        true
+    }
+
+    pub(super) fn durable(&self) -> Lsn {
+        self.inner.borrow().node.status().durable
+    }
+
+    /// Waits while the replica has no room for more frames.
+    pub(super) async fn room_for_frames(&self) {
+        while !self.inner.borrow().has_frame_room() {
+            self.room.notified().await;
+        }
+    }
+
+    pub(super) fn status(&self) -> NodeStatus {
+        self.inner.borrow().node.status()
+    }
+
+    pub(super) fn command(&self, command: Command, reply: oneshot::Sender<Result<Done, Denied>>) {
+        let mut inner = self.inner.borrow_mut();
+        let id = inner.number();
+        inner.commands.insert(id, reply);
+        drop(inner);
+        self.event(Event::Command { id, command });
+    }
+
+    /// Does everything that can be done now; returns when it must be called again at the latest.
+    pub(super) fn pump(
+        self: &Rc<Self>,
+        volumes: &[(String, VolumeGeometry)],
+    ) -> std::time::Duration {
+        let mut inner = self.inner.borrow_mut();
+        inner.pump();
+        let change = inner.change.take();
+        let stopped = inner.stopped;
+        if inner.has_frame_room() {
+            self.room.notify_waiters();
+        }
+        let now = inner.clock().now;
+        let wait = inner.node.next_deadline().since(now);
+        drop(inner);
+        match change {
+            Some(true) => self.open_exports(volumes),
+            Some(false) => self.close_exports(),
+            None => {}
+        }
+        if stopped && !self.stopped.replace(true) {
+            self.ended.notify_waiters();
+        }
+        wait
+    }
+
+    fn open_exports(self: &Rc<Self>, volumes: &[(String, VolumeGeometry)]) {
+        let mut exports = self.exports.borrow_mut();
+        for (index, (name, geometry)) in volumes.iter().enumerate() {
+            let Some(volume) = u16::try_from(index).ok().and_then(VolumeIndex::new) else { return };
+            let info = ExportInfo::new(geometry.size_bytes, geometry.block_size);
+            let backend = VolumeBackend { resource: self.clone(), volume, info };
+            exports.insert(name.clone(), Export::new(Rc::new(backend)));
+        }
+    }
+
+    fn close_exports(&self) {
+        let handles: Vec<CloseHandle> = {
+            let exports = self.exports.borrow();
+            let names: Vec<_> = exports.list().into_iter().map(|listed| listed.name).collect();
+            let found = names.iter().filter_map(|name| exports.find(name));
+            found.map(|found| found.export.close_handle().clone()).collect()
+        };
+        *self.exports.borrow_mut() = Exports::new();
+        // First the cut, then the answers that are dropped: nobody sees an error in between.
+        handles.iter().for_each(|handle| handle.close(Close::Cut));
+        self.inner.borrow_mut().drop_clients();
+    }
+}
+
+impl Inner {
+    pub(super) fn clock(&self) -> Clock {
+        let micros = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let wall = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
+        Clock { now: Now::from_micros(micros), wall: WallTime::from_micros(wall) }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    fn has_frame_room(&self) -> bool {
+        self.replica.log_room() > STANDBY_ROOM_MIN
+            && self.replica.unapplied_bytes() < STANDBY_UNAPPLIED_MAX
+    }
+
+    pub(super) fn log_end(&self) -> Lsn {
+        self.node.status().end
+    }
+
+    pub(super) fn want_durable(&mut self, end: Lsn) {
+        let clock = self.clock();
+        self.node.handle(clock, Event::DurableWanted(end));
+    }
+
+    pub(super) fn append(&mut self, draft: Draft<IoBuf>) -> Option<Lsn> {
+        let clock = self.clock();
+        self.node.append(clock, draft)
+    }
+
+    fn pump(&mut self) {
+        loop {
+            self.take_late();
+            self.seal_draft();
+            self.run_node();
+            self.replica.kick();
+            self.take_replica_events();
+            self.answer();
+            if self.events.is_empty() {
+                return;
+            }
+            let clock = self.clock();
+            for event in std::mem::take(&mut self.events) {
+                self.replica_event(clock, event);
+            }
+        }
+    }
+
+    fn take_replica_events(&mut self) {
+        let mut events = std::mem::take(&mut self.events);
+        self.replica.poll(&mut events);
+        self.events = events;
+    }
+
+    /// Settles the node and carries out what it wants.
+    pub(super) fn run_node(&mut self) {
+        let clock = self.clock();
+        self.node.settle(clock);
+        while let Some(action) = self.node.next_action() {
+            self.carry_out(action);
+        }
+    }
+
+    fn replica_event(&mut self, clock: Clock, event: ReplicaEvent) {
+        let event = match event {
+            ReplicaEvent::Written(lsn) => Event::Written(lsn),
+            ReplicaEvent::Durable(lsn) => Event::Durable(lsn),
+            ReplicaEvent::Applied(lsn) => Event::Applied(lsn),
+            ReplicaEvent::Checkpointed(position) => Event::Checkpointed(position),
+            ReplicaEvent::Persisted(number) => Event::Persisted(number),
+            ReplicaEvent::LogRead { id, frames } => {
+                Event::LogRead { session: SessionId::new(id), frames }
+            }
+            ReplicaEvent::Failed(part, error) => {
+                tracing::error!(resource = %self.name, ?part, %error, "the replica failed for good");
+                Event::Failed(part)
+            }
+            ReplicaEvent::Read(done) => {
+                let key = usize::try_from(done.id).unwrap_or(usize::MAX);
+                if let Some(reply) = self.clients.reads.try_remove(key) {
+                    match done.result {
+                        Ok(parts) => reply.data(parts),
+                        Err(error) => {
+                            tracing::error!(resource = %self.name, %error, "a read failed");
+                            reply.done(Err(NbdError::from(&error)));
+                        }
+                    }
+                }
+                return;
+            }
+        };
+        self.node.handle(clock, event);
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Send { session, message } => {
+                if let Some(link) = self.links.get(&session) {
+                    link.send(&message);
+                }
+            }
+            Action::Ship { session, frame } => {
+                if let Some(link) = self.links.get(&session) {
+                    link.ship(frame);
+                }
+            }
+            Action::Close { session } => {
+                if let Some(link) = self.links.get(&session) {
+                    link.close();
+                }
+            }
+            Action::Append(frame) => {
+                if let Err(error) = self.replica.append(&frame) {
+                    tracing::error!(resource = %self.name, %error, "a frame does not fit the log");
+                    self.fail(FailedPart::Log);
+                }
+            }
+            Action::SyncLog => self.replica.sync_log(),
+            Action::Persist { number, state } => {
+                if let Err(error) = self.replica.persist(number, &state) {
+                    tracing::error!(resource = %self.name, %error, "the superblock is too long");
+                    self.fail(FailedPart::Superblock);
+                }
+            }
+            Action::Apply(lsn) => self.replica.apply_to(lsn),
+            Action::Checkpoint => self.replica.checkpoint(),
+            Action::ReleaseLog(lsn) => self.replica.release_log(lsn),
+            Action::ReadLog { session, from } => self.replica.read_log(session.get(), from),
+            Action::Truncate(lsn) => self.truncate(lsn),
+            Action::Hold(hold) => self.hold(hold),
+            Action::Serve(serve) => {
+                self.serving = serve;
+                self.holding = false;
+                self.change = Some(serve);
+            }
+            Action::Reply { id, result } => {
+                if let Some(waiting) = self.commands.remove(&id) {
+                    // Who asked may have gone away; then nobody needs the answer.
+                    let _ = waiting.send(result);
+                }
+            }
+            Action::Stopped => self.stopped = true,
+            Action::Note(note) => self.note(&note),
+        }
+    }
+
+    fn fail(&mut self, part: FailedPart) {
+        let clock = self.clock();
+        self.node.handle(clock, Event::Failed(part));
+    }
+
+    fn hold(&mut self, hold: bool) {
+        self.holding = hold;
+        if hold {
+            self.seal_draft();
+            let clock = self.clock();
+            self.node.handle(clock, Event::Held);
+            self.node.settle(clock);
+        }
+    }
+
+    fn truncate(&mut self, lsn: Lsn) {
+        let clock = self.clock();
+        match self.replica.truncate(lsn) {
+            Ok((end, saved)) => {
+                let saved = saved.display();
+                tracing::warn!(resource = %self.name, %saved, "a tail without answers was saved and cut");
+                self.node.handle(clock, Event::Truncated(end));
+            }
+            Err(error) => {
+                tracing::error!(resource = %self.name, %error, "the tail could not be cut");
+                self.fail(FailedPart::Log);
+            }
+        }
+        self.node.settle(clock);
+    }
+
+    fn note(&self, note: &Note) {
+        let resource = &self.name;
+        match note {
+            Note::Leads(epoch) => tracing::info!(%resource, %epoch, "primary"),
+            Note::SteppedDown(epoch) => tracing::warn!(%resource, %epoch, "no longer primary"),
+            Note::PeerEntered(member) => tracing::info!(%resource, %member, "standby entered peer"),
+            Note::LeftOut(member) => {
+                tracing::warn!(%resource, %member, "standby left the in-sync set")
+            }
+            Note::Holding(member) => tracing::warn!(%resource, %member, "in-sync standby lost"),
+            Note::TailCut { from, to } => tracing::warn!(%resource, %from, %to, "cutting a tail"),
+            Note::Refused { peer, refusal } => {
+                tracing::warn!(%resource, %peer, ?refusal, "the session cannot go on");
+            }
+            Note::Follows(member, epoch) => {
+                tracing::info!(%resource, %member, %epoch, "following");
+            }
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The thread of a resource: its runtime, its pump, its sockets.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use hadrian_blockdev::engine::EngineChoice;
+use hadrian_blockdev::nbd::{CloseHandle, Limits, serve_tcp, serve_unix};
+use hadrian_blockdev::replica::{Replica, ReplicaError};
+use hadrian_protocol::ids::{MemberId, ResourceId};
+use hadrian_protocol::node::{Command, Denied, Done, Node, NodeConfig, NodeStatus};
+use hadrian_protocol::replica::VolumeGeometry;
+use hadrian_protocol::time::{Clock, Now, WallTime};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::{LocalSet, spawn_local};
+
+use super::link;
+use super::ready::DisksReady;
+use super::resource::{ExportBook, ResourceOptions, Shared};
+use crate::tls::LinkKeys;
+
+/// Clients of one resource at a time.
+const CONNECTIONS_MAX: usize = 64;
+/// Longest wait for a connection and its introduction.
+const INTRODUCTION: Duration = Duration::from_secs(5);
+const REDIAL_FIRST: Duration = Duration::from_millis(50);
+const REDIAL_LAST: Duration = Duration::from_secs(2);
+
+/// Everything that a resource's thread is started with.
+#[derive(Clone, Debug)]
+pub struct ResourceStart {
+    /// Names for people.
+    pub options: ResourceOptions,
+    /// The resource.
+    pub resource: ResourceId,
+    /// This member.
+    pub member: MemberId,
+    /// The node's settings; sizes are cut to what the log can hold.
+    pub node: NodeConfig,
+    /// Where superblock and log are.
+    pub dir: PathBuf,
+    /// The backing stores, in order.
+    pub stores: Vec<PathBuf>,
+    /// The NBD unix socket.
+    pub socket: PathBuf,
+    /// NBD over TCP, where it was asked for.
+    pub tcp: Option<SocketAddr>,
+    /// Members to be called: those with a higher index.
+    pub dial: Vec<(MemberId, String)>,
+    /// How links are secured.
+    pub keys: Arc<LinkKeys>,
+}
+
+/// What other threads ask of a resource.
+#[derive(Debug)]
+pub enum Ask {
+    /// What people see.
+    Status(oneshot::Sender<NodeStatus>),
+    /// An operator's command.
+    Command(Command, oneshot::Sender<Result<Done, Denied>>),
+    /// A connection that another member opened; it said who it is, unproven yet.
+    Called(TcpStreamParts),
+}
+
+/// A connection on its way from the thread that accepted it.
+#[derive(Debug)]
+pub struct TcpStreamParts {
+    /// The socket, non-blocking.
+    pub stream: std::net::TcpStream,
+    /// Who it says it is.
+    pub member: MemberId,
+}
+
+/// A running resource.
+#[derive(Debug)]
+pub struct ResourceHandle {
+    /// Where to ask.
+    pub asks: mpsc::Sender<Ask>,
+    /// The thread; ends when the resource is stopped.
+    pub thread: std::thread::JoinHandle<()>,
+}
+
+/// Opens the replica, replays its log, and starts its thread.
+///
+/// # Errors
+/// [`ReplicaError`], from the thread, before anything is served.
+pub fn start(start: ResourceStart) -> Result<ResourceHandle, ReplicaError> {
+    let (asks, asked) = mpsc::channel(64);
+    let (opened, open) = std::sync::mpsc::channel();
+    let name = format!("res-{}", start.options.name);
+    let io = |source| ReplicaError::Io { path: start.dir.clone(), source };
+    let body = {
+        let start = start.clone();
+        move || {
+            let replica = Replica::open(&start.dir, &start.stores, EngineChoice::Auto);
+            match replica {
+                Ok((replica, state, recovered)) => {
+                    let _ = opened.send(Ok(()));
+                    run(start, replica, state, recovered, asked);
+                }
+                Err(error) => {
+                    let _ = opened.send(Err(error));
+                }
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name(name).spawn(body).map_err(io)?;
+    match open.recv() {
+        Ok(result) => result?,
+        Err(_) => return Err(io(std::io::Error::other("the resource's thread ended at once"))),
+    }
+    Ok(ResourceHandle { asks, thread })
+}
+
+fn run(
+    start: ResourceStart,
+    replica: Replica,
+    state: hadrian_protocol::replica::ReplicaState,
+    recovered: hadrian_protocol::node::Recovered,
+    asked: mpsc::Receiver<Ask>,
+) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return tracing::error!(%error, "no runtime for a resource"),
+    };
+    let began = Instant::now();
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let wall = WallTime::from_micros(u64::try_from(wall.as_micros()).unwrap_or(u64::MAX));
+    let clock = Clock { now: Now::default(), wall };
+    let geometry = state.volumes.clone();
+    let config = fit(start.node.clone(), replica.log_capacity());
+    let node = Node::new(config, state, recovered, clock);
+    let name = start.options.name.clone();
+    let shared = Shared::new(node, replica, start.resource, name, began);
+    LocalSet::new().block_on(&runtime, serve(shared, start, geometry, asked));
+}
+
+/// A small log asks for earlier checkpoints.
+fn fit(mut config: NodeConfig, capacity: u64) -> NodeConfig {
+    config.checkpoint_bytes = config.checkpoint_bytes.min(capacity / 8);
+    config.retention_bytes = config.retention_bytes.min(capacity / 2);
+    config
+}
+
+async fn serve(
+    shared: Rc<Shared>,
+    start: ResourceStart,
+    geometry: Vec<VolumeGeometry>,
+    asked: mpsc::Receiver<Ask>,
+) {
+    let volumes: Vec<_> = start.options.exports.iter().cloned().zip(geometry).collect();
+    let descriptor = shared.inner.borrow().replica.descriptor();
+    spawn_local(pump(shared.clone(), volumes, descriptor));
+    if let Err(error) = listen(&shared, &start).await {
+        tracing::error!(resource = %start.options.name, %error, "clients cannot connect");
+    }
+    for (member, address) in start.dial.clone() {
+        let (shared, keys) = (shared.clone(), start.keys.clone());
+        spawn_local(dial(shared, start.member, member, address, keys));
+    }
+    spawn_local(answer(shared.clone(), start.clone(), asked));
+    while !shared.stopped.get() {
+        shared.ended.notified().await;
+    }
+    // The goodbyes are in the queues; give the sockets a moment to take them.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let _ = std::fs::remove_file(&start.socket);
+}
+
+/// Runs whenever something happened, the disks have something, or time is up.
+async fn pump(
+    shared: Rc<Shared>,
+    volumes: Vec<(String, VolumeGeometry)>,
+    descriptor: Option<OwnedFd>,
+) {
+    let disks = DisksReady::new(descriptor);
+    loop {
+        let wait = shared.pump(&volumes);
+        tokio::select! {
+            () = shared.wake.notified() => {}
+            () = disks.wait() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+async fn listen(shared: &Rc<Shared>, start: &ResourceStart) -> std::io::Result<()> {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let switch = CloseHandle::new();
+    let _ = std::fs::remove_file(&start.socket);
+    let listener = UnixListener::bind(&start.socket)?;
+    let table = Rc::new(ExportBook(shared.clone()));
+    let limits = Limits::default();
+    spawn_local(serve_unix(listener, table.clone(), switch.clone(), slots.clone(), limits));
+    if let Some(address) = start.tcp {
+        let listener = TcpListener::bind(address).await?;
+        spawn_local(serve_tcp(listener, table, switch, slots, limits));
+    }
+    Ok(())
+}
+
+async fn answer(shared: Rc<Shared>, start: ResourceStart, mut asked: mpsc::Receiver<Ask>) {
+    while let Some(ask) = asked.recv().await {
+        match ask {
+            Ask::Status(reply) => {
+                // Who asked may have gone away; then nobody needs the answer.
+                let _ = reply.send(shared.status());
+            }
+            Ask::Command(command, reply) => shared.command(command, reply),
+            Ask::Called(parts) => {
+                spawn_local(called(shared.clone(), start.member, start.keys.clone(), parts));
+            }
+        }
+    }
+}
+
+/// Calls another member for as long as the resource runs.
+async fn dial(
+    shared: Rc<Shared>,
+    me: MemberId,
+    member: MemberId,
+    address: String,
+    keys: Arc<LinkKeys>,
+) {
+    let mut pause = REDIAL_FIRST;
+    loop {
+        let resource = shared.resource;
+        let call = async {
+            let stream = TcpStream::connect(&address).await?;
+            stream.set_nodelay(true)?;
+            crate::tls::introduce_caller(stream, resource, me, member, &keys).await
+        };
+        match tokio::time::timeout(INTRODUCTION, call).await {
+            Ok(Ok(stream)) => {
+                pause = REDIAL_FIRST;
+                hold_link(&shared, member, stream).await;
+            }
+            Ok(Err(error)) => tracing::debug!(%address, %error, "the other member does not answer"),
+            Err(_) => tracing::debug!(%address, "the other member does not answer in time"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(REDIAL_LAST);
+    }
+}
+
+async fn called(shared: Rc<Shared>, me: MemberId, keys: Arc<LinkKeys>, parts: TcpStreamParts) {
+    let member = parts.member;
+    let resource = shared.resource;
+    let take = async {
+        let stream = TcpStream::from_std(parts.stream)?;
+        stream.set_nodelay(true)?;
+        crate::tls::introduce_called(stream, resource, me, member, &keys).await
+    };
+    match tokio::time::timeout(INTRODUCTION, take).await {
+        Ok(Ok(stream)) => hold_link(&shared, member, stream).await,
+        Ok(Err(error)) => tracing::warn!(%member, %error, "a caller was turned away"),
+        Err(_) => tracing::warn!(%member, "a caller did not introduce itself in time"),
+    }
+}
+
+async fn hold_link(shared: &Rc<Shared>, member: MemberId, stream: super::LinkStream) {
+    let (session, outgoing) = shared.linked(member);
+    let result = link::run(shared.clone(), session, stream, outgoing).await;
+    if let Err(error) = result {
+        tracing::info!(%member, %error, "the link ended");
+    }
+    shared.unlinked(session);
+}
