@@ -1,0 +1,60 @@
+//! What can be written in the file. Nothing here is checked but form; unknown keys are refused.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) cluster: Spanned<String>,
+    #[serde(default)]
+    pub(super) link: Link,
+    pub(super) member: Vec<Member>,
+    pub(super) resource: Vec<Resource>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Link {
+    #[serde(default)]
+    pub(super) plaintext: bool,
+    pub(super) timeout: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Member {
+    pub(super) name: Spanned<String>,
+    pub(super) address: Spanned<String>,
+    pub(super) fingerprint: Option<Spanned<String>>,
+    pub(super) state_dir: Option<PathBuf>,
+    pub(super) run_dir: Option<PathBuf>,
+    pub(super) key_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Resource {
+    pub(super) name: Spanned<String>,
+    pub(super) mode: Option<Spanned<String>>,
+    pub(super) commit: Option<Spanned<String>>,
+    pub(super) peer_window: Option<Spanned<String>>,
+    pub(super) log_size: Option<Spanned<String>>,
+    pub(super) log_sync_interval: Option<Spanned<String>>,
+    pub(super) primary: Option<Spanned<String>>,
+    pub(super) volume: Vec<Volume>,
+    #[serde(default)]
+    pub(super) nbd: BTreeMap<String, Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Volume {
+    pub(super) name: Spanned<String>,
+    pub(super) size: Spanned<String>,
+    pub(super) block_size: Option<Spanned<u32>>,
+    pub(super) store: BTreeMap<String, Spanned<PathBuf>>,
+}
