@@ -6,13 +6,15 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use hadrian_protocol::frame::{Frame, LogPosition, Record};
 use hadrian_protocol::ids::{Lsn, VolumeIndex};
 use hadrian_protocol::range::ByteRange;
 use slab::Slab;
+use smallvec::SmallVec;
 
 use super::Volume;
-use crate::buffer::ALIGNMENT;
+use crate::buffer::{ALIGNMENT, IoBuf};
 use crate::engine::{Engine, Op, Token};
 
 /// Operations under way at most.
@@ -37,6 +39,8 @@ pub(super) struct Apply {
 #[derive(Debug)]
 struct Queued {
     frame: Frame,
+    /// Decoded once: a step to the next one must not walk the table again.
+    records: SmallVec<[Record; 1]>,
     missing: usize,
 }
 
@@ -62,7 +66,8 @@ impl Apply {
 
     pub(super) fn push(&mut self, frame: Frame) {
         self.queued_bytes += frame.log_len();
-        self.queue.push_back(Queued { frame, missing: 0 });
+        let records = frame.records().collect();
+        self.queue.push_back(Queued { frame, records, missing: 0 });
     }
 
     pub(super) fn allow(&mut self, limit: Lsn) {
@@ -95,11 +100,11 @@ impl Apply {
             if queued.frame.end() > self.limit {
                 break;
             }
-            let Some(record) = queued.frame.records().nth(record_index) else {
+            let Some(record) = queued.records.get(record_index) else {
                 self.cursor = (index + 1, 0);
                 continue;
             };
-            if let Some((volume, range, op)) = operation(&record, volumes) {
+            if let Some((volume, range, op)) = operation(record, volumes) {
                 let pages = whole_pages(range);
                 let clash =
                     |flight: &Flight| flight.volume == volume && flight.pages.overlaps(pages);
@@ -133,7 +138,7 @@ impl Apply {
             self.finished += 1;
             self.queued_bytes -= queued.frame.log_len();
             self.applied = queued.frame.position_after();
-            forget(&queued.frame, volumes);
+            forget(&queued, volumes);
         }
         (self.applied.lsn > before).then_some(self.applied.lsn)
     }
@@ -147,14 +152,15 @@ impl Apply {
 }
 
 /// The stores have this frame: the overlay need not answer for it any more.
-fn forget(frame: &Frame, volumes: &mut [Volume]) {
-    for record in frame.records() {
+fn forget(queued: &Queued, volumes: &mut [Volume]) {
+    let end = queued.frame.end();
+    for record in &queued.records {
         if let Record::Write { volume, range, .. }
         | Record::Zero { volume, range }
         | Record::Trim { volume, range } = record
             && let Some(volume) = volumes.get_mut(usize::from(volume.index()))
         {
-            volume.overlay.remove_applied(range, frame.end());
+            volume.overlay.remove_applied(*range, end);
         }
     }
 }
@@ -172,15 +178,28 @@ fn operation(record: &Record, volumes: &[Volume]) -> Option<(VolumeIndex, ByteRa
         Record::Write { payload, .. } => {
             let page = ALIGNMENT as u64;
             let whole = offset.is_multiple_of(page) && len.is_multiple_of(page);
-            let aligned = payload.as_ptr().align_offset(ALIGNMENT) == 0;
-            let direct = payload.len() >= BUFFERED_MAX && whole && aligned;
-            let file = if direct { store.direct() } else { store.buffered() };
-            Op::Write { file, offset, data: payload.clone() }
+            if payload.len() >= BUFFERED_MAX && whole {
+                Op::Write { file: store.direct(), offset, data: aligned(payload) }
+            } else {
+                Op::Write { file: store.buffered(), offset, data: payload.clone() }
+            }
         }
         Record::Trim { .. } => Op::Zero { file: store.buffered(), offset, len, punch: true },
         _ => Op::Zero { file: store.buffered(), offset, len, punch: false },
     };
     Some((volume, range, op))
+}
+
+/// `payload` where the device can read it. Behind a small one in its frame it lies anywhere; a copy
+/// costs far less than a large write through the page cache.
+fn aligned(payload: &Bytes) -> Bytes {
+    if payload.as_ptr().addr().is_multiple_of(ALIGNMENT) {
+        return payload.clone();
+    }
+    let mut buffer = IoBuf::with_len(payload.len());
+    // The buffer is a whole number of pages and so is the payload.
+    buffer.copy_from_slice(payload);
+    buffer.freeze()
 }
 
 fn whole_pages(range: ByteRange) -> ByteRange {

@@ -170,7 +170,15 @@ impl Volumes {
     ) -> Option<ReadDone> {
         let base = self.token_base;
         let token = |key: usize| Token(base + ((key as u64) << KIND_BITS | READ));
-        let volume = self.volumes.get(usize::from(volume.index()))?;
+        // After a failed write or sync the kernel may have dropped what it could not write: the
+        // store would answer with old bytes that the overlay no longer corrects.
+        let refused = |kind: io::ErrorKind| Some(ReadDone { id, result: Err(kind.into()) });
+        if self.failed {
+            return refused(io::ErrorKind::Other);
+        }
+        let Some(volume) = self.volumes.get(usize::from(volume.index())) else {
+            return refused(io::ErrorKind::InvalidInput);
+        };
         self.reads.begin(engine, volume, id, range, token)
     }
 
@@ -192,6 +200,7 @@ impl Volumes {
             },
             (_, Err(error)) => {
                 let first = !std::mem::replace(&mut self.failed, true);
+                self.reads.fail();
                 if first { VolumesEvent::Failed(error) } else { VolumesEvent::Nothing }
             }
             (APPLY, Ok(())) => {
@@ -230,3 +239,8 @@ impl Volumes {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod memory;
+#[cfg(test)]
+mod model;

@@ -109,6 +109,13 @@ impl Reads {
         None
     }
 
+    /// What the stores hold is not to be trusted any more: what is under way ends as an error.
+    pub(super) fn fail(&mut self) {
+        for (_, job) in &mut self.jobs {
+            job.failed.get_or_insert_with(|| io::ErrorKind::Other.into());
+        }
+    }
+
     pub(super) fn complete(
         &mut self,
         key: usize,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use hadrian_protocol::replica::{Base, VolumeGeometry};
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 
 use crate::buffer::IoBuf;
 use crate::engine::{Engine, FileId, OpenAs};
@@ -71,8 +72,12 @@ impl Store {
         if !kind.is_file() && !kind.is_block_device() {
             return Err(StoreError::Kind(path.into()));
         }
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| StoreError::Busy(path.into()))?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
+            match error {
+                Errno::WOULDBLOCK => StoreError::Busy(path.into()),
+                other => io(other.into()),
+            }
+        })?;
         let direct = engine.open(path, OpenAs::Direct).map_err(io)?;
         let buffered = engine.open(path, OpenAs::Buffered).map_err(io)?;
         let (found, wanted) = (engine.size(buffered).map_err(io)?, geometry.size_bytes);
@@ -102,15 +107,17 @@ impl Store {
         if !self.is_file {
             return (end, false);
         }
-        let seek = |how| rustix::fs::seek(&self.lock, how).ok();
+        let seek = |how| rustix::fs::seek(&self.lock, how);
         match seek(rustix::fs::SeekFrom::Data(start)) {
-            Some(data) if data > start => (data.min(end), true),
-            Some(_) => {
+            Ok(data) if data > start => (data.min(end), true),
+            Ok(_) => {
                 let hole = seek(rustix::fs::SeekFrom::Hole(start)).unwrap_or(end);
                 (hole.clamp(start + 1, end), false)
             }
             // No data behind `start`.
-            None => (end, true),
+            Err(Errno::NXIO) => (end, true),
+            // "Hole" is a promise; a store that cannot tell gives none.
+            Err(_) => (end, false),
         }
     }
 }
@@ -148,7 +155,13 @@ pub fn base_of(paths: &[PathBuf], mut progress: impl FnMut(u64)) -> Result<Base,
         let mut piece = IoBuf::with_len(DIGEST_PIECE);
         let mut at = 0;
         while at < size {
-            let data = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(at)).unwrap_or(size);
+            let data = match rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(at)) {
+                Ok(data) => data,
+                Err(Errno::NXIO) => size,
+                // A file system that knows no holes: it is all read. Any other error is one.
+                Err(Errno::INVAL | Errno::OPNOTSUPP) => at,
+                Err(error) => return Err(io(error.into())),
+            };
             let skip = data.min(size) / DIGEST_PIECE as u64 * DIGEST_PIECE as u64;
             at = at.max(skip);
             if data >= size {
