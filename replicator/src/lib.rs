@@ -1,5 +1,9 @@
 //! The program: configuration, links, clients, control and command line around the core.
 
+pub mod cli;
 pub mod config;
+pub mod control;
+pub mod daemon;
 pub mod driver;
+pub mod logs;
 pub mod tls;

@@ -257,6 +257,8 @@ pub enum Done {
     ModeSet,
     /// The resource is stopped.
     Stopped,
+    /// The resource is started again.
+    Started,
 }
 
 /// Why a command was not carried out.

@@ -1,3 +1,7 @@
-//! The `hadrian` program.
+//! The command line.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hadrian_replicator::cli::run()
+}

@@ -12,4 +12,4 @@ mod thread;
 
 pub use link::{LinkError, LinkStream};
 pub use resource::ResourceOptions;
-pub use thread::{Ask, ResourceHandle, ResourceStart, start};
+pub use thread::{Ask, ResourceHandle, ResourceStart, TcpStreamParts, start};

@@ -1,0 +1,132 @@
+//! What can be typed. Help, man page and completions all come from here.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use hadrian_protocol::replica::Mode;
+
+/// Mirrors block volumes between hosts: status, takeover, and the rest.
+///
+/// Exit codes: 0 done, 1 refused or failed, 2 not understood, 3 configuration, 4 no daemon,
+/// 5 needs --yes.
+#[derive(Debug, Parser)]
+#[command(name = "hadrian", version)]
+pub(super) struct Args {
+    /// The configuration, the same on every member
+    #[arg(long, global = true, default_value = "/etc/hadrian/hadrian.toml")]
+    pub(super) config: PathBuf,
+    /// Which member this host is; its host name unless said otherwise
+    #[arg(long, global = true)]
+    pub(super) member: Option<String>,
+    /// Answer in JSON
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Make this member's key pair and print its fingerprint
+    Keygen {
+        /// Name of the member
+        #[arg(long = "for")]
+        member: String,
+        /// Where to put the pair
+        #[arg(long, default_value = "/etc/hadrian")]
+        out: PathBuf,
+    },
+    /// Check the configuration
+    Check,
+    /// Make this member's replica of a resource: superblock and log
+    Create {
+        /// Which resource
+        resource: String,
+        /// The backing store holds data already: take it as it is
+        #[arg(long)]
+        adopt: bool,
+    },
+    /// Show what is going on
+    Status {
+        /// One resource only
+        resource: Option<String>,
+        /// Again every second
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Make this member the primary
+    Takeover {
+        /// Of which resource
+        resource: String,
+        /// Without the old primary's agreement; may lose writes
+        #[arg(long)]
+        force: bool,
+        /// Only say whether it would be granted
+        #[arg(long)]
+        test: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Change the mode of a resource; on its primary
+    Mode {
+        /// Which resource
+        resource: String,
+        /// The new mode
+        mode: ModeArg,
+    },
+    /// Stop a resource on this member, in order
+    Stop {
+        /// Which resource
+        resource: String,
+    },
+    /// Start a stopped resource on this member
+    Start {
+        /// Which resource
+        resource: String,
+        /// As primary, without the members that cannot be heard
+        #[arg(long)]
+        primary: bool,
+        /// Together with --primary
+        #[arg(long)]
+        force: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Show superblock and log of a stopped replica; changes nothing
+    Inspect {
+        /// Which resource
+        resource: String,
+    },
+    /// Print a completion script
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum ModeArg {
+    /// A flush is answered when it is durable on both
+    Sync,
+    /// A flush is answered when it is durable here and received there
+    Nearsync,
+    /// An answer waits until the write was handed to the connection
+    Async,
+    /// Shipping never holds a client back
+    Superasync,
+}
+
+impl From<ModeArg> for Mode {
+    fn from(mode: ModeArg) -> Self {
+        match mode {
+            ModeArg::Sync => Self::Sync,
+            ModeArg::Nearsync => Self::Nearsync,
+            ModeArg::Async => Self::Async,
+            ModeArg::Superasync => Self::Superasync,
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! `hadrian inspect`: superblock and log of a stopped replica, read-only.
+
+use hadrian_blockdev::engine::{AnyEngine, EngineChoice};
+use hadrian_blockdev::journal::{self, Segments};
+use hadrian_blockdev::replica::read_state;
+
+use crate::config::{Config, Member};
+
+/// Prints what is there.
+pub(super) fn inspect(config: &Config, me: &Member, name: &str, json: bool) -> anyhow::Result<()> {
+    let resource = super::resource(config, name)?;
+    let dir = me.replica_dir(resource);
+    let (found, state) = read_state(&dir)?;
+    let mut engine = AnyEngine::new(EngineChoice::Auto)?;
+    let segments = Segments::open(&mut engine, &dir.join("log"))?;
+    let mut frames = 0_u64;
+    let known = state.durable.max(state.apply_limit);
+    let log =
+        journal::recover(&mut engine, &segments, state.checkpoint, known, state.resource, |_| {
+            frames += 1;
+        });
+    let log = match &log {
+        Ok((end, stop)) => format!("ends at {} ({stop:?})", end.lsn),
+        Err(error) => error.to_string(),
+    };
+    let epochs: Vec<_> = state
+        .history
+        .entries()
+        .iter()
+        .map(|entry| {
+            let (epoch, leader) = (entry.epoch, config.name_of(entry.leader.member));
+            format!("{epoch} led by {leader} from {} ({:?})", entry.start.lsn, entry.began)
+        })
+        .collect();
+    if json {
+        println!(
+            "{}",
+            serde_json::json!({
+                "dir": dir, "sequence": found.newest.sequence, "role": state.role,
+                "incarnation": state.incarnation, "promised": state.promised, "owned": state.owned,
+                "mode": state.mode, "apply_limit": state.apply_limit,
+                "checkpoint": state.checkpoint.lsn, "log": log, "frames": frames, "epochs": epochs,
+            })
+        );
+        return Ok(());
+    }
+    println!("replica       {}", dir.display());
+    println!("superblock    sequence {}, other copy {:?}", found.newest.sequence, found.other);
+    println!("role          {:?}, incarnation {}", state.role, state.incarnation.get());
+    println!("epochs        promised {}, owned {}", state.promised, state.owned);
+    println!("checkpoint    {}, apply limit {}", state.checkpoint.lsn, state.apply_limit);
+    println!("log           {} frames behind the checkpoint, {log}", frames);
+    epochs.iter().for_each(|epoch| println!("epoch         {epoch}"));
+    Ok(())
+}

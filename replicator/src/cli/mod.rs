@@ -1,0 +1,230 @@
+//! The command line: what can be typed, and what becomes of it.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // Printing is what it is for.
+
+mod args;
+mod create;
+mod inspect;
+mod status;
+
+use std::io::IsTerminal as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::config::{Config, Member};
+use crate::control::{self, Request, Response};
+use crate::tls;
+use args::{Args, Verb};
+
+/// How a command ends, for scripts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// Done.
+    Ok,
+    /// Refused or failed; standard error says why.
+    Failed,
+    /// The configuration cannot be used.
+    Configuration,
+    /// No daemon answers.
+    NoDaemon,
+    /// It needs `--yes`.
+    NeedsYes,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        // 2 is clap's, for a command line that cannot be understood.
+        ExitCode::from(match exit {
+            Exit::Ok => 0,
+            Exit::Failed => 1,
+            Exit::Configuration => 3,
+            Exit::NoDaemon => 4,
+            Exit::NeedsYes => 5,
+        })
+    }
+}
+
+/// A failure that has an exit code of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+struct Ended {
+    exit: Exit,
+    text: String,
+}
+
+/// Runs what was typed.
+#[must_use]
+pub fn run() -> ExitCode {
+    match carry_out(Args::parse()) {
+        Ok(()) => Exit::Ok.into(),
+        Err(error) => {
+            eprintln!("hadrian: {error:#}");
+            error.downcast_ref::<Ended>().map_or(Exit::Failed, |ended| ended.exit).into()
+        }
+    }
+}
+
+fn carry_out(args: Args) -> anyhow::Result<()> {
+    let json = args.json;
+    match &args.verb {
+        Verb::Keygen { member, out } => keygen(member, out, json),
+        Verb::Completions { shell } => {
+            clap_complete::generate(
+                *shell,
+                &mut Args::command(),
+                "hadrian",
+                &mut std::io::stdout(),
+            );
+            Ok(())
+        }
+        Verb::Man => Ok(clap_mangen::Man::new(Args::command()).render(&mut std::io::stdout())?),
+        Verb::Check => check(&args),
+        Verb::Create { resource, adopt } => {
+            let (config, me) = configuration(&args)?;
+            create::create(&config, &me, resource, *adopt, json)
+        }
+        Verb::Inspect { resource } => {
+            let (config, me) = configuration(&args)?;
+            inspect::inspect(&config, &me, resource, json)
+        }
+        Verb::Status { resource, watch } => status::status(&args, resource.clone(), *watch),
+        Verb::Takeover { resource, force, test, yes } => {
+            if *force && !*test {
+                confirm(*yes, FORCE_WARNING)?;
+            }
+            let (resource, force, test) = (resource.clone(), *force, *test);
+            command(&args, Request::Takeover { resource, force, test })
+        }
+        Verb::Mode { resource, mode } => {
+            command(&args, Request::Mode { resource: resource.clone(), mode: (*mode).into() })
+        }
+        Verb::Stop { resource } => command(&args, Request::Stop { resource: resource.clone() }),
+        Verb::Start { resource, primary, force, yes } => {
+            if *primary {
+                if !*force {
+                    bail!(
+                        "start --primary leaves the start gate without the members that cannot be heard; add --force"
+                    );
+                }
+                confirm(*yes, GATE_WARNING)?;
+            }
+            command(&args, Request::Start { resource: resource.clone(), primary: *primary })
+        }
+    }
+}
+
+const FORCE_WARNING: &str = "A forced takeover does not ask the old primary. Without ownership \
+marks nothing keeps that one from serving again: make sure that it is down. Writes that this \
+standby has not received are lost here; the old primary keeps them until its return is decided.";
+const GATE_WARNING: &str = "Starting as primary without hearing the other members can lose writes \
+that only they have, and makes two primaries if one of them serves. Make sure that none does.";
+
+fn confirm(yes: bool, warning: &str) -> anyhow::Result<()> {
+    if yes {
+        return Ok(());
+    }
+    eprintln!("{warning}");
+    if !std::io::stdin().is_terminal() {
+        let text = "this needs a confirmation; add --yes".to_string();
+        return Err(Ended { exit: Exit::NeedsYes, text }.into());
+    }
+    eprint!("Type yes to go on: ");
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    if line.trim() == "yes" { Ok(()) } else { bail!("not confirmed; nothing was done") }
+}
+
+fn configuration(args: &Args) -> anyhow::Result<(Config, Member)> {
+    let config = Config::load(&args.config)
+        .map_err(|error| Ended { exit: Exit::Configuration, text: error.to_string() })?;
+    let name = match &args.member {
+        Some(name) => name.clone(),
+        None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    };
+    let Some(me) = config.member(&name).cloned() else {
+        let names: Vec<_> = config.members.iter().map(|member| member.name.as_str()).collect();
+        let text =
+            format!("{name:?} is no member; say which with --member, one of {}", names.join(", "));
+        return Err(Ended { exit: Exit::Configuration, text }.into());
+    };
+    Ok((config, me))
+}
+
+fn keygen(member: &str, out: &Path, json: bool) -> anyhow::Result<()> {
+    let fingerprint = tls::generate(out, member)?;
+    if json {
+        println!(
+            "{}",
+            serde_json::json!({ "member": member, "fingerprint": fingerprint.to_string() })
+        );
+    } else {
+        println!("fingerprint = \"{fingerprint}\"");
+        eprintln!(
+            "paste this line into the [[member]] {member:?} of the configuration, everywhere"
+        );
+    }
+    Ok(())
+}
+
+/// The file as such, and what only this host can check: its paths and its key.
+fn check(args: &Args) -> anyhow::Result<()> {
+    let (config, me) = configuration(args)?;
+    let mut missing = Vec::new();
+    for resource in &config.resources {
+        for path in resource.stores(me.id) {
+            if !path.exists() {
+                missing.push(format!("store {} does not exist; create makes it", path.display()));
+            }
+        }
+    }
+    if !config.plaintext {
+        let (key, certificate) = tls::pair_paths(&me.key_dir, &me.name);
+        for path in [key, certificate] {
+            if !path.exists() {
+                missing.push(format!("{} does not exist; run hadrian keygen", path.display()));
+            }
+        }
+    }
+    if args.json {
+        println!("{}", serde_json::json!({ "member": me.name, "notes": missing }));
+    } else {
+        missing.iter().for_each(|note| println!("note: {note}"));
+        println!("{} can be used by {}", args.config.display(), me.name);
+    }
+    Ok(())
+}
+
+fn ask(args: &Args, request: Request) -> anyhow::Result<Response> {
+    let (_, me) = configuration(args)?;
+    let socket = me.control_socket();
+    control::ask(&socket, request).map_err(|error| {
+        let text = format!(
+            "hadriand does not answer on {} ({error}); start it with: hadriand --config {} --member {}",
+            socket.display(), args.config.display(), me.name
+        );
+        Ended { exit: Exit::NoDaemon, text }.into()
+    })
+}
+
+fn command(args: &Args, request: Request) -> anyhow::Result<()> {
+    let response = ask(args, request)?;
+    if args.json {
+        println!("{}", serde_json::to_string(&response)?);
+    }
+    match response {
+        Response::Done(done) if !args.json => println!("{}", status::done(done)),
+        Response::Done(_) | Response::Status(_) => {}
+        Response::Refused { message, .. } => bail!(message),
+    }
+    Ok(())
+}
+
+/// Finds a resource by name, or says which there are.
+fn resource<'a>(config: &'a Config, name: &str) -> anyhow::Result<&'a crate::config::Resource> {
+    let names: Vec<_> = config.resources.iter().map(|resource| resource.name.as_str()).collect();
+    config
+        .resource(name)
+        .with_context(|| format!("no resource {name:?}; there are {}", names.join(", ")))
+}

@@ -1,0 +1,284 @@
+//! The daemon: starts the resources of one member, lets members and operators in, and stops all
+//! of it in order.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hadrian_protocol::node::{Command, Done, NodeConfig};
+use hadrian_protocol::wire::{PREAMBLE_LEN, Preamble};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::{LocalSet, spawn_local};
+
+use crate::config::{Config, ConfigError, Member, Resource};
+use crate::control::{self, Handler, Request, ResourceStatus, Response};
+use crate::driver::{Ask, ResourceHandle, ResourceOptions, ResourceStart, TcpStreamParts, start};
+use crate::tls::{LinkKeys, TlsError, pair_paths};
+
+/// Longest that a caller may take to say what it wants.
+const INTRODUCTION: Duration = Duration::from_secs(5);
+/// Longest that a stop may take before the daemon ends anyway; the log keeps everything.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// Why the daemon cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The keys.
+    #[error(transparent)]
+    Keys(#[from] TlsError),
+    /// No such member.
+    #[error("{0:?} is no member of this cluster; members are {1}")]
+    Member(String, String),
+    /// A socket or directory.
+    #[error("{what}: {source}")]
+    Io {
+        /// Which.
+        what: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+struct Daemon {
+    config: Config,
+    me: Member,
+    keys: Arc<LinkKeys>,
+    // Held only to look up or replace a handle; never on the data path.
+    running: Mutex<BTreeMap<String, Result<ResourceHandle, String>>>,
+}
+
+/// Runs until it is told to stop.
+///
+/// # Errors
+/// [`DaemonError`], before anything is served.
+pub fn run(config: &Path, member: &str) -> Result<(), DaemonError> {
+    let config = Config::load(config)?;
+    let me = config.member(member).cloned().ok_or_else(|| {
+        let names: Vec<_> = config.members.iter().map(|member| member.name.as_str()).collect();
+        DaemonError::Member(member.into(), names.join(", "))
+    })?;
+    let keys = Arc::new(load_keys(&config, &me)?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|source| DaemonError::Io { what: "runtime".into(), source })?;
+    let running = Mutex::new(BTreeMap::new());
+    let daemon = Arc::new(Daemon { config, me, keys, running });
+    LocalSet::new().block_on(&runtime, daemon.serve())
+}
+
+fn load_keys(config: &Config, me: &Member) -> Result<LinkKeys, TlsError> {
+    if config.plaintext {
+        return Ok(LinkKeys::plaintext());
+    }
+    let (key, certificate) = pair_paths(&me.key_dir, &me.name);
+    let pinned = config.members.iter().filter_map(|member| Some((member.id, member.fingerprint?)));
+    LinkKeys::load(&key, &certificate, pinned.collect())
+}
+
+impl Daemon {
+    async fn serve(self: Arc<Self>) -> Result<(), DaemonError> {
+        let io = |what: String| move |source| DaemonError::Io { what, source };
+        let run_dir = &self.me.run_dir;
+        std::fs::create_dir_all(run_dir).map_err(io(run_dir.display().to_string()))?;
+        let socket = self.me.control_socket();
+        let control = control::listen(&socket).map_err(io(socket.display().to_string()))?;
+        let address = self.me.address.clone();
+        let listener = TcpListener::bind(&address).await.map_err(io(address))?;
+        for resource in &self.config.resources {
+            self.start(resource);
+        }
+        spawn_local(control::serve(control, self.clone()));
+        spawn_local(self.clone().accept(listener));
+        let mut term = signal(SignalKind::terminate()).map_err(io("SIGTERM".into()))?;
+        let mut int = signal(SignalKind::interrupt()).map_err(io("SIGINT".into()))?;
+        tracing::info!(member = %self.me.name, "ready");
+        // Without systemd there is nobody to tell.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        self.stop_all().await;
+        let _ = std::fs::remove_file(socket);
+        Ok(())
+    }
+
+    fn start(&self, resource: &Resource) {
+        let started = start(self.start_of(resource));
+        if let Err(error) = &started {
+            tracing::error!(resource = %resource.name, %error, "the resource does not start");
+        }
+        let started = started.map_err(|error| error.to_string());
+        if let Ok(mut running) = self.running.lock() {
+            running.insert(resource.name.clone(), started);
+        }
+    }
+
+    fn start_of(&self, resource: &Resource) -> ResourceStart {
+        let members = self.config.members.iter().map(|member| member.id).collect();
+        let mut node = NodeConfig::new(members, resource.mode);
+        node.commit_on_write = resource.commit_on_write;
+        node.peer_window = resource.peer_window;
+        node.timeout = self.config.timeout;
+        node.log_sync_interval = resource.log_sync_interval;
+        let higher = self.config.members.iter().filter(|member| member.id > self.me.id);
+        let tcp = resource.tcp.iter().find(|(member, _)| *member == self.me.id);
+        ResourceStart {
+            options: ResourceOptions { name: resource.name.clone(), exports: resource.exports() },
+            resource: resource.id,
+            member: self.me.id,
+            node,
+            dir: self.me.replica_dir(resource),
+            stores: resource.stores(self.me.id),
+            socket: self.me.nbd_socket(resource),
+            tcp: tcp.map(|(_, address)| *address),
+            dial: higher.map(|member| (member.id, member.address.clone())).collect(),
+            keys: self.keys.clone(),
+        }
+    }
+
+    /// Where to ask a running resource; why not, otherwise.
+    fn asks(&self, name: &str) -> Result<tokio::sync::mpsc::Sender<Ask>, String> {
+        let running = self.running.lock().map_err(|_| "the daemon is broken".to_string())?;
+        match running.get(name) {
+            Some(Ok(handle)) if !handle.asks.is_closed() => Ok(handle.asks.clone()),
+            Some(Ok(_)) => Err("stopped by an operator".into()),
+            Some(Err(why)) => Err(why.clone()),
+            None => Err(format!("there is no resource {name:?}")),
+        }
+    }
+
+    async fn accept(self: Arc<Self>, listener: TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let daemon = self.clone();
+                    spawn_local(async move { daemon.called(stream).await });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a member could not be let in");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    /// Hands a caller to the thread of the resource that it means; who it is is proven there.
+    async fn called(&self, mut stream: TcpStream) {
+        let mut bytes = [0; PREAMBLE_LEN];
+        let read = stream.read_exact(&mut bytes);
+        if !matches!(tokio::time::timeout(INTRODUCTION, read).await, Ok(Ok(_))) {
+            return;
+        }
+        let preamble = match Preamble::parse(&bytes) {
+            Ok(preamble) => preamble,
+            Err(error) => return tracing::warn!(%error, "a caller was turned away"),
+        };
+        let meant = self.config.resources.iter().find(|r| r.id == preamble.resource);
+        let Some(resource) = meant else {
+            return tracing::warn!(resource = %preamble.resource, "a caller means no resource here");
+        };
+        let (Ok(asks), Ok(stream)) = (self.asks(&resource.name), stream.into_std()) else { return };
+        let parts = TcpStreamParts { stream, member: preamble.member };
+        // A resource that stops meanwhile needs no caller.
+        let _ = asks.send(Ask::Called(parts)).await;
+    }
+
+    async fn status(&self, only: Option<&str>) -> Vec<ResourceStatus> {
+        let mut all = Vec::new();
+        for resource in &self.config.resources {
+            if only.is_some_and(|only| only != resource.name) {
+                continue;
+            }
+            let (node, stopped) = match self.asks(&resource.name) {
+                Ok(asks) => {
+                    let (reply, answer) = oneshot::channel();
+                    let asked = asks.send(Ask::Status(reply)).await.is_ok();
+                    (if asked { answer.await.ok() } else { None }, None)
+                }
+                Err(why) => (None, Some(why)),
+            };
+            all.push(ResourceStatus {
+                resource: resource.name.clone(),
+                member: self.me.name.clone(),
+                members: self.config.members.iter().map(|m| m.name.clone()).collect(),
+                socket: self.me.nbd_socket(resource),
+                exports: resource.exports(),
+                node,
+                stopped,
+            });
+        }
+        all
+    }
+
+    async fn command(&self, name: &str, command: Command) -> Response {
+        let asks = match self.asks(name) {
+            Ok(asks) => asks,
+            Err(why) => return Response::refused("not_running", why),
+        };
+        let (reply, answer) = oneshot::channel();
+        if asks.send(Ask::Command(command, reply)).await.is_err() {
+            return Response::refused("not_running", "the resource stopped meanwhile");
+        }
+        match answer.await {
+            Ok(result) => Response::of(result),
+            Err(_) => Response::refused("not_running", "the resource stopped meanwhile"),
+        }
+    }
+
+    async fn stop_all(&self) {
+        for resource in &self.config.resources {
+            let stop = self.command(&resource.name, Command::Stop);
+            if tokio::time::timeout(STOP_LIMIT, stop).await.is_err() {
+                tracing::warn!(resource = %resource.name, "did not stop in time; its log keeps all");
+            }
+        }
+        let handles = self.running.lock().map(|mut running| std::mem::take(&mut *running));
+        let handles = handles.unwrap_or_default().into_values().flatten();
+        for handle in handles {
+            let ended = tokio::task::spawn_blocking(move || handle.thread.join());
+            let _ = tokio::time::timeout(Duration::from_secs(2), ended).await;
+        }
+    }
+}
+
+impl Handler for Daemon {
+    async fn handle(&self, request: Request) -> Response {
+        let command = request.command();
+        match (request, command) {
+            (Request::Status { resource }, _) => {
+                Response::Status(self.status(resource.as_deref()).await)
+            }
+            (Request::Start { resource, primary: false }, _) => {
+                match self.config.resource(&resource) {
+                    None => Response::refused("unknown", format!("no resource {resource:?}")),
+                    Some(_) if self.asks(&resource).is_ok() => {
+                        Response::refused("running", "it runs already")
+                    }
+                    Some(found) => {
+                        self.start(found);
+                        match self.asks(&resource) {
+                            Ok(_) => Response::Done(Done::Started),
+                            Err(why) => Response::refused("not_running", why),
+                        }
+                    }
+                }
+            }
+            (
+                Request::Takeover { resource, .. }
+                | Request::Mode { resource, .. }
+                | Request::Stop { resource }
+                | Request::Start { resource, .. },
+                Some(command),
+            ) => self.command(&resource, command).await,
+            (_, None) => Response::refused("request", "nothing to do"),
+        }
+    }
+}
