@@ -371,9 +371,14 @@ impl Replica {
     pub fn poll(&mut self, events: &mut Vec<ReplicaEvent>) {
         let mut done = std::mem::take(&mut self.done);
         self.engine.reap(&mut done);
-        for completion in done.drain(..) {
-            let event = self.complete(completion);
-            events.extend(event);
+        while !done.is_empty() {
+            for completion in done.drain(..) {
+                let event = self.complete(completion);
+                events.extend(event);
+            }
+            // A completion may have begun the next step, which may even be done already.
+            self.engine.kick();
+            self.engine.reap(&mut done);
         }
         self.done = done;
         events.append(&mut self.ready);
