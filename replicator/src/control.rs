@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hadrian_protocol::node::{Command, Denied, Done, NodeStatus};
+use hadrian_protocol::node::{Command, Denied, Done};
+pub use hadrian_protocol::node::{NodeStatus, StandbyState};
 use hadrian_protocol::replica::Mode;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};

@@ -48,6 +48,7 @@ impl Node {
             return self.refuse(session, Refusal::Diverged { fork });
         }
         let feed = Feed::new(life, join.from, join.durable);
+        self.forget_refusal(member);
         if let Some(open) = self.session_mut(session) {
             open.phase = Phase::Feeding(feed);
         }

@@ -118,6 +118,7 @@ impl Node {
         self.state.in_set_of = None;
         self.state.release = None;
         self.follow = Follow::default();
+        self.forget_refusal(member);
         self.out.push_back(Action::Note(Note::Follows(member, epoch)));
         self.persist_then(After::Join(session, epoch));
     }

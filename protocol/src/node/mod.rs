@@ -295,6 +295,10 @@ impl Node {
         self.standing = if primary { Part::Gate } else { Part::Standby(None) };
         self.log.want(self.log.end().lsn);
         self.greet_everyone();
+        // Hellos that came before this one could be sent say who leads.
+        for (member, session) in self.greeted_sessions() {
+            self.greeted(session, member);
+        }
     }
 
     fn append_own<B: FrameBuffer>(&mut self, draft: Draft<B>) -> Lsn {

@@ -155,6 +155,13 @@ impl Node {
         }
     }
 
+    /// The two work together again.
+    pub(super) fn forget_refusal(&mut self, member: MemberId) {
+        if let Some(peer) = self.peers.get_mut(&member) {
+            peer.refusal = None;
+        }
+    }
+
     pub(super) fn say_goodbye(&mut self) {
         let sessions: Vec<_> = self.sessions().collect();
         for (member, session) in sessions {

@@ -271,3 +271,16 @@ fn a_confirmation_that_is_lost_leaves_two_standbys_that_find_out() {
     assert!(cluster.hosts[1].serving && !cluster.hosts[0].serving);
     assert_eq!(cluster.state_of(1, 0), Some(StandbyState::Peer));
 }
+
+#[test]
+fn a_returning_primary_that_hears_of_another_promises_nothing() {
+    let mut cluster = Cluster::started(2, Mode::Nearsync);
+    cluster.kill(0);
+    assert!(matches!(cluster.command(1, FORCE), Ok(Done::Leading(_))));
+    let epoch = cluster.node(1).state().owned;
+    cluster.start(0);
+    cluster.link(0, 1);
+    cluster.run();
+    assert_eq!(cluster.node(1).state().owned, epoch, "nobody had to begin again");
+    assert_eq!(cluster.state_of(1, 0), Some(StandbyState::Peer));
+}

@@ -1,0 +1,88 @@
+//! A small NBD client of our own: it must know exactly which writes were answered.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+const READ: u16 = 0;
+const WRITE: u16 = 1;
+const FLUSH: u16 = 3;
+
+/// One connection to an export.
+#[derive(Debug)]
+pub struct Client {
+    stream: UnixStream,
+}
+
+impl Client {
+    /// Connects to `export` behind the unix socket `path`.
+    ///
+    /// # Errors
+    /// As the system says, or the server's refusal.
+    pub fn connect(path: &Path, export: &str) -> io::Result<Self> {
+        let mut stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        let mut greeting = [0; 18];
+        stream.read_exact(&mut greeting)?;
+        let mut hello = 3_u32.to_be_bytes().to_vec();
+        hello.extend(b"IHAVEOPT");
+        hello.extend(1_u32.to_be_bytes());
+        hello.extend(u32::try_from(export.len()).unwrap_or(0).to_be_bytes());
+        hello.extend(export.as_bytes());
+        stream.write_all(&hello)?;
+        let mut size_and_flags = [0; 10];
+        stream.read_exact(&mut size_and_flags)?;
+        Ok(Self { stream })
+    }
+
+    /// Writes and waits for the answer.
+    ///
+    /// # Errors
+    /// The connection's, or the server's.
+    pub fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.request(WRITE, offset, data.len())?;
+        self.stream.write_all(data)?;
+        self.answer()
+    }
+
+    /// Makes what was answered a commit.
+    ///
+    /// # Errors
+    /// The connection's, or the server's.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.request(FLUSH, 0, 0)?;
+        self.answer()
+    }
+
+    /// Reads `len` bytes.
+    ///
+    /// # Errors
+    /// The connection's, or the server's.
+    pub fn read(&mut self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        self.request(READ, offset, len)?;
+        self.answer()?;
+        let mut data = vec![0; len];
+        self.stream.read_exact(&mut data)?;
+        Ok(data)
+    }
+
+    fn request(&mut self, command: u16, offset: u64, len: usize) -> io::Result<()> {
+        let mut header = 0x2560_9513_u32.to_be_bytes().to_vec();
+        header.extend(0_u16.to_be_bytes());
+        header.extend(command.to_be_bytes());
+        header.extend(7_u64.to_be_bytes());
+        header.extend(offset.to_be_bytes());
+        header.extend(u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes());
+        self.stream.write_all(&header)
+    }
+
+    fn answer(&mut self) -> io::Result<()> {
+        let mut reply = [0; 16];
+        self.stream.read_exact(&mut reply)?;
+        match u32::from_be_bytes([reply[4], reply[5], reply[6], reply[7]]) {
+            0 => Ok(()),
+            number => Err(io::Error::other(format!("the server answers error {number}"))),
+        }
+    }
+}

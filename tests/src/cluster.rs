@@ -1,0 +1,272 @@
+//! Two members on loopback, each with directories of its own, TLS between them.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use hadrian_replicator::control::{self, Request, Response};
+use hadrian_replicator::tls;
+
+use crate::client::Client;
+
+/// Size of the volume, in bytes.
+pub const VOLUME_BYTES: u64 = 64 << 20;
+/// Name of the export.
+pub const EXPORT: &str = "db/data";
+const NAMES: [&str; 2] = ["alpha", "beta"];
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Which of the two.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// The first primary.
+    Alpha,
+    /// The first standby.
+    Beta,
+}
+
+impl Side {
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        if self == Self::Alpha { Self::Beta } else { Self::Alpha }
+    }
+
+    fn index(self) -> usize {
+        usize::from(self == Self::Beta)
+    }
+
+    /// Its name in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        NAMES[self.index()]
+    }
+}
+
+/// A running cluster; its processes and files go with it.
+#[derive(Debug)]
+pub struct Cluster {
+    dir: tempfile::TempDir,
+    daemons: [Option<Child>; 2],
+    programs: PathBuf,
+}
+
+impl Cluster {
+    /// Makes keys, configuration and replicas, and starts both daemons.
+    ///
+    /// `programs` is the folder of the two binaries.
+    ///
+    /// # Errors
+    /// With what went wrong.
+    pub fn new(programs: &Path, mode: &str) -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let mut cluster = Self { dir, daemons: [None, None], programs: programs.to_path_buf() };
+        cluster.configure(mode)?;
+        for side in [Side::Alpha, Side::Beta] {
+            cluster.tool(side, &["create", "db"])?;
+            cluster.start(side)?;
+        }
+        cluster.await_peer(Side::Alpha)?;
+        Ok(cluster)
+    }
+
+    fn path(&self, rest: &str) -> PathBuf {
+        self.dir.path().join(rest)
+    }
+
+    fn configure(&self, mode: &str) -> anyhow::Result<()> {
+        let mut text = String::from("cluster = \"test\"\n");
+        let keys = self.path("keys");
+        let mut stores = String::new();
+        for name in NAMES {
+            let home = self.path(name);
+            fs::create_dir_all(&home)?;
+            let (home, keys) = (home.display(), keys.display());
+            let print = tls::generate(&self.path("keys"), name)?;
+            let port = free_port()?;
+            text += &format!(
+                "[[member]]\nname = \"{name}\"\naddress = \"127.0.0.1:{port}\"\n\
+                 fingerprint = \"{print}\"\nstate_dir = \"{home}/state\"\n\
+                 run_dir = \"{home}/run\"\nkey_dir = \"{keys}\"\n"
+            );
+            stores += &format!("{name} = \"{home}/store\"\n");
+        }
+        text += &format!(
+            "[[resource]]\nname = \"db\"\nmode = \"{mode}\"\nlog_size = \"64MiB\"\n\
+             [[resource.volume]]\nname = \"data\"\nsize = \"{VOLUME_BYTES}B\"\n\
+             [resource.volume.store]\n{stores}"
+        );
+        fs::write(self.path("hadrian.toml"), text)?;
+        Ok(())
+    }
+
+    /// Runs `hadrian` for one side; its output where it succeeds.
+    ///
+    /// # Errors
+    /// With what it wrote to standard error.
+    pub fn tool(&self, side: Side, args: &[&str]) -> anyhow::Result<String> {
+        let output = Command::new(self.programs.join("hadrian"))
+            .arg("--config")
+            .arg(self.path("hadrian.toml"))
+            .args(["--member", side.name()])
+            .args(args)
+            .output()
+            .context("the program hadrian is not built")?;
+        if !output.status.success() {
+            bail!("hadrian {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Starts a side's daemon.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn start(&mut self, side: Side) -> anyhow::Result<()> {
+        let log =
+            File::options().create(true).append(true).open(self.path(side.name()).join("log"))?;
+        let child = Command::new(self.programs.join("hadriand"))
+            .arg("--config")
+            .arg(self.path("hadrian.toml"))
+            .args(["--member", side.name()])
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .context("the program hadriand is not built")?;
+        self.daemons[side.index()] = Some(child);
+        Ok(())
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn kill(&mut self, side: Side) -> io::Result<()> {
+        if let Some(mut child) = self.daemons[side.index()].take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Stops a daemon as systemd would, and waits for its end.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn terminate(&mut self, side: Side) -> anyhow::Result<()> {
+        if let Some(mut child) = self.daemons[side.index()].take() {
+            let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+            let pid = pid.context("a process has an id")?;
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    fn socket(&self, side: Side, kind: &str) -> PathBuf {
+        self.path(side.name()).join("run").join(kind)
+    }
+
+    /// The side's NBD socket.
+    #[must_use]
+    pub fn nbd_socket(&self, side: Side) -> PathBuf {
+        self.socket(side, "db.nbd")
+    }
+
+    /// A client of a side, as soon as it serves.
+    ///
+    /// # Errors
+    /// If it does not begin to.
+    pub fn client(&self, side: Side) -> anyhow::Result<Client> {
+        let path = self.nbd_socket(side);
+        self.patiently(side, "serves", || Ok(Client::connect(&path, EXPORT).ok()))
+    }
+
+    /// The side's status, where its daemon answers.
+    #[must_use]
+    pub fn status(&self, side: Side) -> Option<hadrian_replicator::control::ResourceStatus> {
+        let socket = self.socket(side, &format!("{}.control", side.name()));
+        match control::ask(&socket, Request::Status { resource: None }) {
+            Ok(Response::Status(all)) => all.into_iter().next(),
+            _ => None,
+        }
+    }
+
+    /// Waits until `primary` has its standby in `peer` (in superasync: connected and caught up).
+    ///
+    /// # Errors
+    /// If that does not happen, with the status and the logs.
+    pub fn await_peer(&self, primary: Side) -> anyhow::Result<()> {
+        self.patiently(primary, "has its standby in peer", || {
+            let node = self.status(primary).and_then(|status| status.node);
+            let caught_up = node.is_some_and(|node| {
+                use hadrian_protocol_view::{is_caught_up, is_peer};
+                is_peer(&node) || is_caught_up(&node)
+            });
+            Ok(caught_up.then_some(()))
+        })
+    }
+
+    /// Asks until it happens; polling is all that can be done to another process.
+    fn patiently<T>(
+        &self,
+        side: Side,
+        what: &str,
+        mut look: impl FnMut() -> anyhow::Result<Option<T>>,
+    ) -> anyhow::Result<T> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = look()? {
+                return Ok(found);
+            }
+            if Instant::now() > deadline {
+                let logs: Vec<_> = NAMES
+                    .iter()
+                    .map(|name| fs::read_to_string(self.path(name).join("log")).unwrap_or_default())
+                    .collect();
+                bail!("{side:?} never {what}: {:?}\n{}", self.status(side), logs.join("\n---\n"));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The content of a side's backing store; whole after its daemon was stopped in order.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn store(&self, side: Side) -> io::Result<Vec<u8>> {
+        fs::read(self.path(side.name()).join("store"))
+    }
+}
+
+/// What the tests ask of a node's status.
+mod hadrian_protocol_view {
+    use hadrian_replicator::control::NodeStatus;
+    use hadrian_replicator::control::StandbyState;
+
+    pub(super) fn is_peer(node: &NodeStatus) -> bool {
+        node.peers.iter().all(|peer| peer.state == Some(StandbyState::Peer))
+    }
+
+    pub(super) fn is_caught_up(node: &NodeStatus) -> bool {
+        node.mode.name() == "superasync"
+            && node.peers.iter().all(|peer| peer.received == Some(node.end))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for side in [Side::Alpha, Side::Beta] {
+            // A process that is gone already needs no killing.
+            let _ = self.kill(side);
+        }
+    }
+}
+
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
