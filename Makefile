@@ -15,3 +15,12 @@ lint:
 # Installs the clients that the tests speak to, where they are missing.
 tools:
 	./tests/install-tools
+
+# Daemons killed at random moments, ROUNDS times in each mode.
+.PHONY: crash-soak soak
+ROUNDS ?= 20
+crash-soak:
+	HADRIAN_ROUNDS=$(ROUNDS) cargo test -p hadrian-tests --test crash -- --nocapture --test-threads 1
+
+soak:
+	$(MAKE) crash-soak ROUNDS=200
