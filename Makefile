@@ -4,7 +4,7 @@
 
 # Unit, property, scenario and integration tests.
 test: tools
-	cargo test --workspace --exclude hadrian-fuzz --exclude hadrian-benches
+	cargo test --workspace
 
 # Formatting, lints, documentation.
 lint:

@@ -1,6 +1,7 @@
 //! Daemons that are killed at random moments lose no answered write, and the replicas end equal.
 //!
 //! `HADRIAN_ROUNDS` sets the number of rounds a mode, `HADRIAN_SEED` the seed of a failing run.
+#![allow(clippy::print_stdout)] // The closing line of a soak is its result.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

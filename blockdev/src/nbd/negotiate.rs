@@ -350,7 +350,7 @@ impl Negotiation {
             **query == *CONTEXT_ALLOCATION.as_bytes() || (!set && **query == *b"base:")
         };
         let listed_all = !set && queries.is_empty();
-        if listed_all || queries.iter().any(|query| matches(query)) {
+        if listed_all || queries.iter().any(matches) {
             let id = if set { CONTEXT_ALLOCATION_ID } else { 0 };
             let context = [&id.to_be_bytes()[..], CONTEXT_ALLOCATION.as_bytes()];
             answer.reply(rep::META_CONTEXT, &context);

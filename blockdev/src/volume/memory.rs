@@ -2,7 +2,7 @@
 //! seed draws, refuses what a disk would refuse, and fails on demand.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use hadrian_protocol::frame::{Draft, Frame, LogPosition, SealAs};
@@ -206,7 +206,7 @@ impl Engine for Memory {
         self.is_warm
     }
 
-    fn descriptor(&self) -> Option<RawFd> {
+    fn descriptor(&self) -> Option<OwnedFd> {
         None
     }
 }

@@ -8,7 +8,7 @@ use hadrian_blockdev::buffer::IoBuf;
 use hadrian_blockdev::nbd::{
     Backend, EXTENT_COUNT_MAX, ExportInfo, Extent, NbdError, Piece, Reply, Request, WriteData,
 };
-use hadrian_protocol::frame::Draft;
+use hadrian_protocol::frame::{Draft, DraftFull};
 use hadrian_protocol::ids::{Lsn, VolumeIndex};
 use hadrian_protocol::range::ByteRange;
 use slab::Slab;
@@ -57,6 +57,16 @@ enum Change {
     Zero(u64, u64),
     Trim(u64, u64),
 }
+
+/// Where a change without payload goes.
+struct Place {
+    volume: VolumeIndex,
+    offset: u64,
+    len: u64,
+}
+
+/// Adds a record without payload to a frame.
+type AddRecord = fn(&mut Draft<IoBuf>, VolumeIndex, ByteRange) -> Result<(), DraftFull>;
 
 impl Change {
     fn len(&self) -> u64 {
@@ -205,8 +215,12 @@ impl Inner {
         match change {
             Change::Small(offset, bytes) => self.small(volume, offset, &bytes, commit, reply),
             Change::Large(offset, pieces) => self.large(volume, offset, pieces, commit, reply),
-            Change::Zero(offset, len) => self.mark(volume, offset, len, commit, reply, Draft::zero),
-            Change::Trim(offset, len) => self.mark(volume, offset, len, commit, reply, Draft::trim),
+            Change::Zero(offset, len) => {
+                self.mark(Place { volume, offset, len }, commit, reply, Draft::zero);
+            }
+            Change::Trim(offset, len) => {
+                self.mark(Place { volume, offset, len }, commit, reply, Draft::trim);
+            }
         }
     }
 
@@ -231,19 +245,8 @@ impl Inner {
     }
 
     /// Write-zeroes and trim are records without payload.
-    fn mark(
-        &mut self,
-        volume: VolumeIndex,
-        offset: u64,
-        len: u64,
-        commit: bool,
-        reply: Reply,
-        add: fn(
-            &mut Draft<IoBuf>,
-            VolumeIndex,
-            ByteRange,
-        ) -> Result<(), hadrian_protocol::frame::DraftFull>,
-    ) {
+    fn mark(&mut self, place: Place, commit: bool, reply: Reply, add: AddRecord) {
+        let Place { volume, offset, len } = place;
         let Ok(range) = ByteRange::new(offset, len) else {
             return reply.done(Err(NbdError::Invalid));
         };
