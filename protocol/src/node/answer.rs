@@ -146,10 +146,12 @@ impl Node {
             .peers
             .values()
             .map(|peer| peer.feed().map(|feed| feed.durable).or(peer.kept).unwrap_or(Lsn::START));
+        // A member that was not heard yet in this life may lack anything. Whoever it is, the
+        // newest stretch of the log is kept, and what is older goes only when all have it.
         let lowest = kept.fold(position.lsn, Lsn::min);
-        let end = self.log.end().lsn;
-        let retained = end.since(lowest) <= self.config.retention_bytes;
-        let release = if retained { lowest } else { position.lsn };
+        let end = self.log.end().lsn.get();
+        let stretch = Lsn::new(end.saturating_sub(self.config.retention_bytes));
+        let release = position.lsn.min(lowest.max(stretch));
         self.log.released_to(release);
         self.out.push_back(Action::ReleaseLog(release));
     }

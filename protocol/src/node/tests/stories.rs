@@ -284,3 +284,23 @@ fn a_returning_primary_that_hears_of_another_promises_nothing() {
     assert_eq!(cluster.node(1).state().owned, epoch, "nobody had to begin again");
     assert_eq!(cluster.state_of(1, 0), Some(StandbyState::Peer));
 }
+
+#[test]
+fn after_a_takeover_the_newest_log_is_kept_for_whoever_was_not_heard_yet() {
+    let mut config = NodeConfig::new(vec![member(0), member(1)], Mode::Nearsync);
+    (config.retention_bytes, config.checkpoint_bytes, config.tail_bytes) = (65536, 16384, 4096);
+    let mut cluster = Cluster::with_config(2, config);
+    cluster.start_all();
+    for byte in 0..100 {
+        cluster.write(0, byte);
+        cluster.run();
+    }
+    cluster.kill(0);
+    assert!(matches!(cluster.command(1, FORCE), Ok(Done::Leading(_))));
+    cluster.write(1, 7);
+    cluster.pass(Duration::from_secs(60));
+    cluster.start(0);
+    cluster.link(0, 1);
+    cluster.run();
+    assert_eq!(cluster.state_of(1, 0), Some(StandbyState::Peer));
+}
