@@ -1,6 +1,11 @@
 # Every recipe of the project. `make test` and `make demo` need Rust, gcc and make, nothing else.
 
-.PHONY: test lint tools
+.PHONY: demo test lint tools
+
+# Two daemons, a killed primary, a takeover, a return: under a minute.
+demo:
+	cargo build --release -p hadrian-replicator --bins
+	cargo run --release --quiet -p hadrian-replicator --bin hadrian -- demo
 
 # Unit, property, scenario and integration tests.
 test: tools

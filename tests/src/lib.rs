@@ -1,5 +1,4 @@
-//! Whole daemons in real processes: a cluster on loopback, and a client that remembers what it
-//! was answered.
+//! Whole daemons in real processes. The cluster and the client that remembers its answers are
+//! those of `hadrian demo`.
 
-pub mod client;
-pub mod cluster;
+pub use hadrian_replicator::demo::{Client, Cluster, Side, Spec};

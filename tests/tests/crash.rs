@@ -6,11 +6,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use hadrian_tests::cluster::{Cluster, Side, VOLUME_BYTES};
+use hadrian_protocol::replica::Mode;
+use hadrian_tests::{Cluster, Side, Spec};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 const BLOCK: usize = 4096;
+const VOLUME_BYTES: u64 = 64 << 20;
 
 /// The folder of the binaries that cargo has built for this test run.
 fn programs() -> PathBuf {
@@ -24,6 +26,10 @@ fn programs() -> PathBuf {
     }
     assert!(build.status().unwrap().success(), "the daemons do not build");
     folder
+}
+
+fn spec(mode: Mode) -> Spec {
+    Spec { mode, volume_bytes: VOLUME_BYTES, log_bytes: 64 << 20 }
 }
 
 fn number(name: &str, default: u64) -> u64 {
@@ -96,11 +102,11 @@ fn verify(cluster: &Cluster, primary: Side, memory: &mut Memory) -> u64 {
 }
 
 /// Each round kills one of the two in mid-write; a killed primary is replaced or restarted.
-fn crash_rounds(mode: &str, take_over: bool) {
+fn crash_rounds(mode: Mode, take_over: bool) {
     let (rounds, seed) = (number("HADRIAN_ROUNDS", 5), number("HADRIAN_SEED", 20_261_121));
-    println!("mode={mode} rounds={rounds} seed={seed}");
+    println!("mode={} rounds={rounds} seed={seed}", mode.name());
     let mut random = StdRng::seed_from_u64(seed);
-    let mut cluster = Cluster::new(&programs(), mode).unwrap();
+    let mut cluster = Cluster::new(&programs(), spec(mode)).unwrap();
     let (mut primary, mut memory) = (Side::Alpha, Memory::default());
     let (mut stamp, mut lost, mut answered) = (0, 0, 0);
     for _ in 0..rounds {
@@ -131,27 +137,27 @@ fn assert_equal_after_stop(mut cluster: Cluster, primary: Side) {
 
 #[test]
 fn in_sync_no_answered_write_is_lost_by_a_killed_daemon() {
-    crash_rounds("sync", true);
+    crash_rounds(Mode::Sync, true);
 }
 
 #[test]
 fn in_nearsync_no_answered_write_is_lost_by_a_killed_daemon() {
-    crash_rounds("nearsync", true);
+    crash_rounds(Mode::Nearsync, true);
 }
 
 #[test]
 fn in_async_a_killed_and_restarted_daemon_loses_nothing() {
-    crash_rounds("async", false);
+    crash_rounds(Mode::Async, false);
 }
 
 #[test]
 fn in_superasync_a_killed_and_restarted_daemon_loses_nothing() {
-    crash_rounds("superasync", false);
+    crash_rounds(Mode::Superasync, false);
 }
 
 #[test]
 fn planned_takeovers_there_and_back_lose_nothing() {
-    let mut cluster = Cluster::new(&programs(), "nearsync").unwrap();
+    let mut cluster = Cluster::new(&programs(), spec(Mode::Nearsync)).unwrap();
     let mut primary = Side::Alpha;
     for round in 1..=4_u64 {
         cluster.client(primary).unwrap().write(round * 4096, &block_of(round)).unwrap();
@@ -165,4 +171,20 @@ fn planned_takeovers_there_and_back_lose_nothing() {
     }
     cluster.terminate(primary.other()).unwrap();
     assert!(cluster.status(primary).is_some());
+}
+
+#[test]
+fn the_largest_writes_pass_through_the_smallest_log() {
+    let cluster = Cluster::new(&programs(), spec(Mode::Sync)).unwrap();
+    let mut client = cluster.client(Side::Alpha).unwrap();
+    let largest = 32 << 20;
+    for round in 0..4_u8 {
+        let data = vec![round + 1; largest];
+        client.write(u64::from(round % 2) * largest as u64, &data).unwrap();
+        client.flush().unwrap();
+    }
+    for (half, byte) in [(0, 3), (1, 4)] {
+        let found = client.read(half * largest as u64, largest).unwrap();
+        assert!(found == vec![byte; largest]);
+    }
 }

@@ -99,6 +99,8 @@ pub(super) enum Verb {
         /// Which resource
         resource: String,
     },
+    /// Watch a volume lose its primary and lose no data: two daemons on this host, a few seconds
+    Demo,
     /// Print a completion script
     Completions {
         /// For which shell

@@ -80,6 +80,7 @@ fn carry_out(args: Args) -> anyhow::Result<()> {
             Ok(())
         }
         Verb::Man => Ok(clap_mangen::Man::new(Args::command()).render(&mut std::io::stdout())?),
+        Verb::Demo => crate::demo::run(json),
         Verb::Check => check(&args),
         Verb::Create { resource, adopt } => {
             let (config, me) = configuration(&args)?;

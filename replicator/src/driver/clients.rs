@@ -15,8 +15,8 @@ use slab::Slab;
 
 use super::resource::{Inner, Shared};
 
-/// Log space that is kept free for frames of the node itself.
-const LOG_MARGIN: u64 = 8 << 20;
+/// Most log space that is kept free for frames of the node itself; a small log keeps a 64th.
+const LOG_MARGIN_MAX: u64 = 8 << 20;
 /// Bytes of unapplied frames at which clients are held back.
 const UNAPPLIED_MAX: u64 = 128 << 20;
 /// Body of the first draft; it grows with what clients send together.
@@ -53,26 +53,21 @@ struct Late {
 /// A change as it waits.
 enum Change {
     Small(u64, Vec<u8>),
-    Large(u64, Vec<Piece>),
+    Large(u64, VecDeque<Piece>),
     Zero(u64, u64),
     Trim(u64, u64),
-}
-
-/// Where a change without payload goes.
-struct Place {
-    volume: VolumeIndex,
-    offset: u64,
-    len: u64,
 }
 
 /// Adds a record without payload to a frame.
 type AddRecord = fn(&mut Draft<IoBuf>, VolumeIndex, ByteRange) -> Result<(), DraftFull>;
 
 impl Change {
-    fn len(&self) -> u64 {
+    /// Payload of the next frame that it needs: a large one is taken piece by piece, because all
+    /// of it may be more than the log ever has free.
+    fn next_len(&self) -> u64 {
         match self {
             Self::Small(_, bytes) => bytes.len() as u64,
-            Self::Large(_, pieces) => pieces.iter().map(|piece| piece.len as u64).sum(),
+            Self::Large(_, pieces) => pieces.front().map_or(0, |piece| piece.len as u64),
             Self::Zero(..) | Self::Trim(..) => 0,
         }
     }
@@ -114,13 +109,17 @@ impl Inner {
     fn takes_requests(&self) -> bool {
         !self.holding
             && self.clients.late.is_empty()
-            && self.replica.log_room() > 4 * LOG_MARGIN
+            && self.replica.log_room() > 4 * self.log_margin()
             && self.replica.unapplied_bytes() < UNAPPLIED_MAX
     }
 
+    fn log_margin(&self) -> u64 {
+        LOG_MARGIN_MAX.min(self.replica.log_capacity() / 64)
+    }
+
+    /// Whether a change whose next frame has `len` bytes of payload can be taken now.
     fn has_room(&self, len: u64) -> bool {
-        // A frame adds at most two pages to its payload, and each MiB is a frame of its own.
-        !self.holding && self.replica.log_room() > LOG_MARGIN + len + (len >> 20 << 13)
+        !self.holding && self.replica.log_room() > self.log_margin() + len
     }
 
     fn request(&mut self, volume: VolumeIndex, request: Request<'_>, reply: Reply) {
@@ -139,7 +138,7 @@ impl Inner {
                 self.change(Late { volume, change, commit: fua, reply });
             }
             Request::Write { offset, data: WriteData::Owned(pieces), fua } => {
-                let change = Change::Large(offset, pieces);
+                let change = Change::Large(offset, pieces.into());
                 self.change(Late { volume, change, commit: fua, reply });
             }
             Request::Trim { offset, len, fua } => {
@@ -191,17 +190,14 @@ impl Inner {
     }
 
     fn change(&mut self, late: Late) {
-        if self.clients.late.is_empty() && self.has_room(late.change.len()) {
-            self.take(late);
-        } else {
-            self.clients.late.push_back(late);
-        }
+        self.clients.late.push_back(late);
+        self.take_late();
     }
 
     /// Takes up what had to wait, in order, as far as there is room.
     pub(super) fn take_late(&mut self) {
         while let Some(late) = self.clients.late.front() {
-            if !self.has_room(late.change.len()) {
+            if !self.has_room(late.change.next_len()) {
                 return;
             }
             if let Some(late) = self.clients.late.pop_front() {
@@ -210,17 +206,15 @@ impl Inner {
         }
     }
 
-    fn take(&mut self, late: Late) {
-        let Late { volume, change, commit, reply } = late;
-        match change {
-            Change::Small(offset, bytes) => self.small(volume, offset, &bytes, commit, reply),
-            Change::Large(offset, pieces) => self.large(volume, offset, pieces, commit, reply),
-            Change::Zero(offset, len) => {
-                self.mark(Place { volume, offset, len }, commit, reply, Draft::zero);
+    fn take(&mut self, mut late: Late) {
+        let nothing = Change::Zero(0, 0);
+        match std::mem::replace(&mut late.change, nothing) {
+            Change::Large(offset, pieces) => self.large(late, offset, pieces),
+            Change::Small(offset, bytes) => {
+                self.small(late.volume, offset, &bytes, late.commit, late.reply);
             }
-            Change::Trim(offset, len) => {
-                self.mark(Place { volume, offset, len }, commit, reply, Draft::trim);
-            }
+            Change::Zero(offset, len) => self.mark(late, offset, len, Draft::zero),
+            Change::Trim(offset, len) => self.mark(late, offset, len, Draft::trim),
         }
     }
 
@@ -245,8 +239,8 @@ impl Inner {
     }
 
     /// Write-zeroes and trim are records without payload.
-    fn mark(&mut self, place: Place, commit: bool, reply: Reply, add: AddRecord) {
-        let Place { volume, offset, len } = place;
+    fn mark(&mut self, late: Late, offset: u64, len: u64, add: AddRecord) {
+        let Late { volume, commit, reply, .. } = late;
         let Ok(range) = ByteRange::new(offset, len) else {
             return reply.done(Err(NbdError::Invalid));
         };
@@ -258,32 +252,32 @@ impl Inner {
         self.clients.waiting.push(Waiting { reply, commit });
     }
 
-    /// Each piece of a large payload is a frame of its own, in the memory that it came in.
-    fn large(
-        &mut self,
-        volume: VolumeIndex,
-        offset: u64,
-        pieces: Vec<Piece>,
-        commit: bool,
-        reply: Reply,
-    ) {
+    /// Each piece of a large payload is a frame of its own, in the memory that it came in. The
+    /// rest waits at the front of the line; the last piece brings the answer.
+    fn large(&mut self, mut late: Late, offset: u64, mut pieces: VecDeque<Piece>) {
         self.seal_draft();
-        let mut at = offset;
-        let mut end = None;
-        for Piece { buf, len } in pieces {
-            let Ok(range) = ByteRange::new(at, len as u64) else {
-                return reply.done(Err(NbdError::Invalid));
-            };
-            at += len as u64;
-            let mut draft = Draft::new(buf);
-            let added = draft.write_in_place(volume, range, len);
-            assert!(added.is_ok(), "a piece fits the buffer that it came in");
-            end = self.append(draft);
+        let Some(Piece { buf, len }) = pieces.pop_front() else {
+            return late.reply.done(Err(NbdError::Invalid));
+        };
+        let Ok(range) = ByteRange::new(offset, len as u64) else {
+            return late.reply.done(Err(NbdError::Invalid));
+        };
+        let mut draft = Draft::new(buf);
+        let added = draft.write_in_place(late.volume, range, len);
+        assert!(added.is_ok(), "a piece fits the buffer that it came in");
+        let Some(end) = self.append(draft) else {
+            return late.reply.done(Err(NbdError::Shutdown));
+        };
+        // The log's room is known only when the frame is in the log.
+        self.run_node();
+        if !pieces.is_empty() {
+            late.change = Change::Large(range.end(), pieces);
+            return self.clients.late.push_front(late);
         }
-        match end {
-            Some(end) if commit => self.commit_at(end, reply),
-            Some(end) => self.clients.writes.push_back((end, reply)),
-            None => reply.done(Err(NbdError::Shutdown)),
+        if late.commit {
+            self.commit_at(end, late.reply);
+        } else {
+            self.clients.writes.push_back((end, late.reply));
         }
     }
 

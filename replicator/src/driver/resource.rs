@@ -25,8 +25,8 @@ use super::link::Outgoing;
 
 /// Bytes of unapplied frames at which a standby reads no more from its link.
 const STANDBY_UNAPPLIED_MAX: u64 = 192 << 20;
-/// Log space at which a standby reads no more from its link.
-const STANDBY_ROOM_MIN: u64 = 8 << 20;
+/// Most log space at which a standby reads no more from its link; a small log keeps a 16th.
+const STANDBY_ROOM_MAX: u64 = 8 << 20;
 
 /// What the thread of a resource needs to know beside the node's settings.
 #[derive(Clone, Debug)]
@@ -241,8 +241,8 @@ impl Inner {
     }
 
     fn has_frame_room(&self) -> bool {
-        self.replica.log_room() > STANDBY_ROOM_MIN
-            && self.replica.unapplied_bytes() < STANDBY_UNAPPLIED_MAX
+        let room = STANDBY_ROOM_MAX.min(self.replica.log_capacity() / 16);
+        self.replica.log_room() > room && self.replica.unapplied_bytes() < STANDBY_UNAPPLIED_MAX
     }
 
     pub(super) fn log_end(&self) -> Lsn {

@@ -8,15 +8,15 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use hadrian_replicator::control::{self, Request, Response};
-use hadrian_replicator::tls;
+use hadrian_protocol::node::{NodeStatus, StandbyState};
+use hadrian_protocol::replica::Mode;
 
-use crate::client::Client;
+use super::client::Client;
+use crate::control::{self, Request, ResourceStatus, Response};
+use crate::tls;
 
-/// Size of the volume, in bytes.
-pub const VOLUME_BYTES: u64 = 64 << 20;
 /// Name of the export.
-pub const EXPORT: &str = "db/data";
+const EXPORT: &str = "db/data";
 const NAMES: [&str; 2] = ["alpha", "beta"];
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -47,6 +47,17 @@ impl Side {
     }
 }
 
+/// What kind of cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec {
+    /// When a write is answered.
+    pub mode: Mode,
+    /// Size of the volume, in bytes.
+    pub volume_bytes: u64,
+    /// Size of each log, in bytes.
+    pub log_bytes: u64,
+}
+
 /// A running cluster; its processes and files go with it.
 #[derive(Debug)]
 pub struct Cluster {
@@ -62,10 +73,10 @@ impl Cluster {
     ///
     /// # Errors
     /// With what went wrong.
-    pub fn new(programs: &Path, mode: &str) -> anyhow::Result<Self> {
+    pub fn new(programs: &Path, spec: Spec) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let mut cluster = Self { dir, daemons: [None, None], programs: programs.to_path_buf() };
-        cluster.configure(mode)?;
+        cluster.configure(spec)?;
         for side in [Side::Alpha, Side::Beta] {
             cluster.tool(side, &["create", "db"])?;
             cluster.start(side)?;
@@ -78,7 +89,7 @@ impl Cluster {
         self.dir.path().join(rest)
     }
 
-    fn configure(&self, mode: &str) -> anyhow::Result<()> {
+    fn configure(&self, spec: Spec) -> anyhow::Result<()> {
         let mut text = String::from("cluster = \"test\"\n");
         let keys = self.path("keys");
         let mut stores = String::new();
@@ -95,9 +106,11 @@ impl Cluster {
             );
             stores += &format!("{name} = \"{home}/store\"\n");
         }
+        let Spec { mode, volume_bytes, log_bytes } = spec;
+        let mode = mode.name();
         text += &format!(
-            "[[resource]]\nname = \"db\"\nmode = \"{mode}\"\nlog_size = \"64MiB\"\n\
-             [[resource.volume]]\nname = \"data\"\nsize = \"{VOLUME_BYTES}B\"\n\
+            "[[resource]]\nname = \"db\"\nmode = \"{mode}\"\nlog_size = \"{log_bytes}B\"\n\
+             [[resource.volume]]\nname = \"data\"\nsize = \"{volume_bytes}B\"\n\
              [resource.volume.store]\n{stores}"
         );
         fs::write(self.path("hadrian.toml"), text)?;
@@ -188,7 +201,7 @@ impl Cluster {
 
     /// The side's status, where its daemon answers.
     #[must_use]
-    pub fn status(&self, side: Side) -> Option<hadrian_replicator::control::ResourceStatus> {
+    pub fn status(&self, side: Side) -> Option<ResourceStatus> {
         let socket = self.socket(side, &format!("{}.control", side.name()));
         match control::ask(&socket, Request::Status { resource: None }) {
             Ok(Response::Status(all)) => all.into_iter().next(),
@@ -203,10 +216,7 @@ impl Cluster {
     pub fn await_peer(&self, primary: Side) -> anyhow::Result<()> {
         self.patiently(primary, "has its standby in peer", || {
             let node = self.status(primary).and_then(|status| status.node);
-            let caught_up = node.is_some_and(|node| {
-                use hadrian_protocol_view::{is_caught_up, is_peer};
-                is_peer(&node) || is_caught_up(&node)
-            });
+            let caught_up = node.is_some_and(|node| is_peer(&node) || is_caught_up(&node));
             Ok(caught_up.then_some(()))
         })
     }
@@ -243,19 +253,12 @@ impl Cluster {
     }
 }
 
-/// What the tests ask of a node's status.
-mod hadrian_protocol_view {
-    use hadrian_replicator::control::NodeStatus;
-    use hadrian_replicator::control::StandbyState;
+fn is_peer(node: &NodeStatus) -> bool {
+    node.peers.iter().all(|peer| peer.state == Some(StandbyState::Peer))
+}
 
-    pub(super) fn is_peer(node: &NodeStatus) -> bool {
-        node.peers.iter().all(|peer| peer.state == Some(StandbyState::Peer))
-    }
-
-    pub(super) fn is_caught_up(node: &NodeStatus) -> bool {
-        node.mode.name() == "superasync"
-            && node.peers.iter().all(|peer| peer.received == Some(node.end))
-    }
+fn is_caught_up(node: &NodeStatus) -> bool {
+    node.mode == Mode::Superasync && node.peers.iter().all(|peer| peer.received == Some(node.end))
 }
 
 impl Drop for Cluster {
