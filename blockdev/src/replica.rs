@@ -1,7 +1,6 @@
 //! One member's copy of a resource: superblock, journal and volumes over one engine. The only
 //! type that the daemon sees of all this.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -9,38 +8,40 @@ use std::path::{Path, PathBuf};
 
 use hadrian_protocol::codec::CodecError;
 use hadrian_protocol::frame::{Frame, LogPosition};
-use hadrian_protocol::ids::{Lsn, VolumeIndex};
+use hadrian_protocol::ids::{Lsn, ResourceId, VolumeIndex};
 use hadrian_protocol::node::{FailedPart, Recovered};
 use hadrian_protocol::range::ByteRange;
 use hadrian_protocol::replica::ReplicaState;
 use rustix::fs::FlockOperation;
 
-use crate::engine::{AnyEngine, Completion, Engine as _, EngineChoice, NoRing};
+use crate::engine::{AnyEngine, Completion, Engine as _, EngineChoice, TokenSpace, UringError};
 use crate::journal::{
-    self, Journal, JournalEvent, LogFull, LogRead, RecoveryError, SegmentError, Segments,
-    TruncateError,
+    self, AppendError, CreateError, Journal, JournalEvent, KnownDurable, NewLog, OpenError,
+    OpenLog, TruncateError,
 };
-use crate::superblock::{self, SuperblockError, SuperblockEvent, SuperblockWriter};
+use crate::superblock::{
+    self, CopyFault, SuperblockError, SuperblockEvent, SuperblockWriter, WriteError,
+};
 use crate::volume::{ReadDone, Region, Store, StoreError, Volumes, VolumesEvent};
 
-/// Bytes of one log segment, unless the log is too small for four of them.
+/// Bytes of one log segment, unless the log is too small for eight of them.
 const SEGMENT_LEN: u64 = 64 << 20;
-const LOG_DIR: &str = "log";
+/// Operations in the kernel at a time.
+const ENGINE_DEPTH: u32 = 256;
+/// Most bytes of log in one read for a standby.
+const LOG_READ_MAX: usize = 1 << 20;
 const QUARANTINE_DIR: &str = "quarantine";
 
-// The high byte of a token names the part that it belongs to.
-const PART_SHIFT: u32 = 56;
-const JOURNAL: u64 = 1;
-const VOLUMES: u64 = 2;
-const SUPERBLOCK: u64 = 3;
-const LOG_READ: u64 = 4;
+const JOURNAL: TokenSpace = TokenSpace::new(1);
+const VOLUMES: TokenSpace = TokenSpace::new(2);
+const SUPERBLOCK: TokenSpace = TokenSpace::new(3);
 
 /// Why a replica cannot be made or opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplicaError {
     /// No engine.
     #[error(transparent)]
-    Engine(#[from] NoRing),
+    Engine(#[from] UringError),
     /// The superblock.
     #[error(transparent)]
     Superblock(#[from] SuperblockError),
@@ -52,12 +53,12 @@ pub enum ReplicaError {
         /// What is wrong.
         source: CodecError,
     },
-    /// The log's files.
+    /// The log cannot be made.
     #[error(transparent)]
-    Segments(#[from] SegmentError),
-    /// The log's content.
+    Create(#[from] CreateError),
+    /// The log cannot be opened.
     #[error(transparent)]
-    Recovery(#[from] RecoveryError),
+    Open(#[from] OpenError),
     /// A backing store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -104,6 +105,10 @@ pub enum ReplicaEvent {
     },
     /// A client's read is done.
     Read(ReadDone),
+    /// The log was cut and ends here now; its tail was saved.
+    Truncated(LogPosition),
+    /// It was not, and is as it was.
+    NotTruncated(TruncateError),
     /// A part failed for good.
     Failed(FailedPart, io::Error),
 }
@@ -115,10 +120,9 @@ pub struct Replica {
     journal: Journal,
     volumes: Volumes,
     superblock: SuperblockWriter,
-    state: ReplicaState,
+    /// The caller's number of the state that is being written, and the superblock's own.
+    persisting: Option<(u64, u64)>,
     dir: PathBuf,
-    log_reads: BTreeMap<u64, (u64, LogRead)>,
-    next_log_read: u64,
     ready: Vec<ReplicaEvent>,
     done: Vec<Completion>,
     _lock: File,
@@ -133,85 +137,97 @@ pub fn create(
     dir: &Path,
     state: &ReplicaState,
     log_bytes: u64,
-    progress: impl FnMut(u64),
+    mut progress: impl FnMut(u64),
 ) -> Result<(), ReplicaError> {
     let io = |source| ReplicaError::Io { path: dir.into(), source };
-    let superblock = dir.join(superblock::FILE_NAME);
-    if superblock.exists() {
-        return Err(SuperblockError::Exists(superblock).into());
+    let path = dir.join(superblock::FILE_NAME);
+    if path.exists() {
+        return Err(SuperblockError::Exists { path }.into());
     }
-    fs::create_dir_all(dir).map_err(io)?;
-    let segment_len = SEGMENT_LEN.min(log_bytes / 8).max(journal::SEGMENT_LEN_MIN);
-    let segment_len = segment_len / 4096 * 4096;
-    let mut engine = AnyEngine::new(EngineChoice::Auto)?;
-    let count = log_bytes.div_ceil(segment_len);
-    journal::create(&mut engine, &dir.join(LOG_DIR), count, segment_len, progress)?;
-    superblock::create(&superblock, state.resource, &state.encode())?;
-    for folder in [Some(dir), dir.parent()].into_iter().flatten() {
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
-    }
-    Ok(())
+    fs::create_dir_all(dir.join(QUARANTINE_DIR)).map_err(io)?;
+    let mut engine = AnyEngine::choose(EngineChoice::Auto, ENGINE_DEPTH)?;
+    let segment_len = SEGMENT_LEN.min(log_bytes / 8) / journal::ALIGN * journal::ALIGN;
+    let segment_len = segment_len.max(journal::SEGMENT_LEN_MIN);
+    let new = NewLog {
+        resource: state.resource,
+        start: Lsn::START,
+        segment_len,
+        segment_count: log_bytes.div_ceil(segment_len),
+    };
+    journal::create(&mut engine, dir, &new, &mut |done, _| progress(done))?;
+    SuperblockWriter::create(&mut engine, dir, state.resource, &state.encode())?;
+    // The folder's own name must survive a crash, too.
+    let above = dir.parent().unwrap_or(dir);
+    File::open(above).and_then(|folder| folder.sync_all()).map_err(io)
 }
 
-/// Reads the state of the replica in `dir` without touching anything.
+/// Reads the state of the replica of `resource` in `dir` without touching anything; with it its
+/// sequence number, and what is wrong with the other copy.
 ///
 /// # Errors
 /// [`ReplicaError`]
-pub fn read_state(dir: &Path) -> Result<(superblock::Found, ReplicaState), ReplicaError> {
-    let found = superblock::read(&dir.join(superblock::FILE_NAME))?;
-    let state = ReplicaState::decode(&found.newest.body)
-        .map_err(|source| ReplicaError::State { dir: dir.into(), source })?;
-    Ok((found, state))
+pub fn read_state(dir: &Path) -> Result<(ReplicaState, u64, Option<CopyFault>), ReplicaError> {
+    let mut engine = AnyEngine::choose(EngineChoice::Plain, ENGINE_DEPTH)?;
+    let (newest, other) = match superblock::inspect(&mut engine, dir)? {
+        [Ok(first), Ok(second)] if second.sequence > first.sequence => (second, None),
+        [Ok(first), Ok(_)] => (first, None),
+        [Ok(newest), Err(other)] | [Err(other), Ok(newest)] => (newest, Some(other)),
+        [Err(first), Err(second)] => {
+            let path = dir.join(superblock::FILE_NAME);
+            return Err(SuperblockError::BothBad { path, first, second }.into());
+        }
+    };
+    Ok((decode(dir, &newest.body)?, newest.sequence, other))
+}
+
+fn decode(dir: &Path, body: &[u8]) -> Result<ReplicaState, ReplicaError> {
+    ReplicaState::decode(body).map_err(|source| ReplicaError::State { dir: dir.into(), source })
 }
 
 impl Replica {
-    /// Opens the replica in `dir` over the stores at `paths`, and replays its log into the image,
-    /// to the recorded apply limit and no further (design §2.3, §2.5).
+    /// Opens the replica of `resource` in `dir` over the stores at `paths`, and replays its log
+    /// into the image, to the recorded apply limit and no further (design §2.3, §2.5).
     ///
     /// # Errors
     /// [`ReplicaError`]
     pub fn open(
         dir: &Path,
+        resource: ResourceId,
         paths: &[PathBuf],
         choice: EngineChoice,
     ) -> Result<(Self, ReplicaState, Recovered), ReplicaError> {
-        let (found, state) = read_state(dir)?;
         let lock = lock(&dir.join(superblock::FILE_NAME))?;
+        let mut engine = AnyEngine::choose(choice, ENGINE_DEPTH)?;
+        let opened = SuperblockWriter::open(&mut engine, dir, resource, SUPERBLOCK)?;
+        if let Some(fault) = &opened.other_copy {
+            tracing::warn!(dir = %dir.display(), %fault, "one copy of the superblock is not whole");
+        }
+        let state = decode(dir, &opened.body)?;
         let (has, named) = (state.volumes.len(), paths.len());
         if has != named {
             return Err(ReplicaError::Volumes { has, named });
         }
-        let mut engine = AnyEngine::new(choice)?;
         let stores: Result<Vec<_>, _> = paths
             .iter()
             .zip(&state.volumes)
             .map(|(path, geometry)| Store::open(&mut engine, path, *geometry))
             .collect();
-        let mut volumes = Volumes::new(stores?, state.checkpoint, VOLUMES << PART_SHIFT);
-        let segments = Segments::open(&mut engine, &dir.join(LOG_DIR))?;
-        let start = segments.start();
-        let (end, epoch_starts) = replay(&mut engine, &segments, &state, &mut volumes)?;
-        let path = dir.join(superblock::FILE_NAME);
-        let token = crate::engine::Token(SUPERBLOCK << PART_SHIFT);
-        let superblock = SuperblockWriter::open(&mut engine, &path, &found.newest, token)
-            .map_err(|source| ReplicaError::Io { path, source })?;
-        let journal = Journal::new(segments, end, state.durable, JOURNAL << PART_SHIFT);
+        let mut volumes = Volumes::new(stores?, state.checkpoint, VOLUMES.token(0, 0).0);
+        let (journal, recovered) = open_log(&mut engine, dir, &state, &mut volumes)?;
         let mut replica = Self {
             engine,
             journal,
             volumes,
-            superblock,
-            state: state.clone(),
+            superblock: opened.writer,
+            persisting: None,
             dir: dir.into(),
-            log_reads: BTreeMap::new(),
-            next_log_read: 0,
             ready: Vec::new(),
             done: Vec::new(),
             _lock: lock,
         };
-        let limit = state.apply_limit.min(end.lsn);
+        let limit = state.apply_limit.min(recovered.end.lsn);
         replica.replay_to(limit).map_err(|source| ReplicaError::Io { path: dir.into(), source })?;
-        Ok((replica, state, Recovered { end, start, epoch_starts }))
+        Ok((replica, state, recovered))
     }
 
     fn replay_to(&mut self, limit: Lsn) -> io::Result<()> {
@@ -233,8 +249,8 @@ impl Replica {
     /// Appends a frame to the log; reads see it from here on.
     ///
     /// # Errors
-    /// [`LogFull`]; the caller keeps [`Replica::log_room`] above what it appends.
-    pub fn append(&mut self, frame: &Frame) -> Result<(), LogFull> {
+    /// [`AppendError`]; the caller keeps [`Replica::log_room`] above what it appends.
+    pub fn append(&mut self, frame: &Frame) -> Result<(), AppendError> {
         self.journal.append(&mut self.engine, frame)?;
         self.volumes.push(frame.clone());
         Ok(())
@@ -260,12 +276,16 @@ impl Replica {
         self.volumes.checkpoint(&mut self.engine);
     }
 
-    /// Writes the superblock.
+    /// Writes the superblock, with what the journal knows of its own durability. One at a time.
     ///
     /// # Errors
-    /// [`SuperblockError::TooLong`], which no state within its limits is.
-    pub fn persist(&mut self, number: u64, state: &ReplicaState) -> Result<(), SuperblockError> {
-        self.superblock.write(&mut self.engine, number, &state.encode())
+    /// [`WriteError::TooLong`], which no state within its limits is.
+    pub fn persist(&mut self, number: u64, mut state: ReplicaState) -> Result<(), WriteError> {
+        let known = self.journal.known_durable();
+        (state.durable, state.truncations) = (known.lsn, known.truncations);
+        let sequence = self.superblock.write(&mut self.engine, &state.encode())?;
+        self.persisting = Some((number, sequence));
+        Ok(())
     }
 
     /// The log before `lsn` is no longer needed.
@@ -275,15 +295,9 @@ impl Replica {
 
     /// Begins to read frames from `from` on.
     pub fn read_log(&mut self, id: u64, from: Lsn) {
-        let number = self.next_log_read;
-        self.next_log_read += 1;
-        let base = LOG_READ << PART_SHIFT | number << 4;
-        let (engine, limit) = (&mut self.engine, self.journal.written());
-        match LogRead::begin(engine, self.journal.segments(), from, limit, base) {
-            Some(read) => {
-                self.log_reads.insert(number, (id, read));
-            }
-            None => self.ready.push(ReplicaEvent::LogRead { id, frames: Vec::new() }),
+        if let Err(error) = self.journal.read(&mut self.engine, from, LOG_READ_MAX, id) {
+            tracing::warn!(%from, %error, "the log cannot be read for a standby");
+            self.ready.push(ReplicaEvent::LogRead { id, frames: Vec::new() });
         }
     }
 
@@ -324,42 +338,15 @@ impl Replica {
         self.volumes.unapplied_bytes()
     }
 
-    /// Saves everything behind `to` in a quarantine file and cuts the log there; blocks until both
-    /// are durable. Only a replica that serves nobody does this.
-    ///
-    /// # Errors
-    /// [`TruncateError`]
-    pub fn truncate(&mut self, to: Lsn) -> Result<(LogPosition, PathBuf), TruncateError> {
-        self.drain()?;
-        let mut at = self.state.checkpoint;
-        let end = self.journal.end().lsn;
-        let resource = self.state.resource;
-        let segments = self.journal.segments();
-        while at.lsn < to {
-            let (frames, _) = journal::read_frames(&mut self.engine, segments, at, to, resource)?;
-            let Some(last) = frames.last() else {
-                return Err(TruncateError::Unreadable { at: at.lsn });
-            };
-            at = last.position_after();
+    /// Begins to save everything behind `to` in a quarantine file and to cut the log there. Ends
+    /// with [`ReplicaEvent::Truncated`] or [`ReplicaEvent::NotTruncated`].
+    pub fn truncate(&mut self, to: LogPosition) {
+        let (from, end) = (to.lsn.get(), self.journal.end().lsn.get());
+        let name = format!("tail-{from:016x}-{end:016x}.frames");
+        let path = self.dir.join(QUARANTINE_DIR).join(name);
+        if let Err(error) = self.journal.truncate(&mut self.engine, to, &path) {
+            self.ready.push(ReplicaEvent::NotTruncated(error));
         }
-        let folder = self.dir.join(QUARANTINE_DIR);
-        let saved = journal::quarantine(&mut self.engine, segments, at, end, resource, &folder)?;
-        journal::wipe(&mut self.engine, segments, at.lsn, end)?;
-        self.journal.cut(at);
-        self.volumes.cut(at.lsn);
-        Ok((at, saved))
-    }
-
-    /// Waits until nothing is under way.
-    fn drain(&mut self) -> io::Result<()> {
-        let mut events = Vec::new();
-        while self.engine.in_flight() > 0 {
-            self.engine.kick();
-            self.engine.wait()?;
-            self.poll(&mut events);
-        }
-        self.ready.append(&mut events);
-        Ok(())
     }
 
     /// Begins everything that was asked for.
@@ -376,11 +363,13 @@ impl Replica {
                 let event = self.complete(completion);
                 events.extend(event);
             }
+            self.take_journal_events();
             // A completion may have begun the next step, which may even be done already.
             self.engine.kick();
             self.engine.reap(&mut done);
         }
         self.done = done;
+        self.take_journal_events();
         events.append(&mut self.ready);
     }
 
@@ -398,45 +387,54 @@ impl Replica {
 
     fn complete(&mut self, done: Completion) -> Option<ReplicaEvent> {
         let engine = &mut self.engine;
-        match done.token.0 >> PART_SHIFT {
-            JOURNAL => match self.journal.complete(engine, done) {
-                JournalEvent::Nothing => None,
-                JournalEvent::Written(lsn) => Some(ReplicaEvent::Written(lsn)),
-                JournalEvent::Durable(lsn) => Some(ReplicaEvent::Durable(lsn)),
-                JournalEvent::Failed(error) => Some(ReplicaEvent::Failed(FailedPart::Log, error)),
-            },
-            VOLUMES => match self.volumes.complete(engine, done) {
-                VolumesEvent::Nothing => None,
-                VolumesEvent::Applied(lsn) => Some(ReplicaEvent::Applied(lsn)),
-                VolumesEvent::Checkpointed(position) => {
-                    self.state.checkpoint = position;
-                    Some(ReplicaEvent::Checkpointed(position))
+        if JOURNAL.owns(done.token) {
+            self.journal.complete(engine, done);
+            None
+        } else if VOLUMES.owns(done.token) {
+            Some(match self.volumes.complete(engine, done) {
+                VolumesEvent::Nothing => return None,
+                VolumesEvent::Applied(lsn) => ReplicaEvent::Applied(lsn),
+                VolumesEvent::Checkpointed(position) => ReplicaEvent::Checkpointed(position),
+                VolumesEvent::Read(read) => ReplicaEvent::Read(read),
+                VolumesEvent::Failed(error) => ReplicaEvent::Failed(FailedPart::Store, error),
+            })
+        } else {
+            match self.superblock.complete(engine, done)? {
+                SuperblockEvent::Stored { sequence } => {
+                    let (number, _) = self.persisting.take_if(|(_, own)| *own <= sequence)?;
+                    Some(ReplicaEvent::Persisted(number))
                 }
-                VolumesEvent::Read(read) => Some(ReplicaEvent::Read(read)),
-                VolumesEvent::Failed(error) => Some(ReplicaEvent::Failed(FailedPart::Store, error)),
-            },
-            SUPERBLOCK => match self.superblock.complete(engine, done) {
-                SuperblockEvent::Pending => None,
-                SuperblockEvent::Persisted(number) => Some(ReplicaEvent::Persisted(number)),
-                SuperblockEvent::Failed(error) => {
+                SuperblockEvent::Failed { error } => {
                     Some(ReplicaEvent::Failed(FailedPart::Superblock, error))
                 }
-            },
-            _ => self.log_read_done(done),
+            }
         }
     }
 
-    fn log_read_done(&mut self, done: Completion) -> Option<ReplicaEvent> {
-        let number = (done.token.0 & ((1 << PART_SHIFT) - 1)) >> 4;
-        let (_, read) = self.log_reads.get_mut(&number)?;
-        if !read.complete(done) {
-            return None;
+    fn take_journal_events(&mut self) {
+        while let Some(event) = self.journal.poll_event() {
+            let event = match event {
+                JournalEvent::SegmentReady => continue,
+                JournalEvent::Written(lsn) => ReplicaEvent::Written(lsn),
+                JournalEvent::Durable(lsn) => ReplicaEvent::Durable(lsn),
+                JournalEvent::ReadDone { number: id, result } => {
+                    let frames = result.unwrap_or_else(|error| {
+                        tracing::warn!(%error, "the log cannot be read for a standby");
+                        Vec::new()
+                    });
+                    ReplicaEvent::LogRead { id, frames }
+                }
+                JournalEvent::Truncated(end) => {
+                    self.volumes.cut(end.lsn);
+                    ReplicaEvent::Truncated(end)
+                }
+                JournalEvent::NotTruncated(error) => ReplicaEvent::NotTruncated(error),
+                JournalEvent::Failed(failure) => {
+                    ReplicaEvent::Failed(FailedPart::Log, io::Error::other(failure))
+                }
+            };
+            self.ready.push(event);
         }
-        let (id, read) = self.log_reads.remove(&number)?;
-        Some(match read.frames(self.state.resource) {
-            Ok(frames) => ReplicaEvent::LogRead { id, frames },
-            Err(error) => ReplicaEvent::Failed(FailedPart::Log, error),
-        })
     }
 }
 
@@ -448,27 +446,34 @@ fn lock(path: &Path) -> Result<File, ReplicaError> {
     Ok(file)
 }
 
-type EpochStarts = Vec<(LogPosition, Frame)>;
-
 /// Reads the log from the checkpoint to its end into the overlay.
-fn replay(
+fn open_log(
     engine: &mut AnyEngine,
-    segments: &Segments,
+    dir: &Path,
     state: &ReplicaState,
     volumes: &mut Volumes,
-) -> Result<(LogPosition, EpochStarts), ReplicaError> {
+) -> Result<(Journal, Recovered), ReplicaError> {
     // What was applied was durable before; so the limit is a word about the log, too.
-    let known = state.durable.max(state.apply_limit);
+    let lsn = state.durable.max(state.apply_limit);
+    let log = OpenLog {
+        replica_dir: dir,
+        resource: state.resource,
+        checkpoint: state.checkpoint,
+        known_durable: Some(KnownDurable { lsn, truncations: state.truncations }),
+        tokens: JOURNAL,
+    };
     let mut position = state.checkpoint;
     let mut epoch_starts = Vec::new();
-    let each = |frame: Frame| {
+    let mut visit = |frame: &Frame| {
         if frame.epoch_start().is_some() {
             epoch_starts.push((position, frame.clone()));
         }
         position = frame.position_after();
-        volumes.push(frame);
+        volumes.push(frame.clone());
     };
-    let (end, _) =
-        journal::recover(engine, segments, state.checkpoint, known, state.resource, each)?;
-    Ok((end, epoch_starts))
+    let (journal, found) = Journal::open(engine, &log, &mut visit)?;
+    // Opening has made durable what it found.
+    let (end, durable, start) = (found.end, journal.durable(), journal.start());
+    let recovered = Recovered { end, durable, start, epoch_starts };
+    Ok((journal, recovered))
 }

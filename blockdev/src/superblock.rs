@@ -1,391 +1,515 @@
-//! The superblock file: what a replica must not forget, in two copies that are written in turn.
+//! The superblock: what a replica must know before it can read its log, in a file of two copies.
 //!
 //! ```text
-//! 0                  16 KiB              32 KiB
-//! +------------------+-------------------+
-//! | copy 0           | copy 1            |
-//! +------------------+-------------------+
-//!   each: magic, version, sequence, resource, length, CRC-32C of all that, blake3 of the body, body
+//! 0                       16 KiB                  32 KiB
+//! +--------+------+-------+--------+------+-------+
+//! | header | body | 0 …   | header | body | 0 …   |
+//! +--------+------+-------+--------+------+-------+
 //! ```
 //!
-//! A write goes to the copy that is not the newest and is followed by a sync. A crash in the
-//! middle leaves the newest copy whole, so a state is replaced as a whole or not at all. The body
-//! is opaque here; `hadrian_protocol::replica` gives it its meaning.
+//! Copies are written alternately, each with the next sequence number, and one is never touched
+//! before the other is durable: whatever a power loss tears, the copy before is whole. The body
+//! is the caller's; here it is bytes with a length, a checksum and a hash.
+//!
+//! The writer is a state machine over [`Engine`] operations: write one copy, then sync. A failure
+//! of either is final (design §2.7), because nobody knows then what the disk holds.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use hadrian_protocol::ids::ResourceId;
+use zerocopy::byteorder::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::buffer::IoBuf;
-use crate::engine::{Completion, Engine, FileId, Op, OpenAs, Token};
+use crate::engine::{Completion, Engine, FileId, Op, OpenAs, TokenSpace, run};
 
+/// The name of the file in the replica's directory.
+pub const FILE_NAME: &str = "superblock";
 /// Length of one copy, in bytes.
 pub const COPY_LEN: usize = 16 << 10;
-/// Longest body, in bytes.
-pub const BODY_MAX: usize = COPY_LEN - HEADER_LEN;
-/// Name of the file in the replica's directory.
-pub const FILE_NAME: &str = "superblock";
+/// Most bytes of a body.
+pub const BODY_LEN_MAX: usize = COPY_LEN - HEADER_LEN;
 
-const HEADER_LEN: usize = 80;
-const MAGIC: [u8; 8] = *b"HDRSUPER";
+const UNFINISHED_NAME: &str = "superblock.part";
+const HEADER_LEN: usize = 128;
+const CRC_AT: usize = HEADER_LEN - 4;
+const MAGIC: [u8; 8] = *b"HDRNSUPB";
 /// Version 1: the first.
 const VERSION: u16 = 1;
 
-/// Why a superblock cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum SuperblockError {
-    /// There is none.
-    #[error("{} does not exist; make the replica with `hadrian create`", .0.display())]
-    Missing(PathBuf),
-    /// The system refuses.
-    #[error("{}: {source}", .path.display())]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// What it says.
-        source: io::Error,
-    },
-    /// Neither copy is whole.
-    #[error(
-        "{}: neither copy is whole ({first}; {second}); \
-         the replica cannot be trusted, make it again from the other member", .path.display()
-    )]
-    Damaged {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong with the first copy.
-        first: CopyError,
-        /// What is wrong with the second copy.
-        second: CopyError,
-    },
-    /// There is a superblock already.
-    #[error("{} exists already; a replica is never overwritten: move it away first", .0.display())]
-    Exists(PathBuf),
-    /// The body is too long.
-    #[error("a superblock body of {len} bytes is over the limit of {BODY_MAX}")]
-    TooLong {
-        /// Its length in bytes.
-        len: usize,
-    },
-}
+const KIND_WRITE: u8 = 1;
+const KIND_SYNC: u8 = 2;
 
-/// Why one copy is not whole.
+/// Why one copy cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CopyError {
-    /// The file ends before it.
-    #[error("cut short")]
-    Short,
-    /// It never was written, or something else was.
-    #[error("not a superblock")]
+pub enum CopyFault {
+    /// Its first bytes are not those of a superblock.
+    #[error("it holds no superblock")]
     Magic,
-    /// Written by a newer program.
-    #[error("format {0}, newer than this program reads ({VERSION}); upgrade it")]
-    Version(u16),
-    /// Changed or torn.
-    #[error("checksum does not match")]
+    /// A version that this program does not read.
+    #[error("its version is {found}, this program reads {VERSION}")]
+    Newer {
+        /// The version in the header.
+        found: u16,
+    },
+    /// A length over the limit.
+    #[error("its body of {found} bytes is over the limit of {BODY_LEN_MAX}")]
+    Length {
+        /// The length in the header, in bytes.
+        found: u32,
+    },
+    /// Written in part, or changed since.
+    #[error("its checksum does not match")]
     Checksum,
 }
 
-/// A copy that is whole.
+/// Why a superblock cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SuperblockError {
+    /// The system refuses.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file or directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// There is one already, and it is not overwritten.
+    #[error("{path} exists already; move the replica's directory away to begin anew")]
+    Exists {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// Neither copy can be used.
+    #[error(
+        "{path}: both copies are damaged (first: {first}; second: {second}); restore the file \
+         from a backup, or seed this replica anew from its peer"
+    )]
+    BothBad {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with the first copy.
+        first: CopyFault,
+        /// What is wrong with the second.
+        second: CopyFault,
+    },
+    /// A later program wrote it.
+    #[error("{path} has version {found}, this program reads {VERSION}; install the later program")]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// The version in the header.
+        found: u16,
+    },
+    /// It is another resource's.
+    #[error(
+        "{path} belongs to resource {found}, not to {expected}; correct the directory in the \
+         configuration"
+    )]
+    Foreign {
+        /// Which file.
+        path: PathBuf,
+        /// Whose it is.
+        found: ResourceId,
+        /// Whose it should be.
+        expected: ResourceId,
+    },
+    /// The body does not fit.
+    #[error(transparent)]
+    TooLong(#[from] BodyTooLong),
+}
+
+/// The body does not fit into a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a superblock of {len} bytes is over the limit of {BODY_LEN_MAX}")]
+pub struct BodyTooLong {
+    /// How long it is, in bytes.
+    pub len: usize,
+}
+
+/// Why a body was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// The body does not fit.
+    #[error(transparent)]
+    TooLong(#[from] BodyTooLong),
+    /// A write or sync of this superblock failed before; that is final (design §2.7).
+    #[error("the superblock failed before; restart the replica once its disk is in order")]
+    Failed,
+}
+
+/// One copy, as its header describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Copy {
-    /// Grows with each write.
+    /// Grows by one with every write; the higher one is the newer.
     pub sequence: u64,
     /// Whose it is.
     pub resource: ResourceId,
-    /// What the caller wrote.
-    pub body: Vec<u8>,
+    /// The caller's bytes.
+    pub body: Bytes,
 }
 
-/// What is found in a superblock file.
+/// What a superblock said when it was opened.
 #[derive(Debug)]
-pub struct Found {
-    /// The newest whole copy.
-    pub newest: Copy,
-    /// What is wrong with the other one, if anything. Expected after a crash; worth a warning.
-    pub other: Option<CopyError>,
+pub struct Opened {
+    /// Writes further bodies.
+    pub writer: SuperblockWriter,
+    /// The newest body.
+    pub body: Bytes,
+    /// Its sequence number.
+    pub sequence: u64,
+    /// What is wrong with the other copy. After a power loss in the middle of a write that is
+    /// expected; the next write mends it.
+    pub other_copy: Option<CopyFault>,
 }
 
-/// Reads a superblock file without changing anything.
-///
-/// # Errors
-/// [`SuperblockError`]
-pub fn read(path: &Path) -> Result<Found, SuperblockError> {
-    let mut bytes = Vec::with_capacity(2 * COPY_LEN);
-    let limit = 2 * COPY_LEN as u64;
-    match File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)) {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(SuperblockError::Missing(path.into()));
-        }
-        Err(source) => return Err(SuperblockError::Io { path: path.into(), source }),
-    }
-    let first = decode(bytes.get(..COPY_LEN).unwrap_or(&bytes));
-    let second = decode(bytes.get(COPY_LEN..).unwrap_or_default());
-    match (first, second) {
-        (Ok(first), Ok(second)) if second.sequence > first.sequence => {
-            Ok(Found { newest: second, other: None })
-        }
-        (Ok(first), Ok(_)) => Ok(Found { newest: first, other: None }),
-        (Ok(newest), Err(other)) | (Err(other), Ok(newest)) => {
-            Ok(Found { newest, other: Some(other) })
-        }
-        (Err(first), Err(second)) => {
-            Err(SuperblockError::Damaged { path: path.into(), first, second })
-        }
-    }
-}
-
-/// Makes a superblock file, durably, both copies alike. The caller syncs the directory.
-///
-/// # Errors
-/// [`SuperblockError::Exists`] where there is one: nothing is ever overwritten.
-pub fn create(path: &Path, resource: ResourceId, body: &[u8]) -> Result<(), SuperblockError> {
-    let io = |source| SuperblockError::Io { path: path.into(), source };
-    let mut file = match OpenOptions::new().write(true).create_new(true).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            return Err(SuperblockError::Exists(path.into()));
-        }
-        Err(error) => return Err(io(error)),
-    };
-    for sequence in [1, 2] {
-        file.write_all(&encode(sequence, resource, body)?).map_err(io)?;
-    }
-    file.sync_all().map_err(io)
-}
-
-/// The bytes of one copy.
-///
-/// # Errors
-/// [`SuperblockError::TooLong`]
-pub fn encode(sequence: u64, resource: ResourceId, body: &[u8]) -> Result<IoBuf, SuperblockError> {
-    let len = body.len();
-    if len > BODY_MAX {
-        return Err(SuperblockError::TooLong { len });
-    }
-    let mut copy = IoBuf::with_len(COPY_LEN);
-    copy.fill(0);
-    copy[..8].copy_from_slice(&MAGIC);
-    copy[8..10].copy_from_slice(&VERSION.to_le_bytes());
-    copy[12..20].copy_from_slice(&sequence.to_le_bytes());
-    copy[20..36].copy_from_slice(resource.as_bytes());
-    copy[36..40].copy_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
-    copy[44..76].copy_from_slice(blake3::hash(body).as_bytes());
-    let crc = header_crc(&copy);
-    copy[76..80].copy_from_slice(&crc.to_le_bytes());
-    copy[HEADER_LEN..HEADER_LEN + len].copy_from_slice(body);
-    Ok(copy)
-}
-
-fn header_crc(copy: &[u8]) -> u32 {
-    crc32c::crc32c(copy.get(..76).unwrap_or_default())
-}
-
-/// Reads one copy.
-///
-/// # Errors
-/// [`CopyError`]
-pub fn decode(copy: &[u8]) -> Result<Copy, CopyError> {
-    let mut rest = copy.get(..HEADER_LEN).ok_or(CopyError::Short)?;
-    fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Result<&'a [u8; N], CopyError> {
-        let (head, tail) = rest.split_first_chunk::<N>().ok_or(CopyError::Short)?;
-        *rest = tail;
-        Ok(head)
-    }
-    if take::<8>(&mut rest)? != &MAGIC {
-        return Err(CopyError::Magic);
-    }
-    let version = u16::from_le_bytes(*take(&mut rest)?);
-    take::<2>(&mut rest)?;
-    let sequence = u64::from_le_bytes(*take(&mut rest)?);
-    let resource = ResourceId::from_bytes(*take(&mut rest)?);
-    let len = u32::from_le_bytes(*take(&mut rest)?) as usize;
-    take::<4>(&mut rest)?;
-    let hash = *take::<32>(&mut rest)?;
-    if u32::from_le_bytes(*take(&mut rest)?) != header_crc(copy) {
-        return Err(CopyError::Checksum);
-    }
-    if version != VERSION {
-        return Err(CopyError::Version(version));
-    }
-    let body = copy.get(HEADER_LEN..).and_then(|b| b.get(..len)).ok_or(CopyError::Short)?;
-    if blake3::hash(body) != blake3::Hash::from(hash) {
-        return Err(CopyError::Checksum);
-    }
-    Ok(Copy { sequence, resource, body: body.to_vec() })
-}
-
-/// Writes superblocks while the replica runs: one at a time, never over the newest whole copy.
+/// What came of a write.
 #[derive(Debug)]
+pub enum SuperblockEvent {
+    /// This body, and with it every earlier one, is durable or was overtaken by a durable one.
+    Stored {
+        /// What [`SuperblockWriter::write`] returned.
+        sequence: u64,
+    },
+    /// Final: nothing more is written (design §2.7). Reported once.
+    Failed {
+        /// What the system says.
+        error: io::Error,
+    },
+}
+
+/// Writes the two copies in turn.
 pub struct SuperblockWriter {
     file: FileId,
     resource: ResourceId,
-    token: Token,
+    tokens: TokenSpace,
+    /// Which copy is newest and durable; it is not touched until the other is.
+    newest: usize,
+    /// The last sequence number given.
     sequence: u64,
-    /// The number that the caller gave to the write that is under way.
-    under_way: Option<u64>,
+    state: State,
+    /// The newest body that waits for the write under way: later ones replace it.
+    queued: Option<(u64, Bytes)>,
 }
 
-/// What a completion means.
-#[derive(Debug)]
-pub enum SuperblockEvent {
-    /// The write goes on.
-    Pending,
-    /// The state with this number is durable.
-    Persisted(u64),
-    /// It is not, and nothing is written any more (design §2.7).
-    Failed(io::Error),
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Idle,
+    Writing { sequence: u64 },
+    Syncing { sequence: u64 },
+    Failed,
 }
 
 impl SuperblockWriter {
-    /// A writer that continues behind `newest`. Its operations bear `token`.
+    /// Makes the file in `dir`, durable with its name when this returns; both copies hold `body`.
+    /// What an interrupted creation left is replaced.
     ///
     /// # Errors
-    /// As the system says.
-    pub fn open<E: Engine>(
+    /// [`SuperblockError::Exists`], [`SuperblockError::TooLong`] or the system's.
+    pub fn create<E: Engine + ?Sized>(
         engine: &mut E,
-        path: &Path,
-        newest: &Copy,
-        token: Token,
-    ) -> io::Result<Self> {
-        let file = engine.open(path, OpenAs::Direct)?;
-        let (resource, sequence) = (newest.resource, newest.sequence);
-        Ok(Self { file, resource, token, sequence, under_way: None })
-    }
-
-    /// Begins to write `body`; [`SuperblockEvent::Persisted`] with `number` tells the end.
-    ///
-    /// # Panics
-    /// If a write is under way: the state machine above issues one at a time.
-    ///
-    /// # Errors
-    /// [`SuperblockError::TooLong`]
-    pub fn write<E: Engine>(
-        &mut self,
-        engine: &mut E,
-        number: u64,
+        dir: &Path,
+        resource: ResourceId,
         body: &[u8],
     ) -> Result<(), SuperblockError> {
-        assert!(self.under_way.is_none(), "one superblock write at a time");
-        self.sequence += 1;
-        let data: Bytes = encode(self.sequence, self.resource, body)?.freeze();
-        // Odd sequences go to copy 0 and even ones to copy 1, so the newest is never touched.
-        let offset = if self.sequence % 2 == 1 { 0 } else { COPY_LEN as u64 };
-        self.under_way = Some(number);
-        engine.submit(self.token, Op::Write { file: self.file, offset, data });
-        Ok(())
+        let path = dir.join(FILE_NAME);
+        let first = encode(resource, 1, body)?;
+        let second = encode(resource, 2, body)?;
+        let names = engine.list(dir).map_err(io_at(dir))?;
+        if names.iter().any(|name| name == FILE_NAME) {
+            return Err(SuperblockError::Exists { path });
+        }
+        create_file(engine, dir, [first, second]).map_err(io_at(&path))
     }
 
-    /// Takes the completion of one of its operations: the write, then the sync.
-    pub fn complete<E: Engine>(&mut self, engine: &mut E, done: Completion) -> SuperblockEvent {
-        if let Err(error) = done.result {
-            return SuperblockEvent::Failed(error);
+    /// Reads both copies of the file in `dir` and picks the newer whole one.
+    ///
+    /// # Errors
+    /// [`SuperblockError`]; a copy of a later version is an error even beside a readable older
+    /// one, because going back would forget what the later program promised.
+    pub fn open<E: Engine + ?Sized>(
+        engine: &mut E,
+        dir: &Path,
+        resource: ResourceId,
+        tokens: TokenSpace,
+    ) -> Result<Opened, SuperblockError> {
+        let path = dir.join(FILE_NAME);
+        let file = engine.open(&path, OpenAs::Direct).map_err(io_at(&path))?;
+        let copies = read_copies(engine, file).map_err(io_at(&path))?;
+        let (newest, copy, other_copy) = choose(copies, &path, resource)?;
+        // What a killed process wrote can be read and yet be lost; the next write will overwrite
+        // the copy before it, so it must be durable first.
+        run(engine, Op::Sync { file }).map_err(io_at(&path))?;
+        let Copy { sequence, body, .. } = copy;
+        let writer =
+            Self { file, resource, tokens, newest, sequence, state: State::Idle, queued: None };
+        Ok(Opened { writer, body, sequence, other_copy })
+    }
+
+    /// Begins to store `body`, or lets it wait for the write under way; of several that wait only
+    /// the last is written. Returns its sequence number, which [`SuperblockEvent::Stored`] will
+    /// reach or pass.
+    ///
+    /// # Errors
+    /// [`WriteError`]; nothing was changed then.
+    pub fn write<E: Engine + ?Sized>(
+        &mut self,
+        engine: &mut E,
+        body: &[u8],
+    ) -> Result<u64, WriteError> {
+        if self.state == State::Failed {
+            return Err(WriteError::Failed);
         }
-        match (done.op, self.under_way) {
-            (Op::Write { .. }, _) => {
-                engine.submit(self.token, Op::Sync { file: self.file });
-                SuperblockEvent::Pending
+        let sequence = self.sequence + 1;
+        let copy = encode(self.resource, sequence, body)?;
+        self.sequence = sequence;
+        if self.state == State::Idle {
+            self.begin(engine, sequence, copy);
+        } else {
+            self.queued = Some((sequence, copy));
+        }
+        Ok(sequence)
+    }
+
+    /// Whether a write is under way or waits.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(self.state, State::Writing { .. } | State::Syncing { .. })
+    }
+
+    /// Takes the end of one of its operations.
+    ///
+    /// # Panics
+    /// If the token is not one of its own.
+    pub fn complete<E: Engine + ?Sized>(
+        &mut self,
+        engine: &mut E,
+        completion: Completion,
+    ) -> Option<SuperblockEvent> {
+        assert!(self.tokens.owns(completion.token));
+        if let Err(error) = completion.result {
+            let first = self.state != State::Failed;
+            self.state = State::Failed;
+            self.queued = None;
+            return first.then_some(SuperblockEvent::Failed { error });
+        }
+        match self.state {
+            State::Writing { sequence } => {
+                self.state = State::Syncing { sequence };
+                let file = self.file;
+                engine.submit(self.tokens.token(KIND_SYNC, sequence), Op::Sync { file });
+                None
             }
-            (_, Some(number)) => {
-                self.under_way = None;
-                SuperblockEvent::Persisted(number)
+            State::Syncing { sequence } => {
+                self.newest = 1 - self.newest;
+                self.state = State::Idle;
+                if let Some((next, copy)) = self.queued.take() {
+                    self.begin(engine, next, copy);
+                }
+                Some(SuperblockEvent::Stored { sequence })
             }
-            (_, None) => SuperblockEvent::Pending,
+            State::Idle | State::Failed => None,
         }
     }
+
+    fn begin<E: Engine + ?Sized>(&mut self, engine: &mut E, sequence: u64, data: Bytes) {
+        let (file, offset) = (self.file, copy_offset(1 - self.newest));
+        self.state = State::Writing { sequence };
+        let op = Op::Write { file, offset, data };
+        engine.submit(self.tokens.token(KIND_WRITE, sequence), op);
+    }
+}
+
+impl fmt::Debug for SuperblockWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SuperblockWriter(sequence {}, {:?})", self.sequence, self.state)
+    }
+}
+
+/// Both copies of the superblock in `dir` as they are, without choosing or changing anything; for
+/// offline tools.
+///
+/// # Errors
+/// [`SuperblockError::Io`]
+pub fn inspect<E: Engine + ?Sized>(
+    engine: &mut E,
+    dir: &Path,
+) -> Result<[Result<Copy, CopyFault>; 2], SuperblockError> {
+    let path = dir.join(FILE_NAME);
+    let file = engine.open(&path, OpenAs::ReadOnly).map_err(io_at(&path))?;
+    let copies = read_copies(engine, file).map_err(io_at(&path));
+    engine.close(file);
+    copies
+}
+
+fn read_copies<E: Engine + ?Sized>(
+    engine: &mut E,
+    file: FileId,
+) -> io::Result<[Result<Copy, CopyFault>; 2]> {
+    let mut read = |index| {
+        let op = Op::Read {
+            file,
+            offset: copy_offset(index),
+            buffer: IoBuf::with_len(COPY_LEN),
+            len: COPY_LEN,
+        };
+        match run(engine, op)? {
+            Op::Read { buffer, .. } => Ok::<_, io::Error>(decode(&buffer)),
+            _ => unreachable!("an operation comes back as itself"),
+        }
+    };
+    Ok([read(0)?, read(1)?])
+}
+
+/// Reads arbitrary bytes as a superblock file; for fuzzing.
+pub fn fuzz(bytes: &[u8]) {
+    let mut copies = [bytes, &[]];
+    if let Some((first, second)) = bytes.split_at_checked(COPY_LEN) {
+        copies = [first, second];
+    }
+    let copies = copies.map(decode);
+    for copy in copies.iter().flatten() {
+        let again = encode(copy.resource, copy.sequence, &copy.body);
+        assert_eq!(decode(&again.unwrap_or_default()).as_ref(), Ok(copy));
+    }
+    // Which copy is chosen, or why none, is the caller's affair; that it ends is ours.
+    let _ = choose(copies, Path::new(FILE_NAME), ResourceId::from_bytes([0; 16]));
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Header {
+    magic: [u8; 8],
+    version: U16,
+    reserved: [u8; 2],
+    body_len: U32,
+    sequence: U64,
+    resource: [u8; 16],
+    body_hash: [u8; 32],
+    reserved_too: [u8; 52],
+    crc: U32,
+}
+
+const _: () = assert!(size_of::<Header>() == HEADER_LEN);
+
+fn encode(resource: ResourceId, sequence: u64, body: &[u8]) -> Result<Bytes, BodyTooLong> {
+    let len = body.len();
+    let body_len = match u32::try_from(len) {
+        Ok(body_len) if len <= BODY_LEN_MAX => U32::new(body_len),
+        _ => return Err(BodyTooLong { len }),
+    };
+    let mut header = Header {
+        magic: MAGIC,
+        version: U16::new(VERSION),
+        reserved: [0; 2],
+        body_len,
+        sequence: U64::new(sequence),
+        resource: *resource.as_bytes(),
+        body_hash: *blake3::hash(body).as_bytes(),
+        reserved_too: [0; 52],
+        crc: U32::new(0),
+    };
+    header.crc = U32::new(copy_crc(&header, body));
+    let mut copy = IoBuf::with_len(COPY_LEN);
+    copy.fill(0);
+    copy[..HEADER_LEN].copy_from_slice(header.as_bytes());
+    copy[HEADER_LEN..HEADER_LEN + len].copy_from_slice(body);
+    Ok(copy.freeze().slice(..COPY_LEN))
+}
+
+fn decode(bytes: &[u8]) -> Result<Copy, CopyFault> {
+    let (header, rest) = Header::read_from_prefix(bytes).map_err(|_| CopyFault::Magic)?;
+    if header.magic != MAGIC {
+        return Err(CopyFault::Magic);
+    }
+    match header.version.get() {
+        VERSION => {}
+        0 => return Err(CopyFault::Checksum),
+        found => return Err(CopyFault::Newer { found }),
+    }
+    let found = header.body_len.get();
+    let body = usize::try_from(found)
+        .ok()
+        .filter(|len| *len <= BODY_LEN_MAX)
+        .and_then(|len| rest.get(..len))
+        .ok_or(CopyFault::Length { found })?;
+    let whole = copy_crc(&header, body) == header.crc.get()
+        && *blake3::hash(body).as_bytes() == header.body_hash;
+    if !whole {
+        return Err(CopyFault::Checksum);
+    }
+    Ok(Copy {
+        sequence: header.sequence.get(),
+        resource: ResourceId::from_bytes(header.resource),
+        body: Bytes::copy_from_slice(body),
+    })
+}
+
+fn copy_crc(header: &Header, body: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&header.as_bytes()[..CRC_AT]), body)
+}
+
+/// The newer whole copy with its place, and what is wrong with the other.
+fn choose(
+    copies: [Result<Copy, CopyFault>; 2],
+    path: &Path,
+    expected: ResourceId,
+) -> Result<(usize, Copy, Option<CopyFault>), SuperblockError> {
+    for copy in &copies {
+        if let Err(CopyFault::Newer { found }) = copy {
+            let (path, found) = (path.into(), *found);
+            return Err(SuperblockError::Newer { path, found });
+        }
+    }
+    let chosen = match copies {
+        [Ok(first), Ok(second)] if second.sequence > first.sequence => (1, second, None),
+        [Ok(first), Ok(_)] => (0, first, None),
+        [Ok(first), Err(fault)] => (0, first, Some(fault)),
+        [Err(fault), Ok(second)] => (1, second, Some(fault)),
+        [Err(first), Err(second)] => {
+            let path = path.into();
+            return Err(SuperblockError::BothBad { path, first, second });
+        }
+    };
+    let found = chosen.1.resource;
+    if found != expected {
+        return Err(SuperblockError::Foreign { path: path.into(), found, expected });
+    }
+    Ok(chosen)
+}
+
+/// Writes a whole file under a name for the unfinished, and gives it its name at the end: so a
+/// superblock that exists is one that was written to its end.
+fn create_file<E: Engine + ?Sized>(
+    engine: &mut E,
+    dir: &Path,
+    copies: [Bytes; 2],
+) -> io::Result<()> {
+    let file = engine.create(&dir.join(UNFINISHED_NAME), OpenAs::Direct)?;
+    for (index, data) in copies.into_iter().enumerate() {
+        let offset = copy_offset(index);
+        run(engine, Op::Write { file, offset, data })?;
+    }
+    run(engine, Op::Sync { file })?;
+    engine.close(file);
+    let dir = engine.open_dir(dir)?;
+    let (from, to) = (UNFINISHED_NAME.to_owned(), FILE_NAME.to_owned());
+    run(engine, Op::Rename { dir, from, to })?;
+    engine.close(dir);
+    Ok(())
+}
+
+fn copy_offset(index: usize) -> u64 {
+    (index * COPY_LEN) as u64
+}
+
+fn io_at(path: &Path) -> impl FnOnce(io::Error) -> SuperblockError {
+    let path = path.to_path_buf();
+    |source| SuperblockError::Io { path, source }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::{PlainEngine, Token};
-
-    fn resource() -> ResourceId {
-        ResourceId::derive("orders", "db")
-    }
-
-    fn settle(engine: &mut PlainEngine, writer: &mut SuperblockWriter) -> Option<u64> {
-        let mut done = Vec::new();
-        loop {
-            engine.reap(&mut done);
-            let completion = done.pop()?;
-            if let SuperblockEvent::Persisted(number) = writer.complete(engine, completion) {
-                return Some(number);
-            }
-        }
-    }
-
-    #[test]
-    fn the_newest_state_is_read_back_and_the_one_before_survives_beside_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(FILE_NAME);
-        create(&path, resource(), b"first").unwrap();
-        let mut engine = PlainEngine::new();
-        let newest = read(&path).unwrap().newest;
-        let mut writer = SuperblockWriter::open(&mut engine, &path, &newest, Token(1)).unwrap();
-        for (number, body) in [(7, b"second"), (8, b"third!")] {
-            writer.write(&mut engine, number, body).unwrap();
-            assert_eq!(settle(&mut engine, &mut writer), Some(number));
-            assert_eq!(read(&path).unwrap().newest.body, body);
-        }
-        let bytes = std::fs::read(&path).unwrap();
-        assert_eq!(decode(&bytes[..COPY_LEN]).unwrap().body, b"second");
-    }
-
-    #[test]
-    fn a_torn_write_leaves_the_state_before() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(FILE_NAME);
-        create(&path, resource(), b"old").unwrap();
-        let mut bytes = std::fs::read(&path).unwrap();
-        // Sequence 3 goes to copy 0; it is torn at each sector of its header and body.
-        let next = encode(3, resource(), &[7; 2000]).unwrap();
-        for cut in (512..2048).step_by(512) {
-            bytes[..cut].copy_from_slice(&next[..cut]);
-            std::fs::write(&path, &bytes).unwrap();
-            let found = read(&path).unwrap();
-            assert_eq!(found.newest.body, b"old");
-            assert_eq!(found.other, Some(CopyError::Checksum));
-        }
-    }
-
-    #[test]
-    fn two_bad_copies_are_an_error_that_says_what_to_do() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(FILE_NAME);
-        std::fs::write(&path, vec![0; 2 * COPY_LEN]).unwrap();
-        let error = read(&path).unwrap_err().to_string();
-        assert!(error.contains("neither copy is whole") && error.contains("make it again"));
-    }
-
-    #[test]
-    fn a_superblock_is_never_overwritten() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(FILE_NAME);
-        create(&path, resource(), b"mine").unwrap();
-        assert!(matches!(create(&path, resource(), b"new"), Err(SuperblockError::Exists(_))));
-    }
-
-    #[test]
-    fn a_newer_format_is_refused_by_its_number() {
-        let mut copy = encode(1, resource(), b"body").unwrap();
-        copy[8] = 9;
-        let crc = header_crc(&copy);
-        copy[76..80].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(decode(&copy), Err(CopyError::Version(9)));
-    }
-
-    #[test]
-    fn every_flipped_byte_is_noticed() {
-        let good = encode(1, resource(), b"some body").unwrap();
-        for at in 0..HEADER_LEN + 9 {
-            let mut bad = good.to_vec();
-            bad[at] ^= 4;
-            assert!(decode(&bad).is_err(), "flipped byte {at} went unnoticed");
-        }
-    }
-}
+mod tests;

@@ -146,6 +146,8 @@ pub struct ReplicaState {
     pub apply_limit: Lsn,
     /// How far its log was durable when this was written (design §2.3).
     pub durable: Lsn,
+    /// How often its log had been cut when this was written: a cut ends what was known before.
+    pub truncations: u64,
     /// The image holds everything before this, durably; replay begins here.
     pub checkpoint: LogPosition,
     /// Content at the start of the history.
@@ -182,6 +184,7 @@ impl ReplicaState {
             history: History::default(),
             apply_limit: Lsn::START,
             durable: Lsn::START,
+            truncations: 0,
             checkpoint: LogPosition::genesis(resource),
             base,
             volumes,
@@ -217,6 +220,7 @@ impl ReplicaState {
         self.history.put(&mut out);
         out.put_lsn(self.apply_limit);
         out.put_lsn(self.durable);
+        out.put_u64_le(self.truncations);
         out.put_position(self.checkpoint);
         put_base(&mut out, self.base);
         put_volumes(&mut out, &self.volumes);
@@ -255,6 +259,7 @@ impl ReplicaState {
             history: History::get(&mut reader)?,
             apply_limit: reader.lsn("apply limit")?,
             durable: reader.lsn("durable position")?,
+            truncations: reader.u64("truncations")?,
             checkpoint: reader.position("checkpoint")?,
             base: get_base(&mut reader)?,
             volumes: get_volumes(&mut reader)?,

@@ -1,107 +1,174 @@
-//! The choice of engine, made once at start.
+//! The engine that a daemon runs on, chosen at its start.
 
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::str::FromStr;
 
-use super::{Completion, Engine, FileId, NoRing, Op, OpenAs, PlainEngine, Token, UringEngine};
+use super::files::Note;
+use super::plain::Plain;
+use super::uring::{Uring, UringError};
+use super::{Completion, Engine, FileId, Op, OpenAs, Token};
 
-/// Which engine to use.
+/// Which engine the configuration asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum EngineChoice {
-    /// io_uring where it works, else plain system calls, with a warning that says why.
+    /// The ring where this system has it, else plain system calls, with a note that says why.
     #[default]
     Auto,
-    /// io_uring or nothing.
+    /// The ring, or an error.
     Uring,
     /// Plain system calls.
     Plain,
 }
 
-/// One of the two engines.
+/// A text that names no engine.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{found:?} is no engine; write \"auto\", \"uring\" or \"plain\"")]
+pub struct UnknownEngine {
+    /// What was written.
+    pub found: String,
+}
+
+impl FromStr for EngineChoice {
+    type Err = UnknownEngine;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "uring" => Ok(Self::Uring),
+            "plain" => Ok(Self::Plain),
+            other => Err(UnknownEngine { found: other.into() }),
+        }
+    }
+}
+
+impl fmt::Display for EngineChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Uring => "uring",
+            Self::Plain => "plain",
+        })
+    }
+}
+
+/// One of the engines, without a virtual call's price on the data path.
 #[derive(Debug)]
 pub enum AnyEngine {
-    /// Over a ring.
-    Uring(Box<UringEngine>),
-    /// By plain system calls.
-    Plain(PlainEngine),
+    /// io_uring.
+    Uring(Box<Uring>),
+    /// Plain system calls.
+    Plain(Plain),
 }
 
 impl AnyEngine {
-    /// The engine of this choice.
+    /// The engine of `choice`, with room for `depth` operations in the kernel at a time.
     ///
     /// # Errors
-    /// [`NoRing`] where io_uring was asked for by name and does not work.
-    pub fn new(choice: EngineChoice) -> Result<Self, NoRing> {
+    /// [`UringError`] where the ring is demanded and not to be had.
+    pub fn choose(choice: EngineChoice, depth: u32) -> Result<Self, UringError> {
         match choice {
-            EngineChoice::Plain => Ok(Self::Plain(PlainEngine::new())),
-            EngineChoice::Uring => UringEngine::new().map(|engine| Self::Uring(Box::new(engine))),
-            EngineChoice::Auto => Ok(match UringEngine::new() {
-                Ok(engine) => Self::Uring(Box::new(engine)),
-                Err(why) => {
-                    tracing::warn!(%why, "using plain system calls instead of io_uring");
-                    Self::Plain(PlainEngine::new())
-                }
-            }),
+            EngineChoice::Plain => Ok(Self::Plain(Plain::new())),
+            EngineChoice::Uring => Ok(Self::Uring(Box::new(Uring::new(depth)?))),
+            EngineChoice::Auto => Ok(Uring::new(depth).map_or_else(
+                |error| Self::plain_because(&error),
+                |ring| Self::Uring(Box::new(ring)),
+            )),
         }
     }
 
-    fn inner(&mut self) -> &mut dyn Engine {
+    fn plain_because(error: &UringError) -> Self {
+        let mut plain = Plain::new();
+        let cause = error.to_string();
+        tracing::warn!(%cause, "io_uring is not used; plain system calls are, which are slower");
+        plain.note(Note::NoRing { cause });
+        Self::Plain(plain)
+    }
+
+    /// Which engine it is, for status.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
         match self {
-            Self::Uring(engine) => engine.as_mut(),
-            Self::Plain(engine) => engine,
+            Self::Uring(_) => "uring",
+            Self::Plain(_) => "plain",
         }
     }
+
+    /// What was done otherwise than asked, once.
+    pub fn take_notes(&mut self) -> Vec<Note> {
+        match self {
+            Self::Uring(ring) => ring.take_notes(),
+            Self::Plain(plain) => plain.take_notes(),
+        }
+    }
+}
+
+/// Hands a call to whichever engine it is.
+macro_rules! each {
+    ($self:ident, $engine:ident => $call:expr) => {
+        match $self {
+            AnyEngine::Uring($engine) => $call,
+            AnyEngine::Plain($engine) => $call,
+        }
+    };
 }
 
 impl Engine for AnyEngine {
     fn open(&mut self, path: &Path, how: OpenAs) -> io::Result<FileId> {
-        self.inner().open(path, how)
+        each!(self, engine => engine.open(path, how))
     }
 
     fn open_dir(&mut self, path: &Path) -> io::Result<FileId> {
-        self.inner().open_dir(path)
+        each!(self, engine => engine.open_dir(path))
+    }
+
+    fn create(&mut self, path: &Path, how: OpenAs) -> io::Result<FileId> {
+        each!(self, engine => engine.create(path, how))
+    }
+
+    fn create_dir(&mut self, path: &Path) -> io::Result<()> {
+        each!(self, engine => engine.create_dir(path))
+    }
+
+    fn list(&mut self, dir: &Path) -> io::Result<Vec<String>> {
+        each!(self, engine => engine.list(dir))
     }
 
     fn close(&mut self, file: FileId) {
-        self.inner().close(file);
+        each!(self, engine => engine.close(file));
     }
 
     fn size(&mut self, file: FileId) -> io::Result<u64> {
-        self.inner().size(file)
+        each!(self, engine => engine.size(file))
     }
 
     fn submit(&mut self, token: Token, op: Op) {
-        self.inner().submit(token, op);
+        each!(self, engine => engine.submit(token, op));
     }
 
     fn kick(&mut self) {
-        self.inner().kick();
+        each!(self, engine => engine.kick());
     }
 
     fn reap(&mut self, done: &mut Vec<Completion>) {
-        self.inner().reap(done);
+        each!(self, engine => engine.reap(done));
     }
 
     fn wait(&mut self) -> io::Result<()> {
-        self.inner().wait()
+        each!(self, engine => engine.wait())
     }
 
     fn in_flight(&self) -> usize {
-        match self {
-            Self::Uring(engine) => engine.in_flight(),
-            Self::Plain(engine) => engine.in_flight(),
-        }
+        each!(self, engine => engine.in_flight())
     }
 
     fn descriptor(&self) -> Option<OwnedFd> {
-        match self {
-            Self::Uring(engine) => engine.descriptor(),
-            Self::Plain(engine) => engine.descriptor(),
-        }
+        each!(self, engine => engine.descriptor())
     }
 
     fn try_read_cached(&mut self, file: FileId, offset: u64, into: &mut [u8]) -> bool {
-        self.inner().try_read_cached(file, offset, into)
+        each!(self, engine => engine.try_read_cached(file, offset, into))
     }
 }

@@ -1,183 +1,258 @@
-//! The files that an engine has open, and the operations that are done in place, by plain system
-//! calls. Both engines share them.
+//! The open files of an engine, and each operation done by plain system calls.
+//!
+//! The portable engine does everything this way; the ring does so for what it cannot take, and
+//! for small buffered writes, which it would hand to a worker thread.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use bytes::Bytes;
 use rustix::fs::FallocateFlags;
-use rustix::io::Errno;
 
 use super::{FileId, Op, OpenAs};
+use crate::buffer::{ALIGNMENT, BODY_LEN_MAX, HEAD_LEN, IoBuf};
 
-/// Longest run of zeroes written at once where the file system cannot make them itself.
-const ZERO_PIECE: usize = 1 << 20;
-
-#[derive(Debug, Default)]
-pub(super) struct Files {
-    slots: Vec<Option<Slot>>,
+/// Something that an engine does otherwise than it was asked, for the log of the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Note {
+    /// The file system takes no direct I/O.
+    #[error(
+        "{path}: direct I/O is refused here, the page cache is used instead; \
+         durability is the same, large writes are slower"
+    )]
+    NotDirect {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The ring was not to be had.
+    #[error("io_uring is not used: {cause}; plain system calls are, which are slower")]
+    NoRing {
+        /// Why.
+        cause: String,
+    },
 }
 
-#[derive(Debug)]
-struct Slot {
-    file: File,
-    direct: bool,
+/// Most notes that wait to be fetched; later ones repeat what the first said.
+const NOTES_MAX: usize = 64;
+/// How much is written at a time where the file system cannot zero by itself, in bytes.
+const ZEROES_LEN: usize = 256 << 10;
+
+/// One open file.
+#[derive(Clone, Debug)]
+pub(super) struct Open {
+    pub(super) file: Arc<File>,
+    pub(super) how: OpenAs,
+    pub(super) is_dir: bool,
+}
+
+/// The files of one engine by their numbers. A number is never given twice, so an old number
+/// cannot reach a new file.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    open: BTreeMap<u32, Open>,
+    next: u32,
+    notes: Vec<Note>,
 }
 
 impl Files {
     pub(super) fn open(&mut self, path: &Path, how: OpenAs) -> io::Result<FileId> {
         let mut options = OpenOptions::new();
         options.read(true).write(how != OpenAs::ReadOnly);
-        let direct = how == OpenAs::Direct;
-        if direct {
-            options.custom_flags(libc::O_DIRECT);
+        let (file, how) = self.open_with(&mut options, path, how)?;
+        Ok(self.insert(file, how, false))
+    }
+
+    pub(super) fn create(&mut self, path: &Path, how: OpenAs) -> io::Result<FileId> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true);
+        let (file, how) = self.open_with(&mut options, path, how)?;
+        Ok(self.insert(file, how, false))
+    }
+
+    pub(super) fn open_dir(&mut self, path: &Path) -> io::Result<FileId> {
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)?;
+        Ok(self.insert(file, OpenAs::ReadOnly, true))
+    }
+
+    /// Opens directly where asked to and possible, else through the page cache, with a note.
+    fn open_with(
+        &mut self,
+        options: &mut OpenOptions,
+        path: &Path,
+        how: OpenAs,
+    ) -> io::Result<(File, OpenAs)> {
+        if how != OpenAs::Direct {
+            return Ok((options.open(path)?, how));
         }
-        match options.open(path) {
-            Ok(file) => Ok(self.add(file, direct)),
-            // tmpfs and some FUSE file systems know no direct I/O; the page cache serves there.
-            Err(error) if direct && error.raw_os_error() == Some(libc::EINVAL) => {
-                let file = OpenOptions::new().read(true).write(true).open(path)?;
-                tracing::warn!(path = %path.display(), "no direct I/O here; using the page cache");
-                Ok(self.add(file, false))
+        match options.custom_flags(libc::O_DIRECT).open(path) {
+            Ok(file) => Ok((file, how)),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                let file = options.custom_flags(0).open(path)?;
+                self.note(Note::NotDirect { path: path.into() });
+                Ok((file, OpenAs::Buffered))
             }
             Err(error) => Err(error),
         }
     }
 
-    pub(super) fn open_dir(&mut self, path: &Path) -> io::Result<FileId> {
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)?;
-        Ok(self.add(file, false))
+    fn insert(&mut self, file: File, how: OpenAs, is_dir: bool) -> FileId {
+        let id = self.next;
+        assert!(id < u32::MAX, "an engine opens fewer than 2^32 files");
+        self.next += 1;
+        let file = Arc::new(file);
+        self.open.insert(id, Open { file, how, is_dir });
+        FileId(id)
     }
 
-    fn add(&mut self, file: File, direct: bool) -> FileId {
-        let slot = Some(Slot { file, direct });
-        let free = self.slots.iter().position(Option::is_none);
-        let index = free.unwrap_or_else(|| {
-            self.slots.push(None);
-            self.slots.len() - 1
-        });
-        self.slots[index] = slot;
-        FileId(u32::try_from(index).unwrap_or(u32::MAX))
+    pub(super) fn note(&mut self, note: Note) {
+        if self.notes.len() < NOTES_MAX {
+            self.notes.push(note);
+        }
     }
 
+    pub(super) fn take_notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// Forgets the file; the system closes it when the last operation on it has ended.
     pub(super) fn close(&mut self, file: FileId) {
-        if let Some(slot) = self.slots.get_mut(file.0 as usize) {
-            *slot = None;
-        }
+        self.open.remove(&file.0);
     }
 
-    fn slot(&self, file: FileId) -> io::Result<&Slot> {
-        let slot = self.slots.get(file.0 as usize).and_then(Option::as_ref);
-        slot.ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))
-    }
-
-    pub(super) fn get(&self, file: FileId) -> io::Result<BorrowedFd<'_>> {
-        Ok(self.slot(file)?.file.as_fd())
-    }
-
-    pub(super) fn raw(&self, file: FileId) -> io::Result<RawFd> {
-        Ok(self.slot(file)?.file.as_raw_fd())
-    }
-
-    pub(super) fn is_direct(&self, file: FileId) -> bool {
-        self.slot(file).is_ok_and(|slot| slot.direct)
-    }
-
-    pub(super) fn size(&self, file: FileId) -> io::Result<u64> {
-        let file = &self.slot(file)?.file;
-        let metadata = file.metadata()?;
-        if metadata.file_type().is_block_device() {
-            return Ok(rustix::fs::seek(file, rustix::fs::SeekFrom::End(0))?);
-        }
-        Ok(metadata.len())
+    pub(super) fn get(&self, file: FileId) -> io::Result<&Open> {
+        // The same answer that the system gives for a number that is not open.
+        let closed = || io::Error::from_raw_os_error(libc::EBADF);
+        self.open.get(&file.0).ok_or_else(closed)
     }
 
     /// A read that is served by the page cache at once, or not at all.
     pub(super) fn try_read_cached(&self, file: FileId, offset: u64, into: &mut [u8]) -> bool {
-        let Ok(fd) = self.get(file) else { return false };
+        let Ok(open) = self.get(file) else { return false };
+        let wanted = into.len();
         let mut parts = [io::IoSliceMut::new(into)];
         let flags = rustix::io::ReadWriteFlags::NOWAIT;
-        let wanted = parts[0].len();
-        rustix::io::preadv2(fd, &mut parts, offset, flags).is_ok_and(|read| read == wanted)
+        rustix::io::preadv2(&open.file, &mut parts, offset, flags).is_ok_and(|read| read == wanted)
     }
 
-    /// Does an operation to its end, here and now.
-    pub(super) fn do_now(&self, op: &mut Op) -> io::Result<()> {
+    pub(super) fn size(&self, file: FileId) -> io::Result<u64> {
+        let file: &File = &self.get(file)?.file;
+        if file.metadata()?.file_type().is_block_device() {
+            // The metadata of a device has no size, but its end can be sought.
+            let mut end = file;
+            return end.seek(SeekFrom::End(0));
+        }
+        Ok(file.metadata()?.len())
+    }
+
+    pub(super) fn create_dir(path: &Path) -> io::Result<()> {
+        match std::fs::create_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            made => made?,
+        }
+        let parent = path.parent().filter(|parent| *parent != Path::new(""));
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    }
+
+    pub(super) fn list(dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(dir)? {
+            // A name that is no text cannot be one of ours.
+            names.extend(entry?.file_name().into_string());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Does `op` to its end.
+    pub(super) fn perform(&self, op: &mut Op) -> io::Result<()> {
         match op {
             Op::Read { file, offset, buffer, len } => {
-                let len = *len;
-                let part = buffer.get_mut(..len).ok_or(io::ErrorKind::InvalidInput)?;
-                self.read_all(*file, *offset, part)
+                let into = buffer.get_mut(..*len).ok_or(io::ErrorKind::InvalidInput)?;
+                self.get(*file)?.file.read_exact_at(into, *offset)
             }
-            Op::Write { file, offset, data } => self.write_all(*file, *offset, data),
-            Op::Zero { file, offset, len, punch } => self.zero(*file, *offset, *len, *punch),
-            Op::Sync { file } => Ok(rustix::fs::fdatasync(self.get(*file)?)?),
+            Op::Write { file, offset, data } => {
+                let open = self.get(*file)?;
+                *data = suited(open.how, std::mem::take(data));
+                open.file.write_all_at(data, *offset)
+            }
+            Op::Zero { file, offset, len, punch } => {
+                zero(&self.get(*file)?.file, *offset, *len, *punch)
+            }
+            Op::Sync { file } => sync(self.get(*file)?),
             Op::Rename { dir, from, to } => {
-                let dir = self.get(*dir)?;
-                rustix::fs::renameat(dir, from.as_str(), dir, to.as_str())?;
-                Ok(rustix::fs::fsync(dir)?)
+                let open = self.get(*dir)?;
+                rename(&open.file, from, to)?;
+                sync(open)
             }
         }
     }
+}
 
-    fn read_all(&self, file: FileId, mut offset: u64, mut into: &mut [u8]) -> io::Result<()> {
-        let fd = self.get(file)?;
-        while !into.is_empty() {
-            match rustix::io::pread(fd, &mut *into, offset) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => {
-                    offset += count as u64;
-                    into = into.get_mut(count..).unwrap_or_default();
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+pub(super) fn rename(dir: &File, from: &str, to: &str) -> io::Result<()> {
+    Ok(rustix::fs::renameat(dir, from, dir, to)?)
+}
+
+fn sync(open: &Open) -> io::Result<()> {
+    if open.is_dir {
+        return open.file.sync_all();
     }
+    open.file.sync_data()
+}
 
-    fn write_all(&self, file: FileId, mut offset: u64, mut data: &[u8]) -> io::Result<()> {
-        let fd = self.get(file)?;
-        while !data.is_empty() {
-            match rustix::io::pwrite(fd, data, offset) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => {
-                    offset += count as u64;
-                    data = data.get(count..).unwrap_or_default();
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+/// `data` in memory that direct I/O takes: copied only where the caller's is not aligned, which
+/// on the data path it is.
+pub(super) fn suited(how: OpenAs, data: Bytes) -> Bytes {
+    let aligned = data.as_ptr().align_offset(ALIGNMENT) == 0;
+    let whole = data.len().is_multiple_of(ALIGNMENT) && data.len() <= HEAD_LEN + BODY_LEN_MAX;
+    if how != OpenAs::Direct || aligned || !whole || data.is_empty() {
+        return data;
     }
+    let mut copy = IoBuf::with_len(data.len());
+    copy.copy_from_slice(&data);
+    copy.freeze()
+}
 
-    fn zero(&self, file: FileId, offset: u64, len: u64, punch: bool) -> io::Result<()> {
-        let fd = self.get(file)?;
-        let keep = FallocateFlags::KEEP_SIZE;
-        let how = if punch { FallocateFlags::PUNCH_HOLE } else { FallocateFlags::ZERO_RANGE };
-        match rustix::fs::fallocate(fd, how | keep, offset, len) {
-            Ok(()) => Ok(()),
-            // Not every file system can; then zeroes are written like any other data.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NODEV) => {
-                self.write_zeroes(file, offset, len)
-            }
-            Err(error) => Err(error.into()),
+/// Zeroes by the cheapest way that the file has, down to writing them.
+pub(super) fn zero(file: &File, offset: u64, len: u64, punch: bool) -> io::Result<()> {
+    if len == 0 {
+        return Ok(());
+    }
+    for mode in zero_modes(punch) {
+        match rustix::fs::fallocate(file, *mode, offset, len) {
+            Ok(()) => return Ok(()),
+            Err(errno) if is_unsupported(errno.raw_os_error()) => {}
+            Err(errno) => return Err(errno.into()),
         }
     }
+    write_zeroes(file, offset, len)
+}
 
-    fn write_zeroes(&self, file: FileId, offset: u64, len: u64) -> io::Result<()> {
-        let mut zeroes = crate::buffer::IoBuf::with_len(ZERO_PIECE);
-        zeroes.fill(0);
-        let mut done = 0;
-        while done < len {
-            let piece = (len - done).min(ZERO_PIECE as u64);
-            let part = usize::try_from(piece).ok().and_then(|piece| zeroes.get(..piece));
-            self.write_all(file, offset + done, part.unwrap_or_default())?;
-            done += piece;
-        }
-        Ok(())
+/// The modes of fallocate to be tried one after the other.
+pub(super) fn zero_modes(punch: bool) -> &'static [FallocateFlags] {
+    const PUNCH: FallocateFlags = FallocateFlags::PUNCH_HOLE.union(FallocateFlags::KEEP_SIZE);
+    const ZERO: FallocateFlags = FallocateFlags::ZERO_RANGE.union(FallocateFlags::KEEP_SIZE);
+    if punch { &[PUNCH, ZERO] } else { &[ZERO] }
+}
+
+/// Whether the error says that the file cannot do that, rather than that it failed. A device
+/// answers EINVAL to a range that is not a whole number of its blocks.
+pub(super) fn is_unsupported(errno: i32) -> bool {
+    [libc::EOPNOTSUPP, libc::ENODEV, libc::EINVAL, libc::ENOSYS].contains(&errno)
+}
+
+pub(super) fn write_zeroes(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let (mut at, end) = (offset, offset.saturating_add(len));
+    let mut zeroes = IoBuf::with_len(ZEROES_LEN);
+    zeroes.fill(0);
+    while at < end {
+        let room = usize::try_from(end - at).unwrap_or(usize::MAX);
+        let piece = &zeroes[..room.min(ZEROES_LEN)];
+        file.write_all_at(piece, at)?;
+        at += piece.len() as u64;
     }
+    Ok(())
 }

@@ -8,13 +8,15 @@
 //! power between any two operations.
 
 mod any;
+pub mod double;
 mod files;
 mod plain;
 mod uring;
 
-pub use any::{AnyEngine, EngineChoice};
-pub use plain::PlainEngine;
-pub use uring::{NoRing, UringEngine};
+pub use any::{AnyEngine, EngineChoice, UnknownEngine};
+pub use files::Note;
+pub use plain::Plain;
+pub use uring::{SMALL_WRITE_LEN, Uring, UringError};
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -31,6 +33,43 @@ pub struct FileId(pub(crate) u32);
 /// What the submitter calls an operation; it comes back with the completion.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Token(pub u64);
+
+/// The tokens of one part of the program, so that several parts can share an engine: the high byte
+/// of a token names the part. Part 255 is the engine's own, for [`run`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TokenSpace(u8);
+
+impl TokenSpace {
+    /// The tokens of `part`, 0 to 254.
+    ///
+    /// # Panics
+    /// If `part` is 255.
+    #[must_use]
+    pub const fn new(part: u8) -> Self {
+        assert!(part < u8::MAX, "part 255 belongs to the engine");
+        Self(part)
+    }
+
+    /// Whether `token` belongs to this part.
+    #[must_use]
+    pub const fn owns(self, token: Token) -> bool {
+        token.0 >> 56 == self.0 as u64
+    }
+
+    /// The token of this part for a `kind` of operation and a `number`, of which 48 bits count.
+    #[must_use]
+    pub const fn token(self, kind: u8, number: u64) -> Token {
+        Token((self.0 as u64) << 56 | (kind as u64) << 48 | (number & NUMBER_MASK))
+    }
+
+    /// The kind and the number that [`TokenSpace::token`] put into `token`.
+    #[must_use]
+    pub const fn split(token: Token) -> (u8, u64) {
+        ((token.0 >> 48 & 0xFF) as u8, token.0 & NUMBER_MASK)
+    }
+}
+
+const NUMBER_MASK: u64 = (1 << 48) - 1;
 
 /// How a file is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,6 +133,20 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// The file or directory that the operation is done to.
+    #[must_use]
+    pub const fn file(&self) -> FileId {
+        match self {
+            Self::Read { file, .. }
+            | Self::Write { file, .. }
+            | Self::Zero { file, .. }
+            | Self::Sync { file }
+            | Self::Rename { dir: file, .. } => *file,
+        }
+    }
+}
+
 /// The end of an operation.
 #[derive(Debug)]
 pub struct Completion {
@@ -118,6 +171,34 @@ pub trait Engine {
     /// # Errors
     /// As the system says.
     fn open_dir(&mut self, path: &Path) -> io::Result<FileId>;
+
+    /// Makes an empty file, replacing one of that name, and opens it. Its name is durable after the
+    /// next [`Op::Sync`] or [`Op::Rename`] of its directory.
+    ///
+    /// # Errors
+    /// As the system says; an engine that makes no files says so.
+    fn create(&mut self, path: &Path, how: OpenAs) -> io::Result<FileId> {
+        let _ = (path, how);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Makes a directory, durable in its parent, unless it is there.
+    ///
+    /// # Errors
+    /// As the system says; an engine that makes no files says so.
+    fn create_dir(&mut self, path: &Path) -> io::Result<()> {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// The names in a directory, sorted.
+    ///
+    /// # Errors
+    /// As the system says; an engine that knows no directories says so.
+    fn list(&mut self, dir: &Path) -> io::Result<Vec<String>> {
+        let _ = dir;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Closes a file; operations that are still under way on it end first.
     fn close(&mut self, file: FileId);
@@ -151,8 +232,12 @@ pub trait Engine {
     /// completed by the time [`Engine::kick`] returns.
     fn descriptor(&self) -> Option<OwnedFd>;
 
-    /// Reads from the page cache if all of it is there; `false` and unspecified bytes otherwise.
-    fn try_read_cached(&mut self, file: FileId, offset: u64, into: &mut [u8]) -> bool;
+    /// Reads from the page cache if all of it is there; `false` and unspecified bytes otherwise,
+    /// which is all that an engine without a page cache says.
+    fn try_read_cached(&mut self, file: FileId, offset: u64, into: &mut [u8]) -> bool {
+        let _ = (file, offset, into);
+        false
+    }
 }
 
 /// Does one operation to its end; for start, creation and offline tools, never on the data path.

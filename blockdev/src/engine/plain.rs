@@ -1,29 +1,41 @@
-//! The portable engine: every operation is done at once by a system call. Slower where many
-//! operations could be under way, but it needs nothing of the kernel.
+//! The portable engine: every operation is a system call that ends before the next begins.
+//!
+//! It is slower where much is under way at a time, and right everywhere: for systems that refuse
+//! io_uring, and for offline tools.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use super::files::Files;
+use super::files::{Files, Note};
 use super::{Completion, Engine, FileId, Op, OpenAs, Token};
 
-/// Does each operation when it is submitted.
+/// Does operations in the order in which they were submitted, each at the next kick.
 #[derive(Debug, Default)]
-pub struct PlainEngine {
+pub struct Plain {
     files: Files,
+    submitted: Vec<(Token, Op)>,
     done: Vec<Completion>,
 }
 
-impl PlainEngine {
-    /// An engine without open files.
+impl Plain {
+    /// An engine without files.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// What was done otherwise than asked, once.
+    pub fn take_notes(&mut self) -> Vec<Note> {
+        self.files.take_notes()
+    }
+
+    pub(super) fn note(&mut self, note: Note) {
+        self.files.note(note);
+    }
 }
 
-impl Engine for PlainEngine {
+impl Engine for Plain {
     fn open(&mut self, path: &Path, how: OpenAs) -> io::Result<FileId> {
         self.files.open(path, how)
     }
@@ -32,7 +44,20 @@ impl Engine for PlainEngine {
         self.files.open_dir(path)
     }
 
+    fn create(&mut self, path: &Path, how: OpenAs) -> io::Result<FileId> {
+        self.files.create(path, how)
+    }
+
+    fn create_dir(&mut self, path: &Path) -> io::Result<()> {
+        Files::create_dir(path)
+    }
+
+    fn list(&mut self, dir: &Path) -> io::Result<Vec<String>> {
+        Files::list(dir)
+    }
+
     fn close(&mut self, file: FileId) {
+        self.kick();
         self.files.close(file);
     }
 
@@ -40,23 +65,28 @@ impl Engine for PlainEngine {
         self.files.size(file)
     }
 
-    fn submit(&mut self, token: Token, mut op: Op) {
-        let result = self.files.do_now(&mut op);
-        self.done.push(Completion { token, op, result });
+    fn submit(&mut self, token: Token, op: Op) {
+        self.submitted.push((token, op));
     }
 
-    fn kick(&mut self) {}
+    fn kick(&mut self) {
+        for (token, mut op) in self.submitted.drain(..) {
+            let result = self.files.perform(&mut op);
+            self.done.push(Completion { token, op, result });
+        }
+    }
 
     fn reap(&mut self, done: &mut Vec<Completion>) {
         done.append(&mut self.done);
     }
 
     fn wait(&mut self) -> io::Result<()> {
+        self.kick();
         Ok(())
     }
 
     fn in_flight(&self) -> usize {
-        self.done.len()
+        self.submitted.len() + self.done.len()
     }
 
     fn descriptor(&self) -> Option<OwnedFd> {

@@ -1,29 +1,427 @@
-//! The journal: the log of a replica as preallocated segment files (design §2.6).
+//! The journal: a replica's log on its disk.
 //!
-//! The log is one endless line of bytes, position = LSN. A segment holds a fixed stretch of it and
-//! bears the LSN of its first byte as its name; a frame may lie across two. When everything in the
-//! oldest segment is no longer needed, it is renamed to continue the line. What it still holds
-//! names lower positions in its headers, so it cannot pass for anything new.
+//! ```text
+//! REPLICA/log/format                    how the log is laid out; there when creation is finished
+//! REPLICA/log/0000000000000000.seg      preallocated segments, named by their first position
+//! REPLICA/log/0000000004000000.seg
+//! REPLICA/log/truncating, truncated     the record of a truncation, under way or done
+//! ```
 //!
-//! | room | what happens there |
-//! |---|---|
-//! | `segments` | which file holds which stretch; creation; recycling |
-//! | `writer` | appending and group sync, the watermarks written and durable |
-//! | `reader` | whole verified frames from a position |
-//! | `recovery` | the end of the log after a crash; torn tail or damage |
-//! | `truncate` | cutting a tail that was saved first |
+//! [`Journal`] is a state machine over [`Engine`] operations: calls submit them, the owner hands
+//! each [`Completion`] to [`Journal::complete`] and fetches what came of it with
+//! [`Journal::poll_event`]. Nothing blocks but [`Journal::open`] and [`create`], so a test can
+//! lose power between any two operations, and does.
+//!
+//! Order is what makes it safe, so each part says which crash its order survives: `writer` for
+//! the watermarks, `recovery` for the end of the log, `truncate` for cutting off a tail.
 
+mod create;
+pub mod inspect;
+mod layout;
+mod open;
 mod reader;
 mod recovery;
-mod segments;
+mod sheet;
 mod truncate;
 mod writer;
 
-pub use reader::{LogRead, read_frames};
-pub use recovery::{RecoveryError, Stop, recover};
-pub use segments::{SEGMENT_LEN_MIN, SegmentError, Segments, create};
-pub use truncate::{TruncateError, quarantine, wipe};
-pub use writer::{Journal, JournalEvent, LogFull};
+pub use create::{CreateError, NewLog, create};
+pub use layout::{
+    ALIGN, LOG_DIR, SEGMENT_COUNT_MAX, SEGMENT_COUNT_MIN, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN,
+    parse_segment_name, segment_name,
+};
+pub use open::{KnownDurable, OpenError, OpenLog, Recovered, fuzz};
+pub use reader::{BadFrame, CHUNK_LEN, READS_MAX, ReadError};
+pub use recovery::{Damage, UNSYNCED_BYTES_MAX, Witness};
+pub use sheet::SheetError;
+pub use truncate::TruncateError;
+pub use writer::AppendError;
 
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use hadrian_protocol::frame::{Frame, HEAD_LEN, LogPosition};
+use hadrian_protocol::ids::{Lsn, ResourceId};
+
+use crate::engine::{Completion, Engine, FileId, Op, TokenSpace};
+use layout::{Segment, Segments};
+use reader::{Ended, Reads};
+use truncate::{Progress, Truncation};
+use writer::Writer;
+
+const KIND_WRITE: u8 = 1;
+const KIND_SYNC: u8 = 2;
+const KIND_RENAME: u8 = 3;
+const KIND_READ: u8 = 4;
+const KIND_TRUNCATE: u8 = 5;
+
+/// What came of an operation of the journal.
+#[derive(Debug)]
+pub enum JournalEvent {
+    /// Everything before this position has left the process: it survives a `kill -9`.
+    Written(Lsn),
+    /// Everything before this position is on stable storage.
+    Durable(Lsn),
+    /// A recycled segment is ready ahead; [`Journal::room`] has grown.
+    SegmentReady,
+    /// A read has ended.
+    ReadDone {
+        /// The caller's number for it.
+        number: u64,
+        /// Frames that follow on each other, the first at the position asked for. Empty where the
+        /// position is the end of what is written.
+        result: Result<Vec<Frame>, ReadError>,
+    },
+    /// The log ends here now, durably.
+    Truncated(LogPosition),
+    /// The truncation was given up before it changed anything.
+    NotTruncated(TruncateError),
+    /// Final (design §2.7); reported once, and nothing but reads is done any more.
+    Failed(JournalFailure),
+}
+
+/// A write, sync or rename of the log failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing} {path} failed: {source}; the replica is detached, its log cannot be trusted")]
+pub struct JournalFailure {
+    /// What was done, as a verb.
+    pub doing: &'static str,
+    /// To which file.
+    pub path: PathBuf,
+    /// What the system says.
+    pub source: io::Error,
+}
+
+/// A replica's log, open for writing.
+#[derive(Debug)]
+pub struct Journal {
+    resource: ResourceId,
+    tokens: TokenSpace,
+    segments: Segments,
+    log_dir: FileId,
+    /// Where the history begins in this log: there is nothing in the first segment before it.
+    origin: Lsn,
+    writer: Writer,
+    reads: Reads,
+    /// What recovery no longer needs, as the owner says.
+    released: Lsn,
+    /// The segment that is being renamed ahead.
+    moving: Option<Segment>,
+    truncation: Option<Truncation>,
+    truncations: u64,
+    is_failed: bool,
+    events: VecDeque<JournalEvent>,
+}
+
+impl Journal {
+    /// Appends the next frame: its writes are submitted, and [`JournalEvent::Written`] follows.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing was changed then. [`Journal::room`] tells before.
+    pub fn append<E: Engine + ?Sized>(
+        &mut self,
+        engine: &mut E,
+        frame: &Frame,
+    ) -> Result<(), AppendError> {
+        if self.is_failed {
+            return Err(AppendError::Failed);
+        }
+        if self.truncation.is_some() {
+            return Err(AppendError::Truncating);
+        }
+        self.writer.append(engine, &self.segments, frame)
+    }
+
+    /// Asks that everything appended so far becomes durable; requests that come while a sync is
+    /// under way share the next. Returns the position that [`JournalEvent::Durable`] will reach.
+    pub fn request_sync<E: Engine + ?Sized>(&mut self, engine: &mut E) -> Lsn {
+        let target = self.writer.want_sync();
+        if !self.is_failed {
+            self.writer.sync_if_due(engine, &mut self.segments);
+        }
+        target
+    }
+
+    /// Lets segments that lie wholly before `up_to` be used again, one after the other. What is
+    /// not durable is never released.
+    pub fn release<E: Engine + ?Sized>(&mut self, engine: &mut E, up_to: Lsn) {
+        self.released = self.released.max(up_to.min(self.writer.durable()));
+        self.recycle(engine);
+    }
+
+    /// Reads whole frames from `from` on, at most `max_bytes` of them but one at least;
+    /// [`JournalEvent::ReadDone`] brings them under `number`.
+    ///
+    /// # Errors
+    /// [`ReadError::Gone`], [`ReadError::Beyond`] and [`ReadError::Busy`] come at once.
+    pub fn read<E: Engine + ?Sized>(
+        &mut self,
+        engine: &mut E,
+        from: Lsn,
+        max_bytes: usize,
+        number: u64,
+    ) -> Result<(), ReadError> {
+        let (start, written) = (self.start(), self.readable_end());
+        if from < start {
+            return Err(ReadError::Gone { start });
+        }
+        if from > written {
+            return Err(ReadError::Beyond { written });
+        }
+        if from == written {
+            let result = Ok(Vec::new());
+            self.events.push_back(JournalEvent::ReadDone { number, result });
+            return Ok(());
+        }
+        let left = usize::try_from(written.since(from)).unwrap_or(usize::MAX);
+        let wanted = max_bytes.clamp(HEAD_LEN, CHUNK_LEN) / HEAD_LEN * HEAD_LEN;
+        let len = wanted.min(left);
+        self.reads.begin(engine, &self.segments, from, len, number)
+    }
+
+    /// Cuts the log off at `to`, a position between two frames: what is behind is first saved to
+    /// the file `quarantine`, durably, then zeroed, durably (design §6.4). Appends are refused
+    /// until [`JournalEvent::Truncated`] or [`JournalEvent::NotTruncated`].
+    ///
+    /// A crash on the way leaves the log either as it was, or cut off once it is opened again.
+    /// Nothing that was applied or released may lie behind `to`.
+    ///
+    /// # Errors
+    /// [`TruncateError`]; nothing was changed then.
+    pub fn truncate<E: Engine + ?Sized>(
+        &mut self,
+        engine: &mut E,
+        to: LogPosition,
+        quarantine: &Path,
+    ) -> Result<(), TruncateError> {
+        if self.is_failed {
+            return Err(TruncateError::Failed);
+        }
+        if self.truncation.is_some() {
+            return Err(TruncateError::Busy);
+        }
+        let (start, end) = (self.start().max(self.released), self.end().lsn);
+        if !(start..=end).contains(&to.lsn) {
+            let to = to.lsn;
+            return Err(TruncateError::Outside { to, start, end });
+        }
+        let token = self.tokens.token(KIND_TRUNCATE, 0);
+        let truncation = Truncation::new(
+            self.resource,
+            (to, end),
+            self.truncations + 1,
+            quarantine,
+            token,
+            self.log_dir,
+        );
+        self.truncation = Some(truncation);
+        self.request_sync(engine);
+        self.settle_truncation(engine);
+        Ok(())
+    }
+
+    /// Takes the end of one of the journal's operations.
+    ///
+    /// # Panics
+    /// If the token is not one of the journal's own.
+    pub fn complete<E: Engine + ?Sized>(&mut self, engine: &mut E, completion: Completion) {
+        assert!(self.tokens.owns(completion.token));
+        let (kind, number) = TokenSpace::split(completion.token);
+        if kind == KIND_READ {
+            let ended = self.reads.complete(engine, &self.segments, completion);
+            return self.read_ended(ended);
+        }
+        if self.is_failed {
+            return;
+        }
+        let Completion { op, result, .. } = completion;
+        if kind == KIND_TRUNCATE {
+            return self.truncation_step(engine, op, result);
+        }
+        if let Err(error) = result {
+            let doing = match kind {
+                KIND_WRITE => "writing",
+                KIND_SYNC => "syncing",
+                _ => "renaming",
+            };
+            let path = self.segments.path_of(op.file());
+            return self.fail(doing, path, error);
+        }
+        match kind {
+            KIND_WRITE => {
+                let written = self.writer.wrote(&mut self.segments, number, op.file());
+                self.events.extend(written.map(JournalEvent::Written));
+            }
+            KIND_SYNC => {
+                let durable = self.writer.synced();
+                self.events.extend(durable.map(JournalEvent::Durable));
+            }
+            _ => self.moved(engine),
+        }
+        self.writer.sync_if_due(engine, &mut self.segments);
+        self.settle_truncation(engine);
+    }
+
+    /// What came of the operations that were completed, oldest first.
+    pub fn poll_event(&mut self) -> Option<JournalEvent> {
+        self.events.pop_front()
+    }
+
+    /// Behind the last frame that was appended.
+    #[must_use]
+    pub fn end(&self) -> LogPosition {
+        self.writer.end()
+    }
+
+    /// Everything before this has left the process.
+    #[must_use]
+    pub fn written(&self) -> Lsn {
+        self.writer.written()
+    }
+
+    /// Everything before this is on stable storage.
+    #[must_use]
+    pub fn durable(&self) -> Lsn {
+        self.writer.durable()
+    }
+
+    /// What the superblock may remember about this log: to be given to [`Journal::open`] again.
+    #[must_use]
+    pub fn known_durable(&self) -> KnownDurable {
+        KnownDurable { lsn: self.writer.durable(), truncations: self.truncations }
+    }
+
+    /// The oldest position that can be read.
+    #[must_use]
+    pub fn start(&self) -> Lsn {
+        self.origin.max(self.segments.start())
+    }
+
+    /// Bytes that can be appended before something is released or synced.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        self.writer.room(&self.segments)
+    }
+
+    /// Bytes of all segments together.
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        self.segments.end().since(self.segments.start())
+    }
+
+    /// Whether a write or sync has failed; that is final (design §2.7).
+    #[must_use]
+    pub fn is_failed(&self) -> bool {
+        self.is_failed
+    }
+
+    /// Where reads end: what is being cut off is not shown to anybody any more.
+    fn readable_end(&self) -> Lsn {
+        let cut = self.truncation.as_ref().map(|cut| cut.target().lsn);
+        cut.unwrap_or(Lsn::new(u64::MAX)).min(self.written())
+    }
+
+    fn recycle<E: Engine + ?Sized>(&mut self, engine: &mut E) {
+        let idle = !self.is_failed && self.moving.is_none() && self.truncation.is_none();
+        // One rename at a time, the oldest first: whatever a crash keeps, the segments that are
+        // left are contiguous.
+        if !idle || self.segments.second_start() > self.released {
+            return;
+        }
+        let from = layout::segment_name(self.segments.start());
+        let to = layout::segment_name(self.segments.end());
+        self.moving = self.segments.pop();
+        let dir = self.log_dir;
+        let op = Op::Rename { dir, from, to };
+        engine.submit(self.tokens.token(KIND_RENAME, 0), op);
+    }
+
+    fn moved<E: Engine + ?Sized>(&mut self, engine: &mut E) {
+        if let Some(segment) = self.moving.take() {
+            self.segments.push(segment);
+            self.events.push_back(JournalEvent::SegmentReady);
+        }
+        self.recycle(engine);
+    }
+
+    fn read_ended(&mut self, ended: Option<Ended>) {
+        let Some(Ended { caller: number, from, mut result }) = ended else {
+            return;
+        };
+        // Recycled or cut off while it was read: not damage.
+        let (start, written) = (self.start(), self.readable_end());
+        if from < start {
+            result = Err(ReadError::Gone { start });
+        } else if let Ok(frames) = &mut result {
+            frames.retain(|frame| frame.end() <= written);
+        } else if from >= written {
+            result = Err(ReadError::Beyond { written });
+        }
+        self.events.push_back(JournalEvent::ReadDone { number, result });
+    }
+
+    /// Begins a truncation that has waited for the writes before it.
+    fn settle_truncation<E: Engine + ?Sized>(&mut self, engine: &mut E) {
+        let quiet = !self.is_failed && self.moving.is_none() && self.writer.is_settled();
+        if let Some(truncation) = &mut self.truncation
+            && truncation.is_settling()
+            && quiet
+        {
+            let progress = truncation.begin(engine);
+            self.truncation_progress(engine, progress);
+        }
+    }
+
+    fn truncation_step<E: Engine + ?Sized>(
+        &mut self,
+        engine: &mut E,
+        op: Op,
+        result: io::Result<()>,
+    ) {
+        if let Some(truncation) = &mut self.truncation {
+            let progress = truncation.complete(engine, &self.segments, op, result);
+            self.truncation_progress(engine, progress);
+        }
+    }
+
+    fn truncation_progress<E: Engine + ?Sized>(&mut self, engine: &mut E, progress: Progress) {
+        match progress {
+            Progress::Going => return,
+            Progress::Failed(doing, error) => {
+                let path = self.segments.dir().to_path_buf();
+                return self.fail(doing, path, error);
+            }
+            Progress::GaveUp(error) => {
+                self.truncation = None;
+                self.events.push_back(JournalEvent::NotTruncated(error));
+            }
+            Progress::Done => {
+                if let Some(truncation) = self.truncation.take() {
+                    self.cut_off(truncation.target());
+                }
+            }
+        }
+        self.recycle(engine);
+    }
+
+    fn cut_off(&mut self, to: LogPosition) {
+        if to.lsn < self.end().lsn {
+            self.writer.cut_back(to);
+            self.truncations += 1;
+        }
+        self.events.push_back(JournalEvent::Truncated(to));
+    }
+
+    fn fail(&mut self, doing: &'static str, path: PathBuf, source: io::Error) {
+        self.is_failed = true;
+        self.events.push_back(JournalEvent::Failed(JournalFailure { doing, path, source }));
+    }
+}
+
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod rig;
 #[cfg(test)]
 mod tests;

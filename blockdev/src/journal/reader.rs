@@ -1,185 +1,368 @@
-//! Whole, verified frames from a position of the log.
+//! Reading frames back: one after the other for recovery and tools, or some at a time while the
+//! log is in use, for a standby that catches up.
+//!
+//! A frame is whole if its checksums match, it says its own position, and it follows on the frame
+//! before it. Nothing else passes.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use bytes::Bytes;
-use hadrian_protocol::frame::{Frame, FrameError, HEAD_LEN, LogPosition, peek_size};
+use hadrian_protocol::frame::{self, ChainHash, Frame, FrameError, HEAD_LEN};
 use hadrian_protocol::ids::{Lsn, ResourceId};
 
-use super::segments::Segments;
+use super::layout::{SEGMENT_LEN_MIN, Segments};
 use crate::buffer::{BODY_LEN_MAX, IoBuf};
-use crate::engine::{Completion, Engine, Op, Token, run};
+use crate::engine::{Completion, Engine, Op, TokenSpace, run};
 
-/// Bytes that one read asks for: any frame fits.
-const WINDOW: usize = HEAD_LEN + BODY_LEN_MAX;
+/// Most bytes that are read at a time: whatever it is, the longest frame fits.
+pub const CHUNK_LEN: usize = HEAD_LEN + BODY_LEN_MAX;
+/// Most reads under way at a time (design §10); one more is refused.
+pub const READS_MAX: usize = 64;
 
-/// A read of the log that is under way beside other work.
-#[derive(Debug)]
-pub struct LogRead {
-    from: Lsn,
-    limit: Lsn,
-    parts: Vec<Option<IoBuf>>,
-    lens: Vec<usize>,
-    failed: Option<io::Error>,
-    missing: usize,
-    token_base: u64,
+/// Bits of a read's token that number its parts.
+const PART_BITS: u32 = 8;
+const _: () = assert!(CHUNK_LEN as u64 / SEGMENT_LEN_MIN + 2 < 1 << PART_BITS);
+
+/// Why there is no frame at a position.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadFrame {
+    /// The bytes are no whole frame.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A whole frame of another position: the segment's former life, or a write gone astray.
+    #[error("the frame there says that it belongs at {found}")]
+    Elsewhere {
+        /// What it says.
+        found: Lsn,
+    },
+    /// A whole frame of another history.
+    #[error("the frame there does not follow on the one before it")]
+    Chain,
 }
 
-impl LogRead {
-    /// Begins to read from `from`, not beyond `limit` (the end of what is written). Tokens of its
-    /// operations are `token_base` and the next. `None` where the log does not hold `from`.
-    pub fn begin<E: Engine>(
+/// Why a read gave no frames.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The position is no longer in the log.
+    #[error("the log begins at {start} now; what is before must come from a resync")]
+    Gone {
+        /// The oldest position that can be read.
+        start: Lsn,
+    },
+    /// The position is past what was written.
+    #[error("the log is written up to {written} only")]
+    Beyond {
+        /// Where what was written ends.
+        written: Lsn,
+    },
+    /// Too many reads at a time; try again after the next has ended.
+    #[error("{READS_MAX} reads of the log are under way already")]
+    Busy,
+    /// The position is not the beginning of a frame, or the frame was damaged since.
+    #[error("no frame can be read at {at}: {cause}")]
+    Bad {
+        /// Where.
+        at: Lsn,
+        /// What is wrong there.
+        cause: BadFrame,
+    },
+    /// The system refuses.
+    #[error("reading the log at {at}: {source}")]
+    Io {
+        /// Where.
+        at: Lsn,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// The frame at the front of `bytes`, which must be the one at `at` and follow on `before`.
+pub(super) fn frame_at(
+    bytes: &Bytes,
+    resource: ResourceId,
+    at: Lsn,
+    before: Option<ChainHash>,
+) -> Result<Frame, BadFrame> {
+    let frame = Frame::open(bytes.clone(), resource)?;
+    if frame.lsn() != at {
+        let found = frame.lsn();
+        return Err(BadFrame::Elsewhere { found });
+    }
+    if before.is_some_and(|before| !frame.follows(before)) {
+        return Err(BadFrame::Chain);
+    }
+    Ok(frame)
+}
+
+/// Reads `len` bytes of the log at `at`, at most [`CHUNK_LEN`], and waits for them.
+pub(super) fn read_range<E: Engine + ?Sized>(
+    engine: &mut E,
+    segments: &Segments,
+    at: Lsn,
+    len: usize,
+) -> io::Result<Bytes> {
+    let outside = || io::Error::from(io::ErrorKind::UnexpectedEof);
+    let pieces = segments.pieces(at, len).ok_or_else(outside)?;
+    let mut parts = Vec::with_capacity(pieces.len());
+    for piece in pieces {
+        let op = Op::Read {
+            file: piece.file,
+            offset: piece.offset,
+            buffer: IoBuf::with_len(piece.len),
+            len: piece.len,
+        };
+        match run(engine, op)? {
+            Op::Read { buffer, .. } => parts.push((piece.skip, piece.len, buffer)),
+            _ => unreachable!("an operation comes back as itself"),
+        }
+    }
+    Ok(join(len, parts))
+}
+
+/// One range of bytes out of its parts; without a copy where it is one part.
+fn join(len: usize, mut parts: Vec<(usize, usize, IoBuf)>) -> Bytes {
+    if parts.len() == 1
+        && let Some((_, _, buffer)) = parts.pop()
+    {
+        return buffer.freeze().slice(..len);
+    }
+    let mut whole = IoBuf::with_len(len);
+    for (skip, part_len, part) in parts {
+        whole[skip..skip + part_len].copy_from_slice(&part[..part_len]);
+    }
+    whole.freeze().slice(..len)
+}
+
+/// One step of a [`Cursor`].
+#[derive(Debug)]
+pub(super) enum Step {
+    /// The next frame.
+    Frame(Frame),
+    /// There is no frame here.
+    Bad(BadFrame),
+    /// The segments, or the limit, end here.
+    End,
+}
+
+/// Walks over the frames of a log, waiting for each read.
+#[derive(Debug)]
+pub(super) struct Cursor {
+    resource: ResourceId,
+    at: Lsn,
+    before: Option<ChainHash>,
+    limit: Lsn,
+    chunk: Bytes,
+}
+
+impl Cursor {
+    /// From `at` to `limit`. The first frame has to follow on `before`, where that is known.
+    pub(super) fn new(
+        resource: ResourceId,
+        at: Lsn,
+        before: Option<ChainHash>,
+        limit: Lsn,
+    ) -> Self {
+        let chunk = Bytes::new();
+        Self { resource, at, before, limit, chunk }
+    }
+
+    pub(super) fn at(&self) -> Lsn {
+        self.at
+    }
+
+    /// The next frame, read with `read` from a position on, so many bytes.
+    pub(super) fn next(
+        &mut self,
+        mut read: impl FnMut(Lsn, usize) -> io::Result<Bytes>,
+    ) -> io::Result<Step> {
+        if self.limit.since(self.at) == 0 {
+            return Ok(Step::End);
+        }
+        let mut opened = frame_at(&self.chunk, self.resource, self.at, self.before);
+        if let Err(BadFrame::Frame(FrameError::Short { .. })) = opened {
+            // The frame may be longer than what is left of the chunk.
+            let left = self.limit.since(self.at);
+            let len = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK_LEN);
+            self.chunk = read(self.at, len)?;
+            opened = frame_at(&self.chunk, self.resource, self.at, self.before);
+        }
+        Ok(match opened {
+            Ok(frame) => {
+                self.chunk = self.chunk.slice(frame.log_bytes().len()..);
+                self.at = frame.end();
+                self.before = Some(frame.chain());
+                Step::Frame(frame)
+            }
+            Err(cause) => Step::Bad(cause),
+        })
+    }
+}
+
+/// What a read under way needs to go on.
+#[derive(Debug)]
+struct Read {
+    caller: u64,
+    from: Lsn,
+    len: usize,
+    left: usize,
+    parts: Vec<(usize, usize, IoBuf)>,
+    error: Option<io::Error>,
+}
+
+/// A read that has ended, by the caller's number for it.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) caller: u64,
+    pub(super) from: Lsn,
+    pub(super) result: Result<Vec<Frame>, ReadError>,
+}
+
+/// The reads of a log in use.
+#[derive(Debug)]
+pub(super) struct Reads {
+    resource: ResourceId,
+    tokens: TokenSpace,
+    kind: u8,
+    next: u64,
+    under_way: BTreeMap<u64, Read>,
+}
+
+impl Reads {
+    pub(super) fn new(resource: ResourceId, tokens: TokenSpace, kind: u8) -> Self {
+        Self { resource, tokens, kind, next: 0, under_way: BTreeMap::new() }
+    }
+
+    /// Begins to read `len` bytes at `from`, for the whole frames in them; more where the first
+    /// frame is longer.
+    pub(super) fn begin<E: Engine + ?Sized>(
+        &mut self,
         engine: &mut E,
         segments: &Segments,
         from: Lsn,
-        limit: Lsn,
-        token_base: u64,
-    ) -> Option<Self> {
-        let len = usize::try_from(limit.since(from)).unwrap_or(WINDOW).min(WINDOW);
-        let stretches = segments.stretches(from, len).filter(|_| len > 0)?;
-        let lens = stretches.iter().map(|stretch| stretch.len).collect();
-        let missing = stretches.len();
-        for (index, stretch) in stretches.into_iter().enumerate() {
-            let buffer = IoBuf::with_len(stretch.len);
-            let (file, offset, len) = (stretch.file, stretch.offset, stretch.len);
-            let token = Token(token_base + index as u64);
-            engine.submit(token, Op::Read { file, offset, buffer, len });
+        len: usize,
+        caller: u64,
+    ) -> Result<(), ReadError> {
+        if self.under_way.len() >= READS_MAX {
+            return Err(ReadError::Busy);
         }
-        let parts = (0..missing).map(|_| None).collect();
-        Some(Self { from, limit, parts, lens, failed: None, missing, token_base })
+        self.submit(engine, segments, from, len, caller)
     }
 
-    /// Takes the completion of one of its operations; true when all are there.
-    pub fn complete(&mut self, done: Completion) -> bool {
-        self.missing -= 1;
-        let index = usize::try_from(done.token.0 - self.token_base).unwrap_or(usize::MAX);
-        if let Err(error) = done.result {
-            self.failed = Some(error);
-        }
-        if let (Op::Read { buffer, .. }, Some(part)) = (done.op, self.parts.get_mut(index)) {
-            *part = Some(buffer);
-        }
-        self.missing == 0
-    }
-
-    /// The whole frames that were read, in order.
-    ///
-    /// # Errors
-    /// As the system says. A frame that does not check out ends the list.
-    pub fn frames(self, resource: ResourceId) -> io::Result<Vec<Frame>> {
-        if let Some(error) = self.failed {
-            return Err(error);
-        }
-        let bytes = join(self.parts, &self.lens);
-        let (frames, _) = parse(bytes, self.from, self.limit, resource);
-        Ok(frames)
-    }
-}
-
-/// One buffer is used as it is; two are put together.
-fn join(parts: Vec<Option<IoBuf>>, lens: &[usize]) -> Bytes {
-    let mut parts: Vec<IoBuf> = parts.into_iter().flatten().collect();
-    if parts.len() == 1 {
-        return parts.pop().map(IoBuf::freeze).unwrap_or_default();
-    }
-    let mut whole = IoBuf::with_len(lens.iter().sum());
-    let mut at = 0;
-    for (part, len) in parts.iter().zip(lens) {
-        whole[at..at + len].copy_from_slice(&part[..*len]);
-        at += len;
-    }
-    whole.freeze()
-}
-
-/// Takes frames from the front of `bytes` until one is not whole or not valid.
-fn parse(
-    bytes: Bytes,
-    from: Lsn,
-    limit: Lsn,
-    resource: ResourceId,
-) -> (Vec<Frame>, Option<FrameError>) {
-    let mut frames = Vec::new();
-    let (mut at, mut lsn) = (0, from);
-    while lsn < limit {
-        let rest = bytes.slice(at.min(bytes.len())..);
-        let frame = match Frame::open(rest, resource) {
-            Ok(frame) if frame.lsn() == lsn => frame,
-            Ok(_) => return (frames, Some(FrameError::Magic)),
-            Err(error) => return (frames, Some(error)),
+    fn submit<E: Engine + ?Sized>(
+        &mut self,
+        engine: &mut E,
+        segments: &Segments,
+        from: Lsn,
+        len: usize,
+        caller: u64,
+    ) -> Result<(), ReadError> {
+        let start = segments.start();
+        let pieces = segments.pieces(from, len).ok_or(ReadError::Gone { start })?;
+        let number = self.next;
+        self.next += 1;
+        let read = Read {
+            caller,
+            from,
+            len,
+            left: pieces.len(),
+            parts: Vec::with_capacity(pieces.len()),
+            error: None,
         };
-        at += frame.log_bytes().len();
-        lsn = frame.end();
-        frames.push(frame);
+        self.under_way.insert(number, read);
+        for (part, piece) in (0..).zip(pieces) {
+            let op = Op::Read {
+                file: piece.file,
+                offset: piece.offset,
+                buffer: IoBuf::with_len(piece.len),
+                len: piece.len,
+            };
+            let number = number << PART_BITS | part;
+            engine.submit(self.tokens.token(self.kind, number), op);
+        }
+        Ok(())
     }
-    (frames, None)
-}
 
-/// Reads frames from `from` on, blocking: at least one, as many as a window holds, none beyond
-/// `limit`. The frames follow on `from.chain`.
-///
-/// The second value says why the list ends, where it is not for the window or the limit.
-///
-/// # Errors
-/// As the system says.
-pub fn read_frames<E: Engine>(
-    engine: &mut E,
-    segments: &Segments,
-    from: LogPosition,
-    limit: Lsn,
-    resource: ResourceId,
-) -> io::Result<(Vec<Frame>, Option<FrameError>)> {
-    let limit = limit.min(segments.limit());
-    let len = usize::try_from(limit.since(from.lsn)).unwrap_or(WINDOW).min(WINDOW);
-    let Some(bytes) = read_at(engine, segments, from.lsn, len)? else {
-        return Ok((Vec::new(), None));
-    };
-    let (mut frames, mut error) = parse(bytes.clone(), from.lsn, limit, resource);
-    // A frame that only the window cuts is no bad frame, unless it is the first.
-    if let Some(FrameError::Short { .. } | FrameError::Magic) = error
-        && !frames.is_empty()
-        && is_cut(&bytes, &frames, from.lsn)
-    {
-        error = None;
+    /// Takes the end of one part; `Some` when the whole read has ended.
+    pub(super) fn complete<E: Engine + ?Sized>(
+        &mut self,
+        engine: &mut E,
+        segments: &Segments,
+        completion: Completion,
+    ) -> Option<Ended> {
+        let (_, number) = TokenSpace::split(completion.token);
+        let (number, part) = (number >> PART_BITS, number & ((1 << PART_BITS) - 1));
+        let read = self.under_way.get_mut(&number)?;
+        read.left -= 1;
+        match (completion.result, completion.op) {
+            (Ok(()), Op::Read { buffer, len, .. }) => {
+                let skip = skip_of(read.from, part, segments.segment_len());
+                read.parts.push((skip, len, buffer));
+            }
+            (Err(error), _) => read.error = Some(error),
+            (Ok(()), op) => unreachable!("a read came back as {op:?}"),
+        }
+        if read.left > 0 {
+            return None;
+        }
+        let read = self.under_way.remove(&number)?;
+        self.finish(engine, segments, read)
     }
-    let mut chain = from.chain;
-    let linked = frames.iter().position(|frame| {
-        let follows = frame.follows(chain);
-        chain = frame.chain();
-        !follows
-    });
-    if let Some(bad) = linked {
-        frames.truncate(bad);
-        error = Some(FrameError::HeadChecksum);
-    }
-    Ok((frames, error))
-}
 
-/// Whether the frame behind `frames` begins inside `bytes` and ends outside.
-fn is_cut(bytes: &Bytes, frames: &[Frame], from: Lsn) -> bool {
-    let done = frames.last().map_or(0, |frame| frame.end().since(from));
-    let at = usize::try_from(done).unwrap_or(usize::MAX);
-    let rest = bytes.get(at..).unwrap_or_default();
-    rest.len() < HEAD_LEN || peek_size(rest).is_ok_and(|size| size.log_len() > rest.len())
-}
-
-/// Reads raw bytes of the log, blocking. `None` where the segments do not hold them.
-pub(super) fn read_at<E: Engine>(
-    engine: &mut E,
-    segments: &Segments,
-    lsn: Lsn,
-    len: usize,
-) -> io::Result<Option<Bytes>> {
-    let Some(stretches) = segments.stretches(lsn, len).filter(|_| len > 0) else {
-        return Ok(None);
-    };
-    let lens: Vec<_> = stretches.iter().map(|stretch| stretch.len).collect();
-    let mut parts = Vec::with_capacity(stretches.len());
-    for stretch in stretches {
-        let buffer = IoBuf::with_len(stretch.len);
-        let (file, offset, len) = (stretch.file, stretch.offset, stretch.len);
-        if let Op::Read { buffer, .. } = run(engine, Op::Read { file, offset, buffer, len })? {
-            parts.push(Some(buffer));
+    fn finish<E: Engine + ?Sized>(
+        &mut self,
+        engine: &mut E,
+        segments: &Segments,
+        read: Read,
+    ) -> Option<Ended> {
+        let Read { caller, from, len, .. } = read;
+        let ended = |result| Some(Ended { caller, from, result });
+        if let Some(source) = read.error {
+            return ended(Err(ReadError::Io { at: from, source }));
+        }
+        match whole_frames(&join(len, read.parts), self.resource, from) {
+            Err(BadFrame::Frame(FrameError::Short { need, .. })) if need > len => {
+                // One frame that is longer than was asked for: now its length is known.
+                match self.submit(engine, segments, from, need, caller) {
+                    Ok(()) => None,
+                    Err(error) => ended(Err(error)),
+                }
+            }
+            Err(cause) => ended(Err(ReadError::Bad { at: from, cause })),
+            Ok(frames) => ended(Ok(frames)),
         }
     }
-    Ok(Some(join(parts, &lens)))
+}
+
+/// Bytes of the range from `from` before its part number `part`: every part but the first begins
+/// at the beginning of a segment.
+fn skip_of(from: Lsn, part: u64, segment_len: u64) -> usize {
+    let first = segment_len - from.get() % segment_len;
+    let skip = part.checked_sub(1).map_or(0, |full| first + full * segment_len);
+    usize::try_from(skip).unwrap_or(usize::MAX)
+}
+
+/// The whole frames at the front of `bytes`, each following on the one before; the error of the
+/// first where there is none.
+fn whole_frames(bytes: &Bytes, resource: ResourceId, from: Lsn) -> Result<Vec<Frame>, BadFrame> {
+    let (mut frames, mut rest, mut at, mut before) = (Vec::new(), bytes.clone(), from, None);
+    while !rest.is_empty() {
+        match frame_at(&rest, resource, at, before) {
+            Ok(frame) => {
+                rest = rest.slice(frame.log_bytes().len()..);
+                (at, before) = (frame.end(), Some(frame.chain()));
+                frames.push(frame);
+            }
+            Err(cause) if frames.is_empty() => return Err(cause),
+            // The next read begins there, and says what is wrong if it still is.
+            Err(_) => break,
+        }
+    }
+    Ok(frames)
+}
+
+/// Whether `page` is the head of a whole frame at `at`, and how much of the log it then takes.
+pub(super) fn head_at(page: &[u8], resource: ResourceId, at: Lsn) -> Option<u64> {
+    (frame::peek_lsn(page, resource)? == at).then_some(())?;
+    Some(frame::peek_size(page).ok()?.log_len() as u64)
 }

@@ -1,129 +1,186 @@
-//! The end of the log after a crash (design §2.3).
+//! What of a log is good after a crash (design §2.3).
 //!
-//! From the checkpoint on every frame is verified: header, payloads, link to the frame before. The
-//! first that does not check out ends the log. If the log is known to have been durable beyond
-//! that point, this is damage and never cut away in silence; else it is a tail that a crash has
-//! torn. What is known comes from the stamps: those of the good frames, those of whole head pages
-//! behind the bad one, and the superblock. A lost frame in front of a kept one is no damage as
-//! long as no stamp says that it was durable (holes, story 16).
+//! From the checkpoint on, frames are read one after the other until one is not whole or does not
+//! follow. That is the end of the log, unless something durable lay behind it. Three witnesses
+//! say how far the log was durable: the superblock, the stamp of every good frame, and the stamp
+//! of every frame head that is found behind the end at its right position. If any of them says
+//! more than the end, what is missing is damage, and nobody truncates it silently. Otherwise it
+//! is a torn tail, also where a later frame of it happens to be whole (holes, story 16).
+//!
+//! Heads behind the end are then zeroed, durably, before anything is written there: a frame that
+//! was lost and written again must not be followed by what followed its first life (story 17).
+//! How far behind the end such a head can lie is bounded by [`UNSYNCED_BYTES_MAX`].
+//!
+//! A client can write bytes that look like a frame head. Where they lie in the payload of a whole
+//! frame they are not looked at; in a torn one they could at worst pass for a witness, if they
+//! name this resource and their own future position. Then recovery refuses; it never loses data.
 
 use std::io;
+use std::path::PathBuf;
 
-use hadrian_protocol::frame::{Frame, FrameError, HEAD_LEN, LogPosition, peek_stamp};
+use hadrian_protocol::frame::{self, Frame, FrameError, HEAD_LEN, LogPosition};
 use hadrian_protocol::ids::{Lsn, ResourceId};
 
-use super::reader::{read_at, read_frames};
-use super::segments::Segments;
+use super::layout::Segments;
+use super::reader::{BadFrame, CHUNK_LEN, Cursor, Step, head_at, read_range};
 use crate::engine::Engine;
 
-/// How far behind a bad frame whole head pages are looked for, in bytes. The frames that were
-/// stamped after a sync lie within what is written between two syncs.
-const SCAN_LEN: u64 = 64 << 20;
-const SCAN_PIECE: usize = 1 << 20;
+/// Most bytes that may be written and not durable (design §10): appends beyond are refused. So a
+/// recovery has to look no further than this behind the end for what a crash left.
+pub const UNSYNCED_BYTES_MAX: u64 = 256 << 20;
 
-/// Why the log ends where it does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stop {
-    /// The segments end.
-    Limit,
-    /// No valid frame begins here, and nothing says that one should.
-    Tail(FrameError),
-}
-
-/// Why a log cannot be used.
+/// A log that is worse off than any crash can leave it.
 #[derive(Debug, thiserror::Error)]
-pub enum RecoveryError {
-    /// The system refuses.
-    #[error("the log cannot be read: {0}")]
-    Io(#[from] io::Error),
-    /// A frame that was durable is not valid any more.
-    #[error(
-        "the log is damaged at {at} ({cause}): it is known to have been durable to {durable}. \
-         Nothing was cut. Check the disk, then make this replica again from the other member"
-    )]
-    Damaged {
-        /// Where.
-        at: Lsn,
-        /// What is wrong there.
-        cause: FrameError,
-        /// How far the log was durable.
-        durable: Lsn,
-    },
-    /// The log does not hold the checkpoint.
-    #[error("the log begins at {start}, behind the checkpoint at {checkpoint}; a segment is gone")]
-    CheckpointGone {
-        /// The oldest position in the log.
-        start: Lsn,
-        /// Where replay would begin.
-        checkpoint: Lsn,
-    },
+#[error(
+    "the log is damaged at {at} ({path}, byte {offset}): {cause}; it was durable up to {durable} \
+     (says {witness}); nothing was changed: repair the disk or fetch the log from the peer, or \
+     look at what is left with `hadrian inspect log`"
+)]
+pub struct Damage {
+    /// The position that cannot be read.
+    pub at: Lsn,
+    /// The segment in which it lies.
+    pub path: PathBuf,
+    /// Where in the segment, in bytes.
+    pub offset: u64,
+    /// What is wrong there.
+    pub cause: BadFrame,
+    /// How far the log was durable.
+    pub durable: Lsn,
+    /// Who says so.
+    pub witness: Witness,
 }
 
-/// Reads the log from `checkpoint` to its end, handing every frame to `each` in order.
-///
-/// # Errors
-/// [`RecoveryError`]
-pub fn recover<E: Engine>(
-    engine: &mut E,
-    segments: &Segments,
-    checkpoint: LogPosition,
-    known_durable: Lsn,
-    resource: ResourceId,
-    mut each: impl FnMut(Frame),
-) -> Result<(LogPosition, Stop), RecoveryError> {
-    let start = segments.start();
-    if checkpoint.lsn < start || checkpoint.lsn > segments.limit() {
-        return Err(RecoveryError::CheckpointGone { start, checkpoint: checkpoint.lsn });
-    }
-    let (mut end, mut durable) = (checkpoint, known_durable);
-    loop {
-        if end.lsn == segments.limit() {
-            return Ok((end, Stop::Limit));
+/// Who knows how far the log was durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Witness {
+    /// The superblock, or the record of a truncation.
+    Superblock,
+    /// A good frame before the place.
+    FrameBefore(Lsn),
+    /// A frame head behind the place.
+    FrameBehind(Lsn),
+}
+
+impl std::fmt::Display for Witness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Superblock => write!(f, "the superblock"),
+            Self::FrameBefore(lsn) => write!(f, "the frame before it at {lsn}"),
+            Self::FrameBehind(lsn) => write!(f, "the frame behind it at {lsn}"),
         }
-        let (frames, error) = read_frames(engine, segments, end, segments.limit(), resource)?;
-        let nothing = frames.is_empty();
-        for frame in frames {
-            end = frame.position_after();
-            durable = durable.max(frame.stamp().map_or(Lsn::START, |stamp| stamp.durable));
-            each(frame);
-        }
-        let cause = match error {
-            Some(cause) => cause,
-            None if nothing => return Ok((end, Stop::Limit)),
-            None => continue,
-        };
-        // Where the superblock already says enough, the search behind is spared.
-        if durable <= end.lsn {
-            durable = durable.max(stamps_behind(engine, segments, end.lsn, resource)?);
-        }
-        if durable > end.lsn {
-            return Err(RecoveryError::Damaged { at: end.lsn, cause, durable });
-        }
-        return Ok((end, Stop::Tail(cause)));
     }
 }
 
-/// The highest durable position that a whole head page behind `from` tells of.
-fn stamps_behind<E: Engine>(
+/// Why a recovery ends without a log.
+#[derive(Debug)]
+pub(super) enum Stopped {
+    Io(Lsn, io::Error),
+    Damage(Box<Damage>),
+}
+
+/// What a recovery found.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Behind the last good frame.
+    pub(super) end: LogPosition,
+    pub(super) frame_count: u64,
+    /// Behind the last head that a crash left behind the end; the end where there is none.
+    pub(super) leftover_end: Lsn,
+}
+
+/// What a recovery starts from.
+pub(super) struct Start {
+    pub(super) resource: ResourceId,
+    pub(super) checkpoint: LogPosition,
+    /// How far the log was durable, as the superblock and finished truncations have it.
+    pub(super) known_durable: Lsn,
+    /// Where an unfinished truncation ends the log.
+    pub(super) stop: Option<Lsn>,
+}
+
+/// Reads the log from the checkpoint on; `visit` sees every good frame once, in order.
+pub(super) fn recover<E: Engine + ?Sized>(
     engine: &mut E,
     segments: &Segments,
-    from: Lsn,
-    resource: ResourceId,
-) -> io::Result<Lsn> {
-    let mut highest = Lsn::START;
-    let stop = segments.limit().since(from).min(SCAN_LEN);
-    let mut at = 0;
-    while at < stop {
-        let len = usize::try_from(stop - at).unwrap_or(SCAN_PIECE).min(SCAN_PIECE);
-        let lsn = Lsn::new(from.get() + at);
-        let Some(bytes) = read_at(engine, segments, lsn, len)? else { return Ok(highest) };
-        for (index, page) in bytes.chunks_exact(HEAD_LEN).enumerate() {
-            let place = Lsn::new(lsn.get() + (index * HEAD_LEN) as u64);
-            if let Some(stamp) = peek_stamp(page, resource, place) {
-                highest = highest.max(stamp.durable);
+    start: &Start,
+    visit: &mut dyn FnMut(&Frame),
+) -> Result<Found, Stopped> {
+    let limit = start.stop.unwrap_or(segments.end());
+    let LogPosition { lsn, chain } = start.checkpoint;
+    let mut cursor = Cursor::new(start.resource, lsn, Some(chain), limit);
+    let mut end = start.checkpoint;
+    let mut frame_count = 0;
+    let mut claim = (start.known_durable, Witness::Superblock);
+    let cause = loop {
+        let step = cursor.next(|at, len| read_range(engine, segments, at, len));
+        match step.map_err(|error| Stopped::Io(cursor.at(), error))? {
+            Step::Frame(frame) => {
+                frame_count += 1;
+                end = frame.position_after();
+                let stamped = frame.stamp().map(|stamp| stamp.durable);
+                raise(&mut claim, stamped, Witness::FrameBefore(frame.lsn()));
+                visit(&frame);
             }
+            Step::Bad(cause) => break cause,
+            Step::End => break BadFrame::Frame(FrameError::Magic),
         }
-        at += len as u64;
+    };
+    let mut leftover_end = end.lsn;
+    if start.stop.is_none() {
+        leftover_end = look_behind(engine, segments, start.resource, end.lsn, &mut claim)?;
     }
-    Ok(highest)
+    let (durable, witness) = claim;
+    if durable > end.lsn {
+        let (path, offset) = segments.locate(end.lsn);
+        return Err(Stopped::Damage(Box::new(Damage {
+            at: end.lsn,
+            path,
+            offset,
+            cause,
+            durable,
+            witness,
+        })));
+    }
+    Ok(Found { end, frame_count, leftover_end })
+}
+
+fn raise(claim: &mut (Lsn, Witness), durable: Option<Lsn>, witness: Witness) {
+    if let Some(durable) = durable.filter(|durable| *durable > claim.0) {
+        *claim = (durable, witness);
+    }
+}
+
+/// Looks for frame heads that a crash left behind the end, hears them as witnesses, and returns
+/// where the last of their frames ends.
+fn look_behind<E: Engine + ?Sized>(
+    engine: &mut E,
+    segments: &Segments,
+    resource: ResourceId,
+    end: Lsn,
+    claim: &mut (Lsn, Witness),
+) -> Result<Lsn, Stopped> {
+    let farthest = end.get().saturating_add(UNSYNCED_BYTES_MAX);
+    let limit = segments.end().min(Lsn::new(farthest));
+    let (mut leftover_end, mut at) = (end, end);
+    while limit.since(at) > 0 {
+        let left = usize::try_from(limit.since(at)).unwrap_or(usize::MAX);
+        let chunk = read_range(engine, segments, at, left.min(CHUNK_LEN))
+            .map_err(|error| Stopped::Io(at, error))?;
+        let mut skip = 0;
+        while let Some(page) = chunk.get(skip..skip + HEAD_LEN) {
+            let here = Lsn::new(at.get().saturating_add(skip as u64));
+            let taken = head_at(page, resource, here);
+            if let Some(log_len) = taken {
+                leftover_end = Lsn::new(here.get().saturating_add(log_len)).min(limit);
+                let stamp = frame::peek_stamp(page, resource, here).map(|stamp| stamp.durable);
+                raise(claim, stamp, Witness::FrameBehind(here));
+            }
+            // What lies in a frame is its payload, whatever it looks like.
+            let step = usize::try_from(taken.unwrap_or(0)).unwrap_or(usize::MAX);
+            skip = skip.saturating_add(step.max(HEAD_LEN));
+        }
+        at = Lsn::new(at.get().saturating_add(skip as u64)).min(limit);
+    }
+    Ok(leftover_end)
 }

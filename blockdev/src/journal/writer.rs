@@ -1,299 +1,234 @@
-//! Appending and group sync.
+//! Appending: any number of writes under way, two watermarks, and group sync.
 //!
-//! Any number of frames may be under way to the disk; `written` is the end of the prefix whose
-//! writes have completed. A sync covers what was written when it began, never more: a frame whose
-//! write completes while a sync runs waits for the next one. That is the whole argument for
-//! `durable` (I8).
+//! *Written* is the end of the longest prefix of frames whose writes have all completed. *Durable*
+//! is what was written when the last successful sync round was submitted: a round never speaks
+//! for a write that completed after it began (I8). One round is under way at a time; requests
+//! that come meanwhile share the next.
 
 use std::collections::VecDeque;
-use std::io;
 
-use bytes::Bytes;
 use hadrian_protocol::frame::{Frame, LogPosition};
 use hadrian_protocol::ids::Lsn;
 
-use super::segments::Segments;
-use crate::buffer::{ALIGNMENT, IoBuf};
-use crate::engine::{Completion, Engine, FileId, Op, Token};
+use super::layout::Segments;
+use super::recovery::UNSYNCED_BYTES_MAX;
+use crate::engine::{Engine, FileId, Op, TokenSpace};
 
-/// No segment is free for this frame; release log first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the log has no room for {need} bytes; {room} are free until a checkpoint releases more")]
-pub struct LogFull {
-    /// Bytes of the frame.
-    pub need: u64,
-    /// Bytes that are free.
-    pub room: u64,
+/// Why a frame was not appended. Nothing was changed then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The log has no room; ask [`super::Journal::room`] first, and release or sync to get some.
+    #[error("the log has room for {room} bytes, the frame takes {need}")]
+    Full {
+        /// What is free, in bytes.
+        room: u64,
+        /// What the frame takes, in bytes.
+        need: u64,
+    },
+    /// The frame is not the next of this history.
+    #[error("the frame at {found} does not follow on the log, which ends at {end}")]
+    NotNext {
+        /// Where the frame says that it begins.
+        found: Lsn,
+        /// Where the log ends.
+        end: Lsn,
+    },
+    /// The tail is being truncated; append when [`super::JournalEvent::Truncated`] was reported.
+    #[error("the log's tail is being truncated")]
+    Truncating,
+    /// A write or sync of the log failed before; that is final (design §2.7).
+    #[error("the log failed before; restart the replica once its disk is in order")]
+    Failed,
 }
 
-/// What a completion means.
+/// A frame whose writes are under way.
 #[derive(Debug)]
-pub enum JournalEvent {
-    /// Nothing that anybody waits for.
-    Nothing,
-    /// Written to here.
-    Written(Lsn),
-    /// Durable to here.
-    Durable(Lsn),
-    /// A write or sync failed; the journal takes nothing any more (design §2.7).
-    Failed(io::Error),
-}
-
-/// A log that is being written.
-#[derive(Debug)]
-pub struct Journal {
-    pub(super) segments: Segments,
-    end: LogPosition,
-    written: Lsn,
-    durable: Lsn,
-    needed: Lsn,
-    /// Frames under way, oldest first, with the number of their parts that are.
-    flights: VecDeque<Flight>,
-    first_flight: u64,
-    dirty: Vec<FileId>,
-    sync: Option<Round>,
-    sync_again: bool,
-    recycling: bool,
-    failed: bool,
-    token_base: u64,
-}
-
-#[derive(Debug)]
-struct Flight {
+struct Pending {
     end: Lsn,
-    parts: usize,
+    parts_left: usize,
 }
 
 #[derive(Debug)]
 struct Round {
-    covers: Lsn,
-    files: usize,
+    target: Lsn,
+    parts_left: usize,
 }
 
-/// Operations are told apart by the low bits of their tokens.
-const KIND_BITS: u32 = 2;
-const WRITE: u64 = 0;
-const SYNC: u64 = 1;
-const RENAME: u64 = 2;
+/// The end of the log and what of it is written and durable.
+#[derive(Debug)]
+pub(super) struct Writer {
+    tokens: TokenSpace,
+    write_kind: u8,
+    sync_kind: u8,
+    pending: VecDeque<Pending>,
+    /// The number of the first pending frame; the others follow.
+    first_number: u64,
+    end: LogPosition,
+    written: Lsn,
+    durable: Lsn,
+    round: Option<Round>,
+    rounds: u64,
+    /// The earliest position that was asked to be durable and that no round covers.
+    wanted: Option<Lsn>,
+    /// The latest such position.
+    wanted_last: Lsn,
+}
 
-impl Journal {
-    /// A log that ends at `end`, as recovery found it; `durable` is what is known to be so. Tokens
-    /// of its operations are `token_base` plus less than 2^48.
-    #[must_use]
-    pub fn new(segments: Segments, end: LogPosition, durable: Lsn, token_base: u64) -> Self {
-        // What was read back may never have been synced: the first round covers every segment.
-        let stretch = usize::try_from(end.lsn.since(segments.start())).unwrap_or(usize::MAX);
-        let stretches = segments.stretches(segments.start(), stretch).unwrap_or_default();
-        let dirty = stretches.iter().map(|stretch| stretch.file).collect();
+impl Writer {
+    /// A writer behind `end`, everything before it being durable.
+    pub(super) fn new(tokens: TokenSpace, kinds: (u8, u8), end: LogPosition) -> Self {
         Self {
-            needed: segments.start(),
-            segments,
+            tokens,
+            write_kind: kinds.0,
+            sync_kind: kinds.1,
+            pending: VecDeque::new(),
+            first_number: 0,
             end,
             written: end.lsn,
-            durable: durable.min(end.lsn),
-            flights: VecDeque::new(),
-            first_flight: 0,
-            dirty,
-            sync: None,
-            sync_again: false,
-            recycling: false,
-            failed: false,
-            token_base,
+            durable: end.lsn,
+            round: None,
+            rounds: 0,
+            wanted: None,
+            wanted_last: end.lsn,
         }
     }
 
-    /// The segments, for reading.
-    #[must_use]
-    pub fn segments(&self) -> &Segments {
-        &self.segments
-    }
-
-    /// Where the next frame goes.
-    #[must_use]
-    pub fn end(&self) -> LogPosition {
+    pub(super) fn end(&self) -> LogPosition {
         self.end
     }
 
-    /// The oldest position that can be read.
-    #[must_use]
-    pub fn start(&self) -> Lsn {
-        self.segments.start()
-    }
-
-    /// Written to here.
-    #[must_use]
-    pub fn written(&self) -> Lsn {
+    pub(super) fn written(&self) -> Lsn {
         self.written
     }
 
-    /// Durable to here.
-    #[must_use]
-    pub fn durable(&self) -> Lsn {
+    pub(super) fn durable(&self) -> Lsn {
         self.durable
     }
 
-    /// Bytes that can be appended before more log is released.
-    #[must_use]
-    pub fn room(&self) -> u64 {
-        self.segments.limit().since(self.end.lsn)
+    /// Whether nothing is under way and everything is durable.
+    pub(super) fn is_settled(&self) -> bool {
+        self.pending.is_empty() && self.round.is_none() && self.durable == self.end.lsn
     }
 
-    /// Bytes of log that all segments hold.
-    #[must_use]
-    pub fn capacity(&self) -> u64 {
-        self.segments.capacity()
+    /// Bytes that can be appended now.
+    pub(super) fn room(&self, segments: &Segments) -> u64 {
+        let unsynced = self.end.lsn.since(self.durable);
+        let free = segments.end().since(self.end.lsn);
+        free.min(UNSYNCED_BYTES_MAX.saturating_sub(unsynced))
     }
 
-    /// Whether nothing is under way.
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.flights.is_empty() && self.sync.is_none() && !self.recycling
-    }
-
-    /// Begins to write a frame at the end of the log.
-    ///
-    /// # Panics
-    /// If the frame does not begin there.
-    ///
-    /// # Errors
-    /// [`LogFull`]; nothing happened then.
-    pub fn append<E: Engine>(&mut self, engine: &mut E, frame: &Frame) -> Result<(), LogFull> {
-        assert_eq!(frame.lsn(), self.end.lsn, "a frame is appended at the end of the log");
-        let (need, room) = (frame.log_len(), self.room());
-        let bytes = aligned(frame.log_bytes());
-        let Some(stretches) = self.segments.stretches(frame.lsn(), bytes.len()) else {
-            return Err(LogFull { need, room });
-        };
-        let number = self.first_flight + self.flights.len() as u64;
-        let token = self.token(WRITE, number);
-        self.flights.push_back(Flight { end: frame.end(), parts: stretches.len() });
-        let mut at = 0;
-        for stretch in stretches {
-            let data = bytes.slice(at..at + stretch.len);
-            at += stretch.len;
-            if !self.dirty.contains(&stretch.file) {
-                self.dirty.push(stretch.file);
-            }
-            engine.submit(token, Op::Write { file: stretch.file, offset: stretch.offset, data });
+    pub(super) fn append<E: Engine + ?Sized>(
+        &mut self,
+        engine: &mut E,
+        segments: &Segments,
+        frame: &Frame,
+    ) -> Result<(), AppendError> {
+        let end = self.end.lsn;
+        if frame.lsn() != end || !frame.follows(self.end.chain) {
+            let found = frame.lsn();
+            return Err(AppendError::NotNext { found, end });
         }
+        let (room, need) = (self.room(segments), frame.log_len());
+        let bytes = frame.log_bytes();
+        let pieces = segments.pieces(end, bytes.len());
+        let Some(pieces) = pieces.filter(|_| need <= room) else {
+            return Err(AppendError::Full { room, need });
+        };
+        let number = self.first_number + self.pending.len() as u64;
+        self.pending.push_back(Pending { end: frame.end(), parts_left: pieces.len() });
         self.end = frame.position_after();
+        for piece in pieces {
+            let op = Op::Write {
+                file: piece.file,
+                offset: piece.offset,
+                data: bytes.slice(piece.skip..piece.skip + piece.len),
+            };
+            engine.submit(self.tokens.token(self.write_kind, number), op);
+        }
         Ok(())
     }
 
-    /// Makes everything written durable; [`JournalEvent::Durable`] tells when. Asked again while
-    /// a round runs, one more follows it.
-    pub fn request_sync<E: Engine>(&mut self, engine: &mut E) {
-        if self.sync.is_some() {
-            self.sync_again = true;
-        } else if self.durable < self.written {
-            self.begin_round(engine);
+    /// One part of frame `number` is written; the new watermark, if it moved.
+    pub(super) fn wrote(
+        &mut self,
+        segments: &mut Segments,
+        number: u64,
+        file: FileId,
+    ) -> Option<Lsn> {
+        // Only now, and not at submission: a round must not clear the mark of a write that
+        // completes after it.
+        segments.mark_dirty(file);
+        let index = usize::try_from(number - self.first_number).unwrap_or(usize::MAX);
+        let Some(pending) = self.pending.get_mut(index) else {
+            unreachable!("a frame stays pending until all its writes have completed")
+        };
+        pending.parts_left -= 1;
+        let before = self.written;
+        while let Some(first) = self.pending.front().filter(|first| first.parts_left == 0) {
+            self.written = first.end;
+            self.first_number += 1;
+            self.pending.pop_front();
         }
+        (self.written > before).then_some(self.written)
     }
 
-    fn begin_round<E: Engine>(&mut self, engine: &mut E) {
-        let files = std::mem::take(&mut self.dirty);
-        assert!(!files.is_empty(), "what is written and not durable lies in some file");
-        self.sync = Some(Round { covers: self.written, files: files.len() });
-        // Frames still under way touch these files too: they stay dirty for the next round.
-        if !self.flights.is_empty() {
-            self.dirty.clone_from(&files);
+    /// Asks for everything appended so far to become durable.
+    pub(super) fn want_sync(&mut self) -> Lsn {
+        let end = self.end.lsn;
+        if end > self.durable {
+            self.wanted.get_or_insert(end);
+            self.wanted_last = end;
         }
-        let token = self.token(SYNC, 0);
-        files.into_iter().for_each(|file| engine.submit(token, Op::Sync { file }));
+        end
     }
 
-    /// The log before this is no longer needed; its segments may be used again.
-    pub fn release<E: Engine>(&mut self, engine: &mut E, needed: Lsn) {
-        self.needed = self.needed.max(needed.min(self.durable));
-        self.recycle(engine);
-    }
-
-    fn recycle<E: Engine>(&mut self, engine: &mut E) {
-        if self.recycling || self.failed {
+    /// Begins a sync round if one is asked for, none is under way, and what the first who asked
+    /// wants is written. Later requests do not put that moment off.
+    pub(super) fn sync_if_due<E: Engine + ?Sized>(
+        &mut self,
+        engine: &mut E,
+        segments: &mut Segments,
+    ) {
+        let due = self.wanted.is_some_and(|wanted| wanted <= self.written);
+        if !due || self.round.is_some() {
             return;
         }
-        if let Some(op) = self.segments.recycle(self.needed) {
-            self.recycling = true;
-            engine.submit(self.token(RENAME, 0), op);
+        let target = self.written;
+        self.wanted = (self.wanted_last > target).then_some(self.wanted_last);
+        if target <= self.durable {
+            return;
         }
+        self.rounds += 1;
+        let token = self.tokens.token(self.sync_kind, self.rounds);
+        let mut parts_left = 0;
+        for segment in segments.iter_mut().filter(|segment| segment.dirty) {
+            segment.dirty = false;
+            parts_left += 1;
+            engine.submit(token, Op::Sync { file: segment.file });
+        }
+        assert!(parts_left > 0, "what is written and not durable is dirty");
+        self.round = Some(Round { target, parts_left });
     }
 
-    /// Takes the completion of one of its operations.
-    pub fn complete<E: Engine>(&mut self, engine: &mut E, done: Completion) -> JournalEvent {
-        let low = done.token.0 - self.token_base;
-        let (kind, number) = (low & ((1 << KIND_BITS) - 1), low >> KIND_BITS);
-        if let Err(error) = done.result {
-            // Told once; what fails behind it changes nothing any more.
-            let first = !std::mem::replace(&mut self.failed, true);
-            return if first { JournalEvent::Failed(error) } else { JournalEvent::Nothing };
+    /// One file of the round is synced; the new watermark, if that was the last.
+    pub(super) fn synced(&mut self) -> Option<Lsn> {
+        let round = self.round.as_mut()?;
+        round.parts_left -= 1;
+        if round.parts_left > 0 {
+            return None;
         }
-        match kind {
-            _ if self.failed => JournalEvent::Nothing,
-            WRITE => self.part_written(number),
-            SYNC => self.file_synced(engine),
-            _ => {
-                self.recycling = false;
-                self.segments.recycled();
-                self.recycle(engine);
-                JournalEvent::Nothing
-            }
-        }
+        self.durable = round.target;
+        self.round = None;
+        Some(self.durable)
     }
 
-    fn part_written(&mut self, number: u64) -> JournalEvent {
-        let index = usize::try_from(number - self.first_flight).unwrap_or(usize::MAX);
-        if let Some(flight) = self.flights.get_mut(index) {
-            flight.parts -= 1;
-        }
-        let before = self.written;
-        while let Some(flight) = self.flights.pop_front_if(|flight| flight.parts == 0) {
-            self.first_flight += 1;
-            self.written = flight.end;
-        }
-        if self.written > before {
-            JournalEvent::Written(self.written)
-        } else {
-            JournalEvent::Nothing
-        }
+    /// The log ends at `to` now, durably.
+    pub(super) fn cut_back(&mut self, to: LogPosition) {
+        assert!(self.is_settled(), "a tail is cut off when nothing moves");
+        self.end = to;
+        self.written = to.lsn;
+        self.durable = to.lsn;
+        self.wanted = None;
+        self.wanted_last = to.lsn;
     }
-
-    fn file_synced<E: Engine>(&mut self, engine: &mut E) -> JournalEvent {
-        let Some(round) = &mut self.sync else { return JournalEvent::Nothing };
-        round.files -= 1;
-        if round.files > 0 {
-            return JournalEvent::Nothing;
-        }
-        self.durable = self.durable.max(round.covers);
-        self.sync = None;
-        if std::mem::take(&mut self.sync_again) && self.durable < self.written {
-            self.begin_round(engine);
-        }
-        JournalEvent::Durable(self.durable)
-    }
-
-    /// The log was cut at `end`, durably, while nothing was under way.
-    ///
-    /// # Panics
-    /// If something was.
-    pub fn cut(&mut self, end: LogPosition) {
-        assert!(self.is_idle(), "a log is cut while nothing is under way");
-        self.end = end;
-        self.written = end.lsn;
-        self.durable = end.lsn;
-    }
-
-    fn token(&self, kind: u64, number: u64) -> Token {
-        Token(self.token_base + (number << KIND_BITS | kind))
-    }
-}
-
-/// Direct I/O needs aligned memory. Frames from the data path lie in such already; the few that
-/// the state machine makes itself are copied.
-fn aligned(bytes: &Bytes) -> Bytes {
-    if bytes.as_ptr().align_offset(ALIGNMENT) == 0 {
-        return bytes.clone();
-    }
-    let mut buffer = IoBuf::with_len(bytes.len());
-    buffer[..bytes.len()].copy_from_slice(bytes);
-    buffer.freeze()
 }

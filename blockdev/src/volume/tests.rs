@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::buffer::IoBuf;
-use crate::engine::UringEngine;
+use crate::engine::Uring;
 
 const SIZE: usize = 256 << 10;
 
@@ -24,7 +24,7 @@ fn volume() -> VolumeIndex {
 }
 
 struct Bench {
-    engine: UringEngine,
+    engine: Uring,
     volumes: Volumes,
     position: LogPosition,
     /// What a reader must see.
@@ -42,7 +42,7 @@ enum Change {
 fn bench(dir: &Path) -> Bench {
     let path = dir.join("store");
     create_store(&path, SIZE as u64).unwrap();
-    let mut engine = UringEngine::new().unwrap();
+    let mut engine = Uring::new(64).unwrap();
     let geometry = VolumeGeometry { size_bytes: SIZE as u64, block_size: 512 };
     let store = Store::open(&mut engine, &path, geometry).unwrap();
     let position = LogPosition::genesis(resource());
@@ -147,7 +147,7 @@ fn a_store_has_one_user_and_the_configured_size() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store");
     let _bench = bench(dir.path());
-    let mut engine = UringEngine::new().unwrap();
+    let mut engine = Uring::new(64).unwrap();
     let geometry = VolumeGeometry { size_bytes: SIZE as u64, block_size: 512 };
     assert!(matches!(Store::open(&mut engine, &path, geometry), Err(StoreError::Busy(_))));
     drop(_bench);

@@ -225,8 +225,9 @@ pub enum Action {
         /// From where.
         from: Lsn,
     },
-    /// Save everything beyond this to quarantine, then cut the log there, durably.
-    Truncate(Lsn),
+    /// Save everything beyond this to quarantine, then cut the log there, durably. The log must
+    /// hold this very point: the hash is that of the primary's history.
+    Truncate(LogPosition),
     /// Take no more requests from clients, or take them again. When it begins to hold, the driver
     /// appends what it has and says [`Event::Held`].
     Hold(bool),

@@ -4,6 +4,7 @@ use super::peer::{Entry, Feed, Phase};
 use super::{Action, Node, Part};
 use crate::frame::{Frame, LogPosition};
 use crate::ids::{Lsn, MemberId, SessionId};
+use crate::replica::Role;
 use crate::wire::{Ack, Join, Message, Progress, Refusal};
 
 impl Feed {
@@ -167,7 +168,7 @@ impl Node {
     /// Words to the standbys: when something changed that they act on, and as heartbeat.
     pub(super) fn settle_words(&mut self) {
         let (now, beat) = (self.clock.now, self.config.heartbeat());
-        let leading = matches!(self.standing, Part::Leading | Part::Releasing(_));
+        let leading = self.leads_or_ends();
         let durable = self.log.durable();
         for (member, session) in self.greeted_sessions() {
             let quiet =
@@ -184,6 +185,23 @@ impl Node {
                 _ => {}
             }
         }
+    }
+
+    /// Whether the standbys still hear from this primary: also while it stops.
+    fn leads_or_ends(&self) -> bool {
+        match self.standing {
+            Part::Leading | Part::Releasing(_) => true,
+            Part::Stopping(_) => self.state.role == Role::Primary,
+            _ => false,
+        }
+    }
+
+    /// Whether every connected standby knows how far this primary is durable: without that word it
+    /// may not apply the end of the log (design §2.5).
+    pub(super) fn all_are_told(&self) -> bool {
+        let mut feeds = self.peers.values().filter_map(|peer| peer.feed());
+        !self.leads_or_ends()
+            || feeds.all(|feed| feed.told >= self.log.durable() && feed.next == self.log.end().lsn)
     }
 
     /// What a standby shall make durable: in sync, all that a client or its own entry waits for.

@@ -74,7 +74,7 @@ impl Node {
         }
         let (from, to) = (point, self.log.end().lsn);
         self.out.push_back(Action::Note(Note::TailCut { from, to }));
-        self.out.push_back(Action::Truncate(point));
+        self.out.push_back(Action::Truncate(at));
     }
 
     /// The tail is saved and gone, durably, before anything is written in its place (I6).

@@ -13,6 +13,8 @@ use crate::time::{Clock, Now};
 pub struct Recovered {
     /// The end of the readable log.
     pub end: LogPosition,
+    /// How much of it is known to be durable now.
+    pub durable: Lsn,
     /// The oldest position that the log still holds.
     pub start: Lsn,
     /// The first frame of every epoch that was found behind the checkpoint, with the point before
@@ -40,7 +42,7 @@ pub(super) struct Log {
 
 impl Log {
     pub(super) fn new(state: &mut ReplicaState, recovered: Recovered) -> Self {
-        let Recovered { end, start, epoch_starts } = recovered;
+        let Recovered { end, durable, start, epoch_starts } = recovered;
         // The superblock may be ahead of the log (its epoch's start was lost) or behind it.
         state.history.truncate(end.lsn);
         for (position, frame) in &epoch_starts {
@@ -51,8 +53,7 @@ impl Log {
             end,
             start,
             written: end.lsn,
-            // What was read back may still be in a volatile cache: the first sync covers it.
-            durable: state.durable.min(end.lsn).max(applied),
+            durable: durable.min(end.lsn).max(applied),
             applied,
             wanted: Lsn::START,
             sync_asked: Lsn::START,

@@ -251,7 +251,8 @@ impl Node {
             && self.log.applied() == self.state.apply_limit
             && self.apply_target() == self.state.apply_limit
             && self.state.checkpoint.lsn == self.log.applied()
-            && self.persist.is_quiet();
+            && self.persist.is_quiet()
+            && self.all_are_told();
         let Part::Stopping(command) = self.standing else {
             return;
         };

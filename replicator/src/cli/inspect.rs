@@ -1,7 +1,7 @@
 //! `hadrian inspect`: superblock and log of a stopped replica, read-only.
 
 use hadrian_blockdev::engine::{AnyEngine, EngineChoice};
-use hadrian_blockdev::journal::{self, Segments};
+use hadrian_blockdev::inspect as disk;
 use hadrian_blockdev::replica::read_state;
 
 use crate::config::{Config, Member};
@@ -10,18 +10,15 @@ use crate::config::{Config, Member};
 pub(super) fn inspect(config: &Config, me: &Member, name: &str, json: bool) -> anyhow::Result<()> {
     let resource = super::resource(config, name)?;
     let dir = me.replica_dir(resource);
-    let (found, state) = read_state(&dir)?;
-    let mut engine = AnyEngine::new(EngineChoice::Auto)?;
-    let segments = Segments::open(&mut engine, &dir.join("log"))?;
+    let (state, sequence, other) = read_state(&dir)?;
+    let mut engine = AnyEngine::choose(EngineChoice::Plain, 1)?;
+    let mut dump = disk::frames(&mut engine, &dir, Some(state.checkpoint.lsn))?;
     let mut frames = 0_u64;
-    let known = state.durable.max(state.apply_limit);
-    let log =
-        journal::recover(&mut engine, &segments, state.checkpoint, known, state.resource, |_| {
-            frames += 1;
-        });
-    let log = match &log {
-        Ok((end, stop)) => format!("ends at {} ({stop:?})", end.lsn),
-        Err(error) => error.to_string(),
+    let log = loop {
+        match dump.next(&mut engine)? {
+            Ok(_) => frames += 1,
+            Err(end) => break end.to_string(),
+        }
     };
     let epochs: Vec<_> = state
         .history
@@ -36,7 +33,7 @@ pub(super) fn inspect(config: &Config, me: &Member, name: &str, json: bool) -> a
         println!(
             "{}",
             serde_json::json!({
-                "dir": dir, "sequence": found.newest.sequence, "role": state.role,
+                "dir": dir, "sequence": sequence, "role": state.role,
                 "incarnation": state.incarnation, "promised": state.promised, "owned": state.owned,
                 "mode": state.mode, "apply_limit": state.apply_limit,
                 "checkpoint": state.checkpoint.lsn, "log": log, "frames": frames, "epochs": epochs,
@@ -45,7 +42,7 @@ pub(super) fn inspect(config: &Config, me: &Member, name: &str, json: bool) -> a
         return Ok(());
     }
     println!("replica       {}", dir.display());
-    println!("superblock    sequence {}, other copy {:?}", found.newest.sequence, found.other);
+    println!("superblock    sequence {}, other copy {:?}", sequence, other);
     println!("role          {:?}, incarnation {}", state.role, state.incarnation.get());
     println!("epochs        promised {}, owned {}", state.promised, state.owned);
     println!("checkpoint    {}, apply limit {}", state.checkpoint.lsn, state.apply_limit);

@@ -302,6 +302,14 @@ impl Inner {
             ReplicaEvent::LogRead { id, frames } => {
                 Event::LogRead { session: SessionId::new(id), frames }
             }
+            ReplicaEvent::Truncated(end) => {
+                tracing::warn!(resource = %self.name, end = %end.lsn, "the tail is saved and cut");
+                Event::Truncated(end)
+            }
+            ReplicaEvent::NotTruncated(error) => {
+                tracing::error!(resource = %self.name, %error, "the tail could not be cut");
+                Event::Failed(FailedPart::Log)
+            }
             ReplicaEvent::Failed(part, error) => {
                 tracing::error!(resource = %self.name, ?part, %error, "the replica failed for good");
                 Event::Failed(part)
@@ -348,7 +356,7 @@ impl Inner {
             }
             Action::SyncLog => self.replica.sync_log(),
             Action::Persist { number, state } => {
-                if let Err(error) = self.replica.persist(number, &state) {
+                if let Err(error) = self.replica.persist(number, *state) {
                     tracing::error!(resource = %self.name, %error, "the superblock is too long");
                     self.fail(FailedPart::Superblock);
                 }
@@ -357,7 +365,7 @@ impl Inner {
             Action::Checkpoint => self.replica.checkpoint(),
             Action::ReleaseLog(lsn) => self.replica.release_log(lsn),
             Action::ReadLog { session, from } => self.replica.read_log(session.get(), from),
-            Action::Truncate(lsn) => self.truncate(lsn),
+            Action::Truncate(point) => self.replica.truncate(point),
             Action::Hold(hold) => self.hold(hold),
             Action::Serve(serve) => {
                 self.serving = serve;
@@ -388,22 +396,6 @@ impl Inner {
             self.node.handle(clock, Event::Held);
             self.node.settle(clock);
         }
-    }
-
-    fn truncate(&mut self, lsn: Lsn) {
-        let clock = self.clock();
-        match self.replica.truncate(lsn) {
-            Ok((end, saved)) => {
-                let saved = saved.display();
-                tracing::warn!(resource = %self.name, %saved, "a tail without answers was saved and cut");
-                self.node.handle(clock, Event::Truncated(end));
-            }
-            Err(error) => {
-                tracing::error!(resource = %self.name, %error, "the tail could not be cut");
-                self.fail(FailedPart::Log);
-            }
-        }
-        self.node.settle(clock);
     }
 
     fn note(&self, note: &Note) {

@@ -96,7 +96,8 @@ pub fn start(start: ResourceStart) -> Result<ResourceHandle, ReplicaError> {
     let body = {
         let start = start.clone();
         move || {
-            let replica = Replica::open(&start.dir, &start.stores, EngineChoice::Auto);
+            let replica =
+                Replica::open(&start.dir, start.resource, &start.stores, EngineChoice::Auto);
             match replica {
                 Ok((replica, state, recovered)) => {
                     let _ = opened.send(Ok(()));

@@ -112,7 +112,8 @@ impl Cluster {
         }
         assert!(host.state.apply_limit <= end.lsn, "what may be applied is durable");
         host.applied = host.state.apply_limit;
-        let recovered = Recovered { end, start: Lsn::START, epoch_starts };
+        let durable = host.durable.min(end.lsn);
+        let recovered = Recovered { end, durable, start: Lsn::START, epoch_starts };
         let node = Node::new(self.config.clone(), host.state.clone(), recovered, self.clock);
         host.node = Some(node);
         self.run();
@@ -287,7 +288,7 @@ impl Cluster {
                 let frames = frames.take(3).cloned().collect();
                 self.tell(index, Event::LogRead { session, frames });
             }
-            Action::Truncate(lsn) => {
+            Action::Truncate(LogPosition { lsn, .. }) => {
                 assert!(host.applied <= lsn, "what was applied is never cut");
                 let before = host.frames.len();
                 host.frames.retain(|frame| frame.end() <= lsn);

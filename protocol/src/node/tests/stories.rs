@@ -304,3 +304,13 @@ fn after_a_takeover_the_newest_log_is_kept_for_whoever_was_not_heard_yet() {
     cluster.run();
     assert_eq!(cluster.state_of(1, 0), Some(StandbyState::Peer));
 }
+
+#[test]
+fn a_primary_that_stops_tells_its_standby_how_far_it_may_apply() {
+    let mut cluster = Cluster::started(2, Mode::Nearsync);
+    let end = cluster.write(0, 1);
+    cluster.run();
+    assert_eq!(cluster.command(0, Command::Stop), Ok(Done::Stopped));
+    assert_eq!(cluster.command(1, Command::Stop), Ok(Done::Stopped));
+    assert_eq!((cluster.hosts[0].applied, cluster.hosts[1].applied), (end, end));
+}
