@@ -20,7 +20,9 @@ fn programs() -> PathBuf {
     let folder = test.parent().and_then(Path::parent).unwrap().to_path_buf();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = std::process::Command::new(cargo);
-    build.args(["build", "--quiet", "-p", "hadrian-replicator", "--bins"]);
+    // The whole workspace, as `make test` builds it: with fewer crates their features would differ and
+    // everything would be built once more.
+    build.args(["build", "--quiet", "--workspace", "--bins"]);
     if !cfg!(debug_assertions) {
         build.arg("--release");
     }
