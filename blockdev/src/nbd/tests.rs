@@ -146,6 +146,7 @@ fn fio_verifies_what_it_wrote() {
             "--size=8M",
             "--verify=crc32c",
             "--verify_fatal=1",
+            "--verify_state_save=0",
         ];
         run("fio", "fio", &args);
     });
