@@ -21,6 +21,12 @@ lint:
 tools:
 	./tests/install-tools
 
+# Both daemons on this machine beside a plain qemu-nbd, in one run; results in target/bench.json.
+.PHONY: bench
+bench: tools
+	cargo build --release -p hadrian-replicator --bins
+	cargo run --release --quiet -p hadrian-benches --bin hadrian-bench
+
 # Daemons killed at random moments, ROUNDS times in each mode.
 .PHONY: crash-soak soak
 ROUNDS ?= 20

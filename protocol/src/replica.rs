@@ -65,6 +65,14 @@ impl Mode {
             Self::Superasync => "superasync",
         }
     }
+
+    /// The mode of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Sync, Self::Nearsync, Self::Async, Self::Superasync]
+            .into_iter()
+            .find(|mode| mode.name() == name)
+    }
 }
 
 /// The role that a replica has, or takes up again when it starts.

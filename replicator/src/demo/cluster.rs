@@ -180,6 +180,12 @@ impl Cluster {
         Ok(())
     }
 
+    /// The process of a side's daemon, where it runs.
+    #[must_use]
+    pub fn pid(&self, side: Side) -> Option<u32> {
+        self.daemons[side.index()].as_ref().map(Child::id)
+    }
+
     fn socket(&self, side: Side, kind: &str) -> PathBuf {
         self.path(side.name()).join("run").join(kind)
     }

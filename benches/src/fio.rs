@@ -1,0 +1,130 @@
+//! One run of fio against one export, and what it measured.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+use serde::Deserialize;
+
+use crate::rows::Row;
+
+/// What one run measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Measured {
+    /// Requests per second.
+    pub(crate) iops: f64,
+    /// Bytes moved in the whole run.
+    pub(crate) bytes: f64,
+    /// Millions of bytes per second.
+    pub(crate) mb_s: f64,
+    /// Median time of a request, in microseconds.
+    pub(crate) p50_us: f64,
+    /// Time within which 99 of 100 requests end, in microseconds.
+    pub(crate) p99_us: f64,
+}
+
+/// How long a run goes on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Length {
+    /// So many seconds.
+    Seconds(u32),
+    /// Once over the whole volume.
+    Once,
+}
+
+#[derive(Deserialize)]
+struct Report {
+    jobs: Vec<Job>,
+}
+
+#[derive(Deserialize)]
+struct Job {
+    error: i64,
+    read: Direction,
+    write: Direction,
+}
+
+#[derive(Deserialize)]
+struct Direction {
+    io_bytes: f64,
+    iops: f64,
+    bw_bytes: f64,
+    clat_ns: Latency,
+}
+
+#[derive(Deserialize)]
+struct Latency {
+    #[serde(default)]
+    percentile: std::collections::BTreeMap<String, f64>,
+}
+
+/// Runs a row against the export behind a unix socket; `scratch` takes fio's report.
+pub(crate) fn run(
+    row: &Row,
+    socket: &Path,
+    export: &str,
+    length: Length,
+    scratch: &Path,
+) -> anyhow::Result<Measured> {
+    let report = scratch.join("fio.json");
+    let mut fio = Command::new("fio");
+    fio.args(["--name=row", "--ioengine=nbd", "--output-format=json", "--randrepeat=0"])
+        .arg(format!("--uri=nbd+unix:///{export}?socket={}", socket.display()))
+        .arg(format!("--rw={}", row.access))
+        .arg(format!("--bs={}", row.block))
+        .arg(format!("--iodepth={}", row.depth))
+        .arg(format!("--output={}", report.display()))
+        .current_dir(scratch)
+        .stdout(Stdio::null());
+    if let Length::Seconds(seconds) = length {
+        fio.arg("--time_based").arg(format!("--runtime={seconds}"));
+    }
+    let status = fio.status().context("fio cannot be started; `make tools` installs it")?;
+    if !status.success() {
+        bail!("fio ended with {status} in row {}", row.name);
+    }
+    measured(&std::fs::read_to_string(&report)?, row)
+}
+
+fn measured(text: &str, row: &Row) -> anyhow::Result<Measured> {
+    // fio puts its warnings in front of the report.
+    let start = text.find('{').context("fio wrote no report")?;
+    let report: Report = serde_json::from_str(&text[start..]).context("fio's report")?;
+    let job = report.jobs.into_iter().next().context("fio ran no job")?;
+    if job.error != 0 {
+        bail!("fio met error {} in row {}", job.error, row.name);
+    }
+    let side = if row.access.contains("read") { job.read } else { job.write };
+    let percentile = |name| side.clat_ns.percentile.get(name).copied().unwrap_or(0.0) / 1e3;
+    Ok(Measured {
+        iops: side.iops,
+        bytes: side.io_bytes,
+        mb_s: side.bw_bytes / 1e6,
+        p50_us: percentile("50.000000"),
+        p99_us: percentile("99.000000"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::ROWS;
+
+    #[test]
+    fn a_report_behind_a_warning_is_read() {
+        let empty = r#"{"io_bytes":0,"iops":0,"bw_bytes":0,"clat_ns":{}}"#;
+        let write = r#"{"io_bytes":4096,"iops":10.5,"bw_bytes":2e6,
+            "clat_ns":{"percentile":{"50.000000":7000,"99.000000":9000}}}"#;
+        let text = format!(r#"a warning{{"jobs":[{{"error":0,"read":{empty},"write":{write}}}]}}"#);
+        let measured = measured(&text, &ROWS[0]).unwrap();
+        assert!((measured.iops - 10.5).abs() < 1e-9 && (measured.mb_s - 2.0).abs() < 1e-9);
+        assert!((measured.p50_us - 7.0).abs() < 1e-9 && (measured.p99_us - 9.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_run_that_met_an_error_is_no_result() {
+        let empty = r#"{"io_bytes":0,"iops":0,"bw_bytes":0,"clat_ns":{}}"#;
+        let text = format!(r#"{{"jobs":[{{"error":5,"read":{empty},"write":{empty}}}]}}"#);
+        assert!(measured(&text, &ROWS[0]).unwrap_err().to_string().contains("error 5"));
+    }
+}
