@@ -129,6 +129,18 @@ impl Node {
         }
     }
 
+    /// End of the log, as `status` has it; for the data path.
+    #[must_use]
+    pub fn log_end(&self) -> Lsn {
+        self.log.end().lsn
+    }
+
+    /// To where the log is durable here, as `status` has it; for the data path.
+    #[must_use]
+    pub fn log_durable(&self) -> Lsn {
+        self.log.durable()
+    }
+
     fn standing_in_words(&self) -> Standing {
         match &self.standing {
             Part::Waking => Standing::Starting,

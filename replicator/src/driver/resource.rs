@@ -155,7 +155,7 @@ impl Shared {
     }
 
     pub(super) fn durable(&self) -> Lsn {
-        self.inner.borrow().node.status().durable
+        self.inner.borrow().node.log_durable()
     }
 
     /// Waits while the replica has no room for more frames.
@@ -246,7 +246,7 @@ impl Inner {
     }
 
     pub(super) fn log_end(&self) -> Lsn {
-        self.node.status().end
+        self.node.log_end()
     }
 
     pub(super) fn want_durable(&mut self, end: Lsn) {
