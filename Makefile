@@ -27,11 +27,12 @@ bench: tools
 	cargo build --release -p hadrian-replicator --bins
 	cargo run --release --quiet -p hadrian-benches --bin hadrian-bench
 
-# Daemons killed at random moments, ROUNDS times in each mode.
+# Daemons killed at random moments, ROUNDS times in each mode; HADRIAN_SEED repeats a run.
 .PHONY: crash-soak soak
 ROUNDS ?= 20
 crash-soak:
-	HADRIAN_ROUNDS=$(ROUNDS) cargo test -p hadrian-tests --test crash -- --nocapture --test-threads 1
+	cargo build --workspace --bins
+	cargo run --quiet -p hadrian-tests --bin crash-soak -- $(ROUNDS)
 
 soak:
 	$(MAKE) crash-soak ROUNDS=200

@@ -2,3 +2,5 @@
 //! those of `hadrian demo`.
 
 pub use hadrian_replicator::demo::{Client, Cluster, Side, Spec};
+
+pub mod rounds;

@@ -227,6 +227,22 @@ impl Cluster {
         })
     }
 
+    /// Waits until both backing stores hold everything that `primary` has in its log. Only while
+    /// nobody writes.
+    ///
+    /// # Errors
+    /// If that does not happen, with the status and the logs.
+    pub fn await_applied(&self, primary: Side) -> anyhow::Result<()> {
+        let node = |side| self.status(side).and_then(|status| status.node);
+        self.patiently(primary, "has everything applied on both sides", || {
+            let (Some(ours), Some(theirs)) = (node(primary), node(primary.other())) else {
+                return Ok(None);
+            };
+            let done = ours.applied == ours.end && theirs.applied == ours.end;
+            Ok(done.then_some(()))
+        })
+    }
+
     /// Asks until it happens; polling is all that can be done to another process.
     fn patiently<T>(
         &self,
