@@ -1,6 +1,6 @@
 //! One run of fio against one export, and what it measured.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
@@ -58,18 +58,38 @@ struct Latency {
     percentile: std::collections::BTreeMap<String, f64>,
 }
 
-/// Runs a row against the export behind a unix socket; `scratch` takes fio's report.
+/// Where fio writes to.
+#[derive(Clone, Debug)]
+pub(crate) enum Target {
+    /// An export behind a unix socket.
+    Nbd {
+        /// The socket.
+        socket: PathBuf,
+        /// The export's name.
+        export: &'static str,
+    },
+    /// A file, directly: what the device itself can do.
+    File(PathBuf),
+}
+
+/// Runs a row against `target`; `scratch` takes fio's report.
 pub(crate) fn run(
     row: &Row,
-    socket: &Path,
-    export: &str,
+    target: &Target,
     length: Length,
     scratch: &Path,
 ) -> anyhow::Result<Measured> {
     let report = scratch.join("fio.json");
     let mut fio = Command::new("fio");
-    fio.args(["--name=row", "--ioengine=nbd", "--output-format=json", "--randrepeat=0"])
-        .arg(format!("--uri=nbd+unix:///{export}?socket={}", socket.display()))
+    match target {
+        Target::Nbd { socket, export } => fio
+            .arg("--ioengine=nbd")
+            .arg(format!("--uri=nbd+unix:///{export}?socket={}", socket.display())),
+        Target::File(path) => fio
+            .args(["--ioengine=io_uring", "--direct=1"])
+            .arg(format!("--filename={}", path.display())),
+    };
+    fio.args(["--name=row", "--output-format=json", "--randrepeat=0"])
         .arg(format!("--rw={}", row.access))
         .arg(format!("--bs={}", row.block))
         .arg(format!("--iodepth={}", row.depth))

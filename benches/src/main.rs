@@ -49,7 +49,7 @@ fn main() -> anyhow::Result<()> {
     let subjects = subjects(&args, scratch.path())?;
     for subject in &subjects {
         eprintln!("filling {}", subject.name());
-        fio::run(&FILL, &subject.socket(), subject.export(), Length::Once, scratch.path())?;
+        fio::run(&FILL, &subject.target(), Length::Once, scratch.path())?;
         subject.settle()?;
     }
     let mut lines = Vec::new();
@@ -65,7 +65,7 @@ fn main() -> anyhow::Result<()> {
 fn subjects(args: &Args, scratch: &Path) -> anyhow::Result<Vec<Subject>> {
     let own = std::env::current_exe()?;
     let programs = own.parent().context("a program lies in a folder")?;
-    let mut all = vec![Subject::plain(scratch)?];
+    let mut all = vec![Subject::raw(scratch)?, Subject::plain(scratch)?];
     for name in &args.modes {
         let mode = Mode::from_name(name).with_context(|| format!("there is no mode {name}"))?;
         all.push(Subject::mirror(programs, mode)?);
@@ -92,13 +92,14 @@ fn measure_row(
 }
 
 fn measure(row: &Row, subject: &Subject, seconds: u32, scratch: &Path) -> anyhow::Result<Line> {
-    let before = subject.cpu_seconds()?;
+    let (before, stored) = (subject.cpu_seconds()?, subject.stored_bytes()?);
     let length = Length::Seconds(seconds);
-    let measured = fio::run(row, &subject.socket(), subject.export(), length, scratch)?;
+    let measured = fio::run(row, &subject.target(), length, scratch)?;
     // What the run leaves to be applied is part of its price.
     subject.settle()?;
     let cpu = subject.cpu_seconds()? - before;
-    let gib = measured.bytes / f64::from(1 << 30);
+    let stored = subject.stored_bytes()? - stored;
+    let bytes = measured.bytes.max(1.0);
     Ok(Line {
         row: row.name,
         subject: subject.name(),
@@ -106,7 +107,8 @@ fn measure(row: &Row, subject: &Subject, seconds: u32, scratch: &Path) -> anyhow
         mb_s: measured.mb_s,
         p50_us: measured.p50_us,
         p99_us: measured.p99_us,
-        cpu_s_per_gib: if gib > 0.0 { cpu / gib } else { 0.0 },
+        cpu_s_per_gib: cpu * f64::from(1 << 30) / bytes,
         rss_mib: subject.peak_mib()?,
+        stored: stored / bytes,
     })
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 /// One row of one subject: medians of its passes.
@@ -24,6 +24,8 @@ pub(crate) struct Line {
     pub(crate) cpu_s_per_gib: f64,
     /// Peak memory of its largest process so far, in MiB.
     pub(crate) rss_mib: f64,
+    /// Bytes that its processes sent to storage for each byte moved.
+    pub(crate) stored: f64,
 }
 
 impl Line {
@@ -40,6 +42,7 @@ impl Line {
             p99_us: of(|line| line.p99_us),
             cpu_s_per_gib: of(|line| line.cpu_s_per_gib),
             rss_mib: of(|line| line.rss_mib),
+            stored: of(|line| line.stored),
         })
     }
 }
@@ -63,6 +66,7 @@ pub(crate) fn ratio(lines: &[Line], line: &Line, base: &str) -> Option<f64> {
 /// The table for people; ratios are against `base`.
 pub(crate) fn table(lines: &[Line], base: &str) -> String {
     let mut table = Table::new();
+    table.load_style(presets::NOTHING);
     let against = format!("× {base}");
     table.set_header([
         "row",
@@ -73,6 +77,7 @@ pub(crate) fn table(lines: &[Line], base: &str) -> String {
         "p99 µs",
         "CPU s/GiB",
         "peak MiB",
+        "stored ×",
         &against,
     ]);
     for line in lines {
@@ -85,6 +90,7 @@ pub(crate) fn table(lines: &[Line], base: &str) -> String {
             format!("{:.0}", line.p99_us),
             format!("{:.2}", line.cpu_s_per_gib),
             format!("{:.0}", line.rss_mib),
+            format!("{:.2}", line.stored),
             ratio(lines, line, base).map_or_else(String::new, |ratio| format!("{ratio:.2}")),
         ]);
     }
@@ -118,6 +124,7 @@ mod tests {
             p99_us,
             cpu_s_per_gib: 0.5,
             rss_mib: 9.0,
+            stored: 1.0,
         }
     }
 

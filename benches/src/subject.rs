@@ -9,6 +9,8 @@ use anyhow::{Context as _, bail};
 use hadrian_protocol::replica::Mode;
 use hadrian_replicator::demo::{Cluster, Side, Spec};
 
+use crate::fio::Target;
+
 /// Size of the volume: large enough to be real, small enough to be warm.
 pub(crate) const VOLUME_BYTES: u64 = 1 << 30;
 const LOG_BYTES: u64 = 1 << 30;
@@ -20,6 +22,8 @@ pub(crate) enum Subject {
     Mirror(Box<Cluster>, Mode),
     /// One file, no second copy.
     Plain(QemuNbd),
+    /// One file without any server: what the device can do.
+    Raw(PathBuf),
 }
 
 impl Subject {
@@ -34,24 +38,29 @@ impl Subject {
         Ok(Self::Plain(QemuNbd::new(scratch)?))
     }
 
+    /// A file in `scratch`, reached by fio itself.
+    pub(crate) fn raw(scratch: &Path) -> anyhow::Result<Self> {
+        let image = scratch.join("raw.img");
+        File::create(&image)?.set_len(VOLUME_BYTES)?;
+        Ok(Self::Raw(image))
+    }
+
     /// Its name in the table.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Mirror(_, mode) => mode.name(),
             Self::Plain(_) => "qemu-nbd",
+            Self::Raw(_) => "raw file",
         }
     }
 
-    /// Name of the export behind the socket.
-    pub(crate) fn export(&self) -> &'static str {
-        EXPORT
-    }
-
-    /// Where it listens.
-    pub(crate) fn socket(&self) -> PathBuf {
+    /// What fio is to write to.
+    pub(crate) fn target(&self) -> Target {
+        let nbd = |socket| Target::Nbd { socket, export: EXPORT };
         match self {
-            Self::Mirror(cluster, _) => cluster.nbd_socket(Side::Alpha),
-            Self::Plain(server) => server.socket.clone(),
+            Self::Mirror(cluster, _) => nbd(cluster.nbd_socket(Side::Alpha)),
+            Self::Plain(server) => nbd(server.socket.clone()),
+            Self::Raw(image) => Target::File(image.clone()),
         }
     }
 
@@ -62,12 +71,18 @@ impl Subject {
                 [Side::Alpha, Side::Beta].into_iter().filter_map(|side| cluster.pid(side)).collect()
             }
             Self::Plain(server) => vec![server.child.id()],
+            Self::Raw(_) => Vec::new(),
         }
     }
 
     /// Processor time that its processes have used, in seconds.
     pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
         self.processes().into_iter().map(cpu_seconds).sum()
+    }
+
+    /// Bytes that its processes have caused to be written to storage.
+    pub(crate) fn stored_bytes(&self) -> anyhow::Result<f64> {
+        self.processes().into_iter().map(stored_bytes).sum()
     }
 
     /// Peak memory of its largest process, in MiB.
@@ -147,6 +162,13 @@ fn cpu_seconds(process: u32) -> anyhow::Result<f64> {
     Ok(ticks.iter().sum::<f64>() / f64::from(per_second))
 }
 
+/// What a process has sent to storage: `write_bytes` of its `io` (proc(5)).
+fn stored_bytes(process: u32) -> anyhow::Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{process}/io"))?;
+    let bytes = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    Ok(bytes.context("no write_bytes")?.trim().parse()?)
+}
+
 /// The most memory that a process has had: `VmHWM` of its `status` (proc(5)).
 fn peak_mib(process: u32) -> anyhow::Result<f64> {
     let text = fs::read_to_string(format!("/proc/{process}/status"))?;
@@ -160,8 +182,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_knows_its_own_time_and_memory() {
+    fn a_process_knows_its_own_time_memory_and_writes() {
         assert!(cpu_seconds(std::process::id()).unwrap() >= 0.0);
+        assert!(stored_bytes(std::process::id()).unwrap() >= 0.0);
         assert!(peak_mib(std::process::id()).unwrap() > 0.5);
     }
 }
