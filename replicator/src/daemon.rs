@@ -131,7 +131,11 @@ impl Daemon {
         let higher = self.config.members.iter().filter(|member| member.id > self.me.id);
         let tcp = resource.tcp.iter().find(|(member, _)| *member == self.me.id);
         ResourceStart {
-            options: ResourceOptions { name: resource.name.clone(), exports: resource.exports() },
+            options: ResourceOptions {
+                name: resource.name.clone(),
+                exports: resource.exports(),
+                compression: self.config.compression,
+            },
             resource: resource.id,
             member: self.me.id,
             node,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use hadrian_protocol::replica::Mode;
-use hadrian_replicator::demo::{Client, Cluster, Side, Spec};
+use hadrian_replicator::demo::{Client, Cluster, Compression, Side, Spec};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -39,10 +39,11 @@ pub struct Outcome {
     pub lost: u64,
 }
 
-/// A cluster for crash rounds, in `mode`.
+/// A cluster for crash rounds, in `mode`; in async, the mode for slow links, with compression.
 #[must_use]
 pub fn spec(mode: Mode) -> Spec {
-    Spec { mode, volume_bytes: VOLUME_BYTES, log_bytes: LOG_BYTES }
+    let compression = if mode == Mode::Async { Compression::Zstd } else { Compression::None };
+    Spec { mode, volume_bytes: VOLUME_BYTES, log_bytes: LOG_BYTES, compression }
 }
 
 /// Runs the rounds. In sync and nearsync a killed primary is replaced by a forced takeover; in the

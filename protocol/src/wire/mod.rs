@@ -11,7 +11,9 @@
 //! ```
 //!
 //! The checksum covers the first eight bytes and the body; for a frame only the first eight
-//! bytes, because a frame brings stronger checksums of its own.
+//! bytes, because a frame brings stronger checksums of its own. A packed frame is a frame that its
+//! sender has compressed; what its body holds is the driver's affair, and the frame inside is
+//! checked like any other.
 
 mod body;
 mod message;
@@ -37,6 +39,7 @@ pub const VERSIONS: (u16, u16) = (1, 1);
 
 const MAGIC: [u8; 2] = *b"HW";
 const FRAME_KIND: u8 = 1;
+const PACKED_FRAME_KIND: u8 = 14;
 const FORMAT: u8 = 1;
 
 /// The head of an envelope: what comes, and how much of it.
@@ -89,12 +92,13 @@ impl Envelope {
             return Err(WireError::Format(format));
         }
         let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
-        let limit = if kind == FRAME_KIND { HEAD_LEN + BODY_LEN_MAX } else { MESSAGE_LEN_MAX };
+        let is_frame = matches!(kind, FRAME_KIND | PACKED_FRAME_KIND);
+        let limit = if is_frame { HEAD_LEN + BODY_LEN_MAX } else { MESSAGE_LEN_MAX };
         if len > limit {
             return Err(WireError::TooLong { len, limit });
         }
         let crc = u32::from_le_bytes([c0, c1, c2, c3]);
-        if kind == FRAME_KIND && crc != crc32c::crc32c(&head[..8]) {
+        if is_frame && crc != crc32c::crc32c(&head[..8]) {
             return Err(WireError::Checksum);
         }
         Ok(Self { kind, len, crc })
@@ -106,10 +110,22 @@ impl Envelope {
         Self::head(FRAME_KIND, len, &[])
     }
 
-    /// Whether a frame follows.
+    /// The head of an envelope around a compressed frame, `len` bytes long as it is sent.
+    #[must_use]
+    pub fn for_packed_frame(len: usize) -> [u8; ENVELOPE_LEN] {
+        Self::head(PACKED_FRAME_KIND, len, &[])
+    }
+
+    /// Whether a frame follows, as it is or packed.
     #[must_use]
     pub fn is_frame(&self) -> bool {
-        self.kind == FRAME_KIND
+        matches!(self.kind, FRAME_KIND | PACKED_FRAME_KIND)
+    }
+
+    /// Whether the frame that follows was compressed.
+    #[must_use]
+    pub fn is_packed(&self) -> bool {
+        self.kind == PACKED_FRAME_KIND
     }
 
     /// Length of what follows, in bytes.

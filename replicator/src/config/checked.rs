@@ -12,6 +12,7 @@ use hadrian_protocol::replica::{Mode, VolumeGeometry};
 use toml::Spanned;
 
 use super::file;
+use crate::driver::Compression;
 use crate::tls::Fingerprint;
 
 const NAME_MAX: usize = 48;
@@ -29,6 +30,8 @@ pub struct Config {
     pub plaintext: bool,
     /// Silence that ends a link.
     pub timeout: Duration,
+    /// Whether frames are compressed on their way.
+    pub compression: Compression,
     /// The members, in the order of the file, which is their index.
     pub members: Vec<Member>,
     /// The resources.
@@ -209,6 +212,7 @@ pub(super) fn check(raw: &file::File, text: &str, path: &Path) -> Result<Config,
     let mut checker = Checker { text, path, problems: Vec::new() };
     let cluster = checker.name(&raw.cluster, "cluster");
     let timeout = checker.duration(raw.link.timeout.as_ref(), Duration::from_secs(10));
+    let compression = checker.compression(raw.link.compression.as_ref());
     let members = checker.members(raw);
     let resources: Vec<_> = raw
         .resource
@@ -220,7 +224,8 @@ pub(super) fn check(raw: &file::File, text: &str, path: &Path) -> Result<Config,
     checker.distinct_stores(stores);
     if checker.problems.is_empty() {
         let resources = resources.into_iter().flatten().collect();
-        Ok(Config { cluster, plaintext: raw.link.plaintext, timeout, members, resources })
+        let plaintext = raw.link.plaintext;
+        Ok(Config { cluster, plaintext, timeout, compression, members, resources })
     } else {
         Err(ConfigError::Problems(checker.problems))
     }
@@ -411,6 +416,18 @@ impl Checker<'_> {
             self.problem(text, format!("{wrong:?} is no mode; write {known}"));
             Mode::default()
         })
+    }
+
+    fn compression(&mut self, text: Option<&Spanned<String>>) -> Compression {
+        match text.map(|text| (text, text.get_ref().as_str())) {
+            None | Some((_, "none")) => Compression::None,
+            Some((_, "zstd")) => Compression::Zstd,
+            Some((at, wrong)) => {
+                let ways = "write \"none\" or \"zstd\"";
+                self.problem(at, format!("{wrong:?} is no kind of compression; {ways}"));
+                Compression::None
+            }
+        }
     }
 
     fn tcp(&mut self, members: &[Member], raw: &file::Resource) -> Vec<(MemberId, SocketAddr)> {

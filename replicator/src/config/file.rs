@@ -22,6 +22,7 @@ pub(super) struct Link {
     #[serde(default)]
     pub(super) plaintext: bool,
     pub(super) timeout: Option<Spanned<String>>,
+    pub(super) compression: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -60,6 +60,7 @@ fn every_refusal_names_the_place_the_value_and_the_way_out() {
         ("/srv/db.img", "srv/db.img", "hadrian.toml:19:9", "not absolute"),
         ("cluster = \"orders\"", "cluster = \"Orders\"", "hadrian.toml:2:11", "a-z"),
         ("plaintext = true", "plaintext = false", "hadrian.toml:6:8", "hadrian keygen"),
+        ("[link]", "[link]\ncompression = \"gzip\"", "hadrian.toml:4:15", "none\" or \"zstd"),
         ("mode = \"nearsync\"", "primary = \"gamma\"", "hadrian.toml:13:11", "alpha, beta"),
     ];
     for (from, to, place, way_out) in cases {

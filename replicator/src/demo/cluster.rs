@@ -13,6 +13,7 @@ use hadrian_protocol::replica::Mode;
 
 use super::client::Client;
 use crate::control::{self, Request, ResourceStatus, Response};
+use crate::driver::Compression;
 use crate::tls;
 
 /// Name of the export.
@@ -56,6 +57,8 @@ pub struct Spec {
     pub volume_bytes: u64,
     /// Size of each log, in bytes.
     pub log_bytes: u64,
+    /// Whether frames are compressed between the two.
+    pub compression: Compression,
 }
 
 /// A running cluster; its processes and files go with it.
@@ -90,7 +93,8 @@ impl Cluster {
     }
 
     fn configure(&self, spec: Spec) -> anyhow::Result<()> {
-        let mut text = String::from("cluster = \"test\"\n");
+        let packing = if spec.compression == Compression::Zstd { "zstd" } else { "none" };
+        let mut text = format!("cluster = \"test\"\n[link]\ncompression = \"{packing}\"\n");
         let keys = self.path("keys");
         let mut stores = String::new();
         for name in NAMES {
@@ -106,7 +110,7 @@ impl Cluster {
             );
             stores += &format!("{name} = \"{home}/store\"\n");
         }
-        let Spec { mode, volume_bytes, log_bytes } = spec;
+        let Spec { mode, volume_bytes, log_bytes, .. } = spec;
         let mode = mode.name();
         text += &format!(
             "[[resource]]\nname = \"db\"\nmode = \"{mode}\"\nlog_size = \"{log_bytes}B\"\n\

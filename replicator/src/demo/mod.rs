@@ -5,6 +5,7 @@
 mod client;
 mod cluster;
 
+pub use crate::driver::Compression;
 pub use client::Client;
 pub use cluster::{Cluster, Side, Spec};
 
@@ -20,7 +21,12 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 const BLOCK: usize = 4096;
-const SPEC: Spec = Spec { mode: Mode::Nearsync, volume_bytes: 1 << 30, log_bytes: 512 << 20 };
+const SPEC: Spec = Spec {
+    mode: Mode::Nearsync,
+    volume_bytes: 1 << 30,
+    log_bytes: 512 << 20,
+    compression: Compression::None,
+};
 /// How long the writer writes before the primary is killed, and how long it writes alone.
 const WRITING: Duration = Duration::from_secs(4);
 const WRITING_ALONE: Duration = Duration::from_secs(1);

@@ -10,6 +10,6 @@ mod ready;
 mod resource;
 mod thread;
 
-pub use link::{LinkError, LinkStream};
+pub use link::{Compression, LinkError, LinkStream, PackingError};
 pub use resource::ResourceOptions;
 pub use thread::{Ask, ResourceHandle, ResourceStart, TcpStreamParts, start};

@@ -21,7 +21,7 @@ use hadrian_protocol::wire::Message;
 use tokio::sync::{Notify, oneshot};
 
 use super::clients::{Clients, VolumeBackend};
-use super::link::Outgoing;
+use super::link::{Compression, Outgoing};
 
 /// Bytes of unapplied frames at which a standby reads no more from its link.
 const STANDBY_UNAPPLIED_MAX: u64 = 192 << 20;
@@ -35,6 +35,8 @@ pub struct ResourceOptions {
     pub name: String,
     /// Names under which its volumes are exported, in their order.
     pub exports: Vec<String>,
+    /// Whether frames are made smaller on their way to other members.
+    pub compression: Compression,
 }
 
 /// The resource as its tasks share it. One thread: cells, no locks.
@@ -45,6 +47,7 @@ pub(super) struct Shared {
     /// A standby's link may go on reading.
     room: Notify,
     pub(super) resource: ResourceId,
+    pub(super) compression: Compression,
     pub(super) stopped: Cell<bool>,
     pub(super) ended: Notify,
     exports: RefCell<Exports>,
@@ -85,7 +88,7 @@ impl Shared {
         node: Node,
         replica: Replica,
         resource: ResourceId,
-        name: String,
+        options: &ResourceOptions,
         began: Instant,
     ) -> Rc<Self> {
         let inner = Inner {
@@ -100,7 +103,7 @@ impl Shared {
             holding: false,
             events: Vec::new(),
             change: None,
-            name,
+            name: options.name.clone(),
             stopped: false,
         };
         Rc::new(Self {
@@ -108,6 +111,7 @@ impl Shared {
             wake: Notify::new(),
             room: Notify::new(),
             resource,
+            compression: options.compression,
             stopped: Cell::new(false),
             ended: Notify::new(),
             exports: RefCell::default(),

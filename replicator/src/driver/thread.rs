@@ -135,8 +135,7 @@ fn run(
     let geometry = state.volumes.clone();
     let config = fit(start.node.clone(), replica.log_capacity());
     let node = Node::new(config, state, recovered, clock);
-    let name = start.options.name.clone();
-    let shared = Shared::new(node, replica, start.resource, name, began);
+    let shared = Shared::new(node, replica, start.resource, &start.options, began);
     LocalSet::new().block_on(&runtime, serve(shared, start, geometry, asked));
 }
 

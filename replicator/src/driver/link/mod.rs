@@ -3,21 +3,23 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hadrian_blockdev::buffer::IoBuf;
 use hadrian_protocol::frame::{Frame, FrameError, HEAD_LEN, HEADER_LEN, peek_size};
-use hadrian_protocol::ids::{Lsn, ResourceId, SessionId};
+use hadrian_protocol::ids::SessionId;
 use hadrian_protocol::wire::{ENVELOPE_LEN, Envelope, Message, WireError};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::sync::Notify;
-use tokio_rustls::TlsStream;
 
 use super::resource::Shared;
+pub use packing::{Compression, PackingError};
+use packing::{Packer, Unpacker};
+pub use stream::LinkStream;
+
+mod packing;
+mod stream;
 
 const READ_BUFFER: usize = 64 << 10;
 
@@ -33,76 +35,12 @@ pub enum LinkError {
     /// A frame cannot be trusted.
     #[error("a frame from the other side cannot be trusted: {0}")]
     Frame(#[from] FrameError),
+    /// A packed frame does not unpack.
+    #[error(transparent)]
+    Packing(#[from] PackingError),
     /// A frame touches what is not there.
     #[error("a frame from the other side writes outside its volume")]
     Outside,
-}
-
-/// The stream under a link.
-#[derive(Debug)]
-pub enum LinkStream {
-    /// TLS 1.3 with pinned keys.
-    Tls(Box<TlsStream<TcpStream>>),
-    /// Only where the configuration says `plaintext = true`.
-    Plain(TcpStream),
-}
-
-impl AsyncRead for LinkStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for LinkStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Tls(stream) => stream.is_write_vectored(),
-            Self::Plain(stream) => stream.is_write_vectored(),
-        }
-    }
 }
 
 /// What waits to be sent to one member.
@@ -160,6 +98,7 @@ async fn write_loop<W: AsyncWrite + Unpin>(
     mut writer: W,
     outgoing: &Outgoing,
 ) -> Result<(), LinkError> {
+    let mut packer = Packer::new(shared.compression)?;
     loop {
         let Some(item) = outgoing.queue.borrow_mut().pop_front() else {
             writer.flush().await?;
@@ -172,7 +111,7 @@ async fn write_loop<W: AsyncWrite + Unpin>(
         match item {
             Item::Message(bytes) => writer.write_all(&bytes).await?,
             Item::Frame(frame) => {
-                write_frame(&mut writer, &frame).await?;
+                write_frame(&mut writer, &frame, &mut packer).await?;
                 shared.handed(session, frame.end());
             }
             Item::Close => {
@@ -184,8 +123,16 @@ async fn write_loop<W: AsyncWrite + Unpin>(
     }
 }
 
-async fn write_frame<W: AsyncWrite + Unpin>(writer: &mut W, frame: &Frame) -> io::Result<()> {
+async fn write_frame<W: AsyncWrite + Unpin>(
+    writer: &mut W,
+    frame: &Frame,
+    packer: &mut Packer,
+) -> io::Result<()> {
     let (head, body) = frame.wire_parts();
+    if let Some(packed) = packer.pack(&head, &body) {
+        writer.write_all(&Envelope::for_packed_frame(packed.len())).await?;
+        return writer.write_all(packed).await;
+    }
     let mut front = Vec::with_capacity(ENVELOPE_LEN + head.len());
     front.extend_from_slice(&Envelope::for_frame(head.len() + body.len()));
     front.extend_from_slice(&head);
@@ -199,6 +146,7 @@ async fn read_loop<R: AsyncRead + Unpin>(
     mut reader: BufReader<R>,
 ) -> Result<(), LinkError> {
     let resource = shared.resource;
+    let mut unpacker = Unpacker::default();
     loop {
         let mut head = [0; ENVELOPE_LEN];
         match reader.read_exact(&mut head).await {
@@ -207,8 +155,12 @@ async fn read_loop<R: AsyncRead + Unpin>(
         };
         let envelope = Envelope::parse(&head)?;
         if envelope.is_frame() {
-            let durable = shared.durable();
-            let frame = read_frame(&mut reader, &envelope, resource, durable).await?;
+            let buffer = if envelope.is_packed() {
+                read_packed_frame(&mut reader, &envelope, &mut unpacker).await?
+            } else {
+                read_frame(&mut reader, &envelope).await?
+            };
+            let frame = Frame::receive(buffer, resource, shared.durable())?;
             shared.room_for_frames().await;
             if !shared.frame_in(session, frame) {
                 return Err(LinkError::Outside);
@@ -225,9 +177,7 @@ async fn read_loop<R: AsyncRead + Unpin>(
 async fn read_frame<R: AsyncRead + Unpin>(
     reader: &mut R,
     envelope: &Envelope,
-    resource: ResourceId,
-    durable: Lsn,
-) -> Result<Frame, LinkError> {
+) -> Result<IoBuf, LinkError> {
     let mut header = [0; HEADER_LEN];
     reader.read_exact(&mut header).await?;
     let size = peek_size(&header)?;
@@ -238,5 +188,25 @@ async fn read_frame<R: AsyncRead + Unpin>(
     buffer[..HEADER_LEN].copy_from_slice(&header);
     reader.read_exact(&mut buffer[HEADER_LEN..size.head_len()]).await?;
     reader.read_exact(&mut buffer[HEAD_LEN..HEAD_LEN + size.body_len()]).await?;
-    Ok(Frame::receive(buffer, resource, durable)?)
+    Ok(buffer)
+}
+
+async fn read_packed_frame<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    envelope: &Envelope,
+    unpacker: &mut Unpacker,
+) -> Result<IoBuf, LinkError> {
+    let mut packed = vec![0; envelope.body_len()];
+    reader.read_exact(&mut packed).await?;
+    let wire = unpacker.unpack(&packed)?;
+    let header = wire.first_chunk::<HEADER_LEN>().ok_or(PackingError::Length)?;
+    let size = peek_size(header)?;
+    if size.wire_len() != wire.len() {
+        return Err(WireError::Checksum.into());
+    }
+    let (head, body) = wire.split_at(size.head_len());
+    let mut buffer = IoBuf::for_body(size.body_len());
+    buffer[..head.len()].copy_from_slice(head);
+    buffer[HEAD_LEN..HEAD_LEN + body.len()].copy_from_slice(body);
+    Ok(buffer)
 }
