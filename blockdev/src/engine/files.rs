@@ -85,8 +85,13 @@ impl Files {
         path: &Path,
         how: OpenAs,
     ) -> io::Result<(File, OpenAs)> {
-        if how != OpenAs::Direct {
-            return Ok((options.open(path)?, how));
+        match how {
+            OpenAs::Direct => {}
+            // Without O_CREAT, O_EXCL means something for block devices only (open(2)).
+            OpenAs::Claimed => {
+                return Ok((options.custom_flags(libc::O_EXCL).open(path)?, OpenAs::Buffered));
+            }
+            OpenAs::Buffered | OpenAs::ReadOnly => return Ok((options.open(path)?, how)),
         }
         match options.custom_flags(libc::O_DIRECT).open(path) {
             Ok(file) => Ok((file, how)),

@@ -78,6 +78,10 @@ pub enum OpenAs {
     Direct,
     /// Through the page cache: small writes, unaligned tails, warm reads.
     Buffered,
+    /// As `Buffered`; a block device is claimed as a mount would claim it: the kernel refuses one
+    /// that is mounted, under the device mapper or claimed by anybody else, and only whoever has
+    /// claimed it may zero and trim it while it is.
+    Claimed,
     /// Through the page cache and never written.
     ReadOnly,
 }

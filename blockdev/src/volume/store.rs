@@ -2,11 +2,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use hadrian_protocol::replica::{Base, VolumeGeometry};
-use rustix::fs::FlockOperation;
+use rustix::fs::{Advice, FlockOperation};
 use rustix::io::Errno;
 
 use crate::buffer::IoBuf;
@@ -41,8 +42,25 @@ pub enum StoreError {
         /// The size in the configuration, in bytes.
         wanted: u64,
     },
-    /// Another process has it.
-    #[error("backing store {} is in use by another process; stop that first", .0.display())]
+    /// A device whose blocks are larger than those of the volume.
+    #[error(
+        "backing store {} has blocks of {found} bytes, the volume of {wanted}; \
+         write block_size = {found} in the configuration before the replicas are created",
+        .path.display()
+    )]
+    BlockSize {
+        /// Which.
+        path: PathBuf,
+        /// Its logical block size in bytes.
+        found: u32,
+        /// The volume's block size in bytes.
+        wanted: u32,
+    },
+    /// Another process has it, or the kernel: mounted, or under the device mapper.
+    #[error(
+        "backing store {} is in use; unmount it, or stop the process that has it (lsblk, lsof)",
+        .0.display()
+    )]
     Busy(PathBuf),
 }
 
@@ -78,8 +96,16 @@ impl Store {
                 other => io(other.into()),
             }
         })?;
+        if kind.is_block_device() {
+            check_blocks(&lock, path, geometry.block_size)?;
+        }
         let direct = engine.open(path, OpenAs::Direct).map_err(io)?;
-        let buffered = engine.open(path, OpenAs::Buffered).map_err(io)?;
+        let buffered = engine.open(path, OpenAs::Claimed).map_err(|error| {
+            match Errno::from_io_error(&error) {
+                Some(Errno::BUSY) => StoreError::Busy(path.into()),
+                _ => io(error),
+            }
+        })?;
         let (found, wanted) = (engine.size(buffered).map_err(io)?, geometry.size_bytes);
         if found != wanted {
             return Err(StoreError::Size { path: path.into(), found, wanted });
@@ -120,6 +146,16 @@ impl Store {
             Err(_) => (end, false),
         }
     }
+}
+
+/// Zeroing and trimming work in whole blocks of the device.
+fn check_blocks(device: &File, path: &Path, wanted: u32) -> Result<(), StoreError> {
+    let found = rustix::fs::ioctl_blksszget(device)
+        .map_err(|error| StoreError::Io { path: path.into(), source: error.into() })?;
+    if found > wanted {
+        return Err(StoreError::BlockSize { path: path.into(), found, wanted });
+    }
+    Ok(())
 }
 
 /// Makes a sparse regular file of `size_bytes` zeroes for a store that does not exist yet.
@@ -171,6 +207,9 @@ pub fn base_of(paths: &[PathBuf], mut progress: impl FnMut(u64)) -> Result<Base,
             let part = piece.get_mut(..len).unwrap_or_default();
             file.seek(SeekFrom::Start(at)).map_err(io)?;
             file.read_exact(part).map_err(io)?;
+            // What a sequential read leaves in the page cache slows small writes down for good; if
+            // it cannot be dropped, that is all that happens.
+            let _ = rustix::fs::fadvise(&file, at, NonZeroU64::new(len as u64), Advice::DontNeed);
             // Zero pieces are left out whether they are holes or not: only content counts.
             if part.iter().any(|byte| *byte != 0) {
                 all_zero = false;

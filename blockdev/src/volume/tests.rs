@@ -9,6 +9,8 @@ use hadrian_protocol::replica::{Base, VolumeGeometry};
 use hadrian_protocol::time::WallTime;
 use proptest::prelude::*;
 
+mod device;
+
 use super::*;
 use crate::buffer::IoBuf;
 use crate::engine::Uring;
@@ -21,6 +23,10 @@ fn resource() -> ResourceId {
 
 fn volume() -> VolumeIndex {
     VolumeIndex::new(0).unwrap()
+}
+
+fn geometry(block_size: u32) -> VolumeGeometry {
+    VolumeGeometry { size_bytes: SIZE as u64, block_size }
 }
 
 struct Bench {
@@ -42,9 +48,12 @@ enum Change {
 fn bench(dir: &Path) -> Bench {
     let path = dir.join("store");
     create_store(&path, SIZE as u64).unwrap();
+    bench_on(&path)
+}
+
+fn bench_on(path: &Path) -> Bench {
     let mut engine = Uring::new(64).unwrap();
-    let geometry = VolumeGeometry { size_bytes: SIZE as u64, block_size: 512 };
-    let store = Store::open(&mut engine, &path, geometry).unwrap();
+    let store = Store::open(&mut engine, path, geometry(512)).unwrap();
     let position = LogPosition::genesis(resource());
     let volumes = Volumes::new(vec![store], position, 1 << 56);
     Bench { engine, volumes, position, model: vec![0; SIZE], applied: Vec::new() }
@@ -148,8 +157,7 @@ fn a_store_has_one_user_and_the_configured_size() {
     let path = dir.path().join("store");
     let _bench = bench(dir.path());
     let mut engine = Uring::new(64).unwrap();
-    let geometry = VolumeGeometry { size_bytes: SIZE as u64, block_size: 512 };
-    assert!(matches!(Store::open(&mut engine, &path, geometry), Err(StoreError::Busy(_))));
+    assert!(matches!(Store::open(&mut engine, &path, geometry(512)), Err(StoreError::Busy(_))));
     drop(_bench);
     let wrong = VolumeGeometry { size_bytes: 4096, block_size: 512 };
     let error = Store::open(&mut engine, &path, wrong).unwrap_err().to_string();
