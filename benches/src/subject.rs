@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use hadrian_protocol::replica::Mode;
-use hadrian_replicator::demo::{Cluster, Compression, Side, Spec};
+use hadrian_replicator::demo::{Cluster, Side, Spec};
 
 use crate::fio::Target;
 
@@ -29,8 +29,7 @@ pub(crate) enum Subject {
 impl Subject {
     /// Two daemons with TLS between them, in `peer`.
     pub(crate) fn mirror(programs: &Path, mode: Mode) -> anyhow::Result<Self> {
-        let compression = Compression::None;
-        let spec = Spec { mode, volume_bytes: VOLUME_BYTES, log_bytes: LOG_BYTES, compression };
+        let spec = Spec { volume_bytes: VOLUME_BYTES, log_bytes: LOG_BYTES, ..Spec::new(mode) };
         Ok(Self::Mirror(Box::new(Cluster::new(programs, spec)?), mode))
     }
 

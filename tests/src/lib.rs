@@ -1,6 +1,8 @@
-//! Whole daemons in real processes. The cluster and the client that remembers its answers are
-//! those of `hadrian demo`.
+//! Whole daemons in real processes, and real clients. The cluster and the client that remembers its
+//! answers are those of `hadrian demo`.
+
+pub mod mounted;
+pub mod rounds;
+pub mod tools;
 
 pub use hadrian_replicator::demo::{Client, Cluster, Compression, Side, Spec};
-
-pub mod rounds;

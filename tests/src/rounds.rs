@@ -14,7 +14,6 @@ use rand::{Rng as _, SeedableRng as _};
 
 const BLOCK: usize = 4096;
 const VOLUME_BYTES: u64 = 64 << 20;
-const LOG_BYTES: u64 = 64 << 20;
 /// Clients that write at the same time, each into blocks of its own.
 const WRITERS: u64 = 3;
 const BLOCKS_EACH: u64 = VOLUME_BYTES / BLOCK as u64 / WRITERS;
@@ -40,10 +39,9 @@ pub struct Outcome {
 }
 
 /// A cluster for crash rounds, in `mode`; in async, the mode for slow links, with compression.
-#[must_use]
-pub fn spec(mode: Mode) -> Spec {
+fn spec(mode: Mode) -> Spec {
     let compression = if mode == Mode::Async { Compression::Zstd } else { Compression::None };
-    Spec { mode, volume_bytes: VOLUME_BYTES, log_bytes: LOG_BYTES, compression }
+    Spec { volume_bytes: VOLUME_BYTES, compression, ..Spec::new(mode) }
 }
 
 /// Runs the rounds. In sync and nearsync a killed primary is replaced by a forced takeover; in the

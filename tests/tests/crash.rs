@@ -3,29 +3,12 @@
 //! `HADRIAN_ROUNDS` sets the number of rounds a mode, `HADRIAN_SEED` the seed of a failing run.
 #![allow(clippy::print_stdout)] // The closing line of a soak is its result.
 
-use std::path::{Path, PathBuf};
-
 use hadrian_protocol::replica::Mode;
-use hadrian_tests::rounds::{self, Rounds, spec};
-use hadrian_tests::{Cluster, Side};
+use hadrian_tests::rounds::{self, Rounds};
+use hadrian_tests::tools::programs;
+use hadrian_tests::{Cluster, Side, Spec};
 
 const BLOCK: usize = 4096;
-
-/// The folder of the binaries that cargo has built for this test run.
-fn programs() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let folder = test.parent().and_then(Path::parent).unwrap().to_path_buf();
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = std::process::Command::new(cargo);
-    // The whole workspace, as `make test` builds it: with fewer crates their features would differ and
-    // everything would be built once more.
-    build.args(["build", "--quiet", "--workspace", "--bins"]);
-    if !cfg!(debug_assertions) {
-        build.arg("--release");
-    }
-    assert!(build.status().unwrap().success(), "the daemons do not build");
-    folder
-}
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -66,7 +49,7 @@ fn in_superasync_a_killed_and_restarted_daemon_loses_nothing() {
 
 #[test]
 fn planned_takeovers_there_and_back_lose_nothing() {
-    let mut cluster = Cluster::new(&programs(), spec(Mode::Nearsync)).unwrap();
+    let mut cluster = Cluster::new(&programs(), Spec::new(Mode::Nearsync)).unwrap();
     let mut primary = Side::Alpha;
     for round in 1..=4_u64 {
         cluster.client(primary).unwrap().write(round * 4096, &block_of(round)).unwrap();
@@ -84,7 +67,7 @@ fn planned_takeovers_there_and_back_lose_nothing() {
 
 #[test]
 fn the_largest_writes_pass_through_the_smallest_log() {
-    let cluster = Cluster::new(&programs(), spec(Mode::Sync)).unwrap();
+    let cluster = Cluster::new(&programs(), Spec::new(Mode::Sync)).unwrap();
     let mut client = cluster.client(Side::Alpha).unwrap();
     let largest = 32 << 20;
     for round in 0..4_u8 {

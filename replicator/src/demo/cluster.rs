@@ -59,6 +59,26 @@ pub struct Spec {
     pub log_bytes: u64,
     /// Whether frames are compressed between the two.
     pub compression: Compression,
+    /// Block size of the volume, in bytes.
+    pub block_size: u32,
+    /// Whether it is served over TCP on loopback as well.
+    pub tcp: bool,
+}
+
+impl Spec {
+    /// A small cluster in `mode`: 64 MiB of volume and as much log, blocks of 512 bytes, no
+    /// compression, unix sockets only.
+    #[must_use]
+    pub fn new(mode: Mode) -> Self {
+        Self {
+            mode,
+            volume_bytes: 64 << 20,
+            log_bytes: 64 << 20,
+            compression: Compression::None,
+            block_size: 512,
+            tcp: false,
+        }
+    }
 }
 
 /// A running cluster; its processes and files go with it.
@@ -67,6 +87,8 @@ pub struct Cluster {
     dir: tempfile::TempDir,
     daemons: [Option<Child>; 2],
     programs: PathBuf,
+    /// Ports of NBD over TCP, where it was asked for.
+    ports: Option<[u16; 2]>,
 }
 
 impl Cluster {
@@ -78,7 +100,9 @@ impl Cluster {
     /// With what went wrong.
     pub fn new(programs: &Path, spec: Spec) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
-        let mut cluster = Self { dir, daemons: [None, None], programs: programs.to_path_buf() };
+        let ports = if spec.tcp { Some([free_port()?, free_port()?]) } else { None };
+        let programs = programs.to_path_buf();
+        let mut cluster = Self { dir, daemons: [None, None], programs, ports };
         cluster.configure(spec)?;
         for side in [Side::Alpha, Side::Beta] {
             cluster.tool(side, &["create", "db"])?;
@@ -110,11 +134,15 @@ impl Cluster {
             );
             stores += &format!("{name} = \"{home}/store\"\n");
         }
-        let Spec { mode, volume_bytes, log_bytes, .. } = spec;
+        let Spec { mode, volume_bytes, log_bytes, block_size, .. } = spec;
         let mode = mode.name();
+        let tcp = self.ports.map_or_else(String::new, |[alpha, beta]| {
+            format!("nbd = {{ alpha = \"127.0.0.1:{alpha}\", beta = \"127.0.0.1:{beta}\" }}\n")
+        });
         text += &format!(
             "[[resource]]\nname = \"db\"\nmode = \"{mode}\"\nlog_size = \"{log_bytes}B\"\n\
-             [[resource.volume]]\nname = \"data\"\nsize = \"{volume_bytes}B\"\n\
+             {tcp}[[resource.volume]]\nname = \"data\"\nsize = \"{volume_bytes}B\"\n\
+             block_size = {block_size}\n\
              [resource.volume.store]\n{stores}"
         );
         fs::write(self.path("hadrian.toml"), text)?;
@@ -198,6 +226,19 @@ impl Cluster {
     #[must_use]
     pub fn nbd_socket(&self, side: Side) -> PathBuf {
         self.socket(side, "db.nbd")
+    }
+
+    /// Where the volume is for any NBD client, on a unix socket.
+    #[must_use]
+    pub fn uri(&self, side: Side) -> String {
+        format!("nbd+unix:///{EXPORT}?socket={}", self.nbd_socket(side).display())
+    }
+
+    /// Where the volume is for any NBD client, over TCP; `None` where that was not asked for.
+    #[must_use]
+    pub fn tcp_uri(&self, side: Side) -> Option<String> {
+        let port = self.ports?[side.index()];
+        Some(format!("nbd://127.0.0.1:{port}/{EXPORT}"))
     }
 
     /// A client of a side, as soon as it serves.

@@ -21,12 +21,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 const BLOCK: usize = 4096;
-const SPEC: Spec = Spec {
-    mode: Mode::Nearsync,
-    volume_bytes: 1 << 30,
-    log_bytes: 512 << 20,
-    compression: Compression::None,
-};
+const VOLUME_BYTES: u64 = 1 << 30;
 /// How long the writer writes before the primary is killed, and how long it writes alone.
 const WRITING: Duration = Duration::from_secs(4);
 const WRITING_ALONE: Duration = Duration::from_secs(1);
@@ -48,7 +43,9 @@ pub fn run(json: bool) -> anyhow::Result<()> {
     let programs = std::env::current_exe()?;
     let programs = programs.parent().context("a program lies in a folder")?;
     println!("making two replicas of a 1 GiB volume, TLS between them …");
-    let mut cluster = Cluster::new(programs, SPEC)?;
+    let spec =
+        Spec { volume_bytes: VOLUME_BYTES, log_bytes: 512 << 20, ..Spec::new(Mode::Nearsync) };
+    let mut cluster = Cluster::new(programs, spec)?;
     let mut memory = Memory::default();
     println!("\nwriting on alpha; it is killed in mid-write");
     write_and_watch(&mut cluster, Side::Alpha, &mut memory, true)?;
@@ -126,7 +123,7 @@ fn write_and_watch(
 fn write(mut client: Client, memory: &mut Memory, stopped: &mpsc::Receiver<()>) {
     let mut random = StdRng::seed_from_u64(memory.count);
     while stopped.try_recv().is_err() {
-        let block = random.random_range(0..SPEC.volume_bytes / BLOCK as u64);
+        let block = random.random_range(0..VOLUME_BYTES / BLOCK as u64);
         let stamp = memory.count + 1;
         memory.unsure = Some((block, stamp));
         if client.write(block * BLOCK as u64, &content(stamp)).is_err() {

@@ -1,0 +1,56 @@
+//! Other people's programs, and our own as cargo has built them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The folder of `hadriand` and `hadrian`, built if need be.
+///
+/// # Panics
+/// If they do not build.
+#[must_use]
+pub fn programs() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(build).clone()
+}
+
+fn build() -> PathBuf {
+    let test = std::env::current_exe().unwrap_or_default();
+    let folder = test.parent().and_then(Path::parent).unwrap_or(Path::new(".")).to_path_buf();
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    // The whole workspace, as `make test` builds it: with fewer crates their features would differ
+    // and everything would be built once more.
+    build.args(["build", "--quiet", "--workspace", "--bins"]);
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    let built = build.status().is_ok_and(|status| status.success());
+    assert!(built, "the daemons do not build");
+    folder
+}
+
+/// Runs a program to its end; what it wrote to its standard output.
+///
+/// # Panics
+/// If it is not installed, or fails; with everything that it wrote.
+#[must_use]
+pub fn run(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(args)
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}; `make tools` installs it"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {text}{errors}");
+    text
+}
+
+/// Runs a script in the Python of the system with libnbd's binding; `h` is the connection.
+///
+/// # Panics
+/// If it fails.
+pub fn nbdsh(uri: &str, script: &str) {
+    // The binding belongs to the system's Python, not to one that was built beside it.
+    let _ = run("/usr/bin/python3", &["-m", "nbd", "-u", uri, "-c", script]);
+}
