@@ -288,6 +288,17 @@ impl Cluster {
         })
     }
 
+    /// Waits until `hadrian status` on a side says `words`.
+    ///
+    /// # Errors
+    /// If it does not come to say so, with the status and the logs.
+    pub fn await_status(&self, side: Side, words: &str) -> anyhow::Result<()> {
+        self.patiently(side, words, || {
+            let text = self.tool(side, &["status"]).unwrap_or_default();
+            Ok(text.contains(words).then_some(()))
+        })
+    }
+
     /// Asks until it happens; polling is all that can be done to another process.
     fn patiently<T>(
         &self,
