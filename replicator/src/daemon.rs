@@ -128,6 +128,7 @@ impl Daemon {
         node.peer_window = resource.peer_window;
         node.timeout = self.config.timeout;
         node.log_sync_interval = resource.log_sync_interval;
+        node.retention_bytes = resource.log_retention_bytes;
         let higher = self.config.members.iter().filter(|member| member.id > self.me.id);
         let tcp = resource.tcp.iter().find(|(member, _)| *member == self.me.id);
         ResourceStart {

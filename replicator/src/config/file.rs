@@ -31,9 +31,9 @@ pub(super) struct Member {
     pub(super) name: Spanned<String>,
     pub(super) address: Spanned<String>,
     pub(super) fingerprint: Option<Spanned<String>>,
-    pub(super) state_dir: Option<PathBuf>,
-    pub(super) run_dir: Option<PathBuf>,
-    pub(super) key_dir: Option<PathBuf>,
+    pub(super) state_dir: Option<Spanned<PathBuf>>,
+    pub(super) run_dir: Option<Spanned<PathBuf>>,
+    pub(super) key_dir: Option<Spanned<PathBuf>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -44,6 +44,7 @@ pub(super) struct Resource {
     pub(super) commit: Option<Spanned<String>>,
     pub(super) peer_window: Option<Spanned<String>>,
     pub(super) log_size: Option<Spanned<String>>,
+    pub(super) log_retention: Option<Spanned<String>>,
     pub(super) log_sync_interval: Option<Spanned<String>>,
     pub(super) primary: Option<Spanned<String>>,
     pub(super) volume: Vec<Volume>,

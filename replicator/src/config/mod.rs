@@ -1,12 +1,16 @@
 //! The configuration: one TOML file, the same on every member.
 //!
-//! `file` is what can be written, `checked` is what is allowed; the rest of the program sees only
-//! the latter.
+//! `file` is what can be written, `check` says what of it is allowed, `model` is what the rest of
+//! the program sees.
 
-mod checked;
+mod check;
 mod file;
+mod model;
+mod problem;
 
-pub use checked::{Config, ConfigError, Member, Problem, Resource, Volume};
+pub use check::KEYS;
+pub use model::{Config, Member, Resource, Volume};
+pub use problem::{ConfigError, Problem};
 
 use std::path::Path;
 
@@ -26,9 +30,10 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with every problem that was found.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        check::unknown_keys(text, path)?;
         let raw = toml::from_str(text)
             .map_err(|source| ConfigError::Syntax { path: path.into(), source })?;
-        checked::check(&raw, text, path)
+        check::check(&raw, text, path)
     }
 }
 

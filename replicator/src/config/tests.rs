@@ -5,6 +5,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
+use crate::tls::Fingerprint;
 
 /// A configuration in order; tests break it one line at a time.
 const GOOD: &str = r#"
@@ -28,6 +29,11 @@ size = "1GiB"
 alpha = "/srv/db.img"
 beta = "/dev/vg0/db"
 "#;
+
+/// The fingerprint of some certificate.
+fn fingerprint(number: u8) -> String {
+    Fingerprint::of(&vec![number].into()).to_string()
+}
 
 fn refused(from: &str, to: &str) -> String {
     assert!(GOOD.contains(from), "{from:?} is not in the configuration");
@@ -61,6 +67,21 @@ fn every_refusal_names_the_place_the_value_and_the_way_out() {
         ("cluster = \"orders\"", "cluster = \"Orders\"", "hadrian.toml:2:11", "a-z"),
         ("plaintext = true", "plaintext = false", "hadrian.toml:6:8", "hadrian keygen"),
         ("[link]", "[link]\ncompression = \"gzip\"", "hadrian.toml:4:15", "none\" or \"zstd"),
+        ("[link]", "[link]\ntimeout = \"0s\"", "hadrian.toml:4:11", "1s to 10m"),
+        ("mode = \"nearsync\"", "peer_window = \"2days\"", "hadrian.toml:13:15", "0s to 1h"),
+        ("mode = \"nearsync\"", "log_sync_interval = \"0s\"", "hadrian.toml:13:21", "1ms to 10s"),
+        (
+            "\"256MiB\"",
+            "\"256MiB\"\nlog_retention = \"200MiB\"",
+            "hadrian.toml:15:17",
+            "at most 128",
+        ),
+        (
+            "name = \"alpha\"",
+            "name = \"alpha\"\nrun_dir = \"run\"",
+            "hadrian.toml:7:11",
+            "not absolute",
+        ),
         ("mode = \"nearsync\"", "primary = \"gamma\"", "hadrian.toml:13:11", "alpha, beta"),
     ];
     for (from, to, place, way_out) in cases {
@@ -71,9 +92,118 @@ fn every_refusal_names_the_place_the_value_and_the_way_out() {
 }
 
 #[test]
-fn an_unknown_key_is_refused_with_its_line() {
-    let text = refused("mode = \"nearsync\"", "moed = \"nearsync\"");
-    assert!(text.contains("moed") && text.contains("line 13"), "{text}");
+fn every_unknown_key_is_told_with_its_place_and_the_key_that_was_perhaps_meant() {
+    let text = GOOD.replace("mode =", "moed =").replace("[link]", "[link]\nspeed = 3");
+    let text = text.replace("size = \"1GiB\"", "size = \"1GiB\"\nblocksize = 512");
+    let told = Config::parse(&text, Path::new("f")).unwrap_err().to_string();
+    let wanted = [
+        "f:4:1: \"speed\" is no key of link; there are plaintext, timeout, compression",
+        "f:14:1: \"moed\" is no key of resource; did you mean \"mode\"?",
+        "f:19:1: \"blocksize\" is no key of resource.volume; did you mean \"block_size\"?",
+    ];
+    for line in wanted {
+        assert!(told.contains(line), "{line} is not in: {told}");
+    }
+}
+
+#[test]
+fn two_members_on_one_host_share_no_folder_socket_or_store() {
+    let one_host = GOOD.replace("10.0.0.2:7400", "10.0.0.1:7401");
+    let told = Config::parse(&one_host, Path::new("f")).unwrap_err().to_string();
+    assert!(told.contains("share state_dir /var/lib/hadrian"), "{told}");
+    assert!(told.contains("share run_dir /run/hadrian"), "{told}");
+    let apart = one_host.replace(
+        "name = \"beta\"",
+        "name = \"beta\"\nstate_dir = \"/b/state\"\nrun_dir = \"/b/run\"",
+    );
+    Config::parse(&apart, Path::new("f")).unwrap();
+    let shared = apart.replace("/dev/vg0/db", "/srv/db.img");
+    let told = Config::parse(&shared, Path::new("f")).unwrap_err().to_string();
+    assert!(told.contains("on alpha and on beta, which are one host"), "{told}");
+}
+
+#[test]
+fn listeners_do_not_get_in_each_others_way() {
+    let with_nbd = |lines: &str| {
+        let text = GOOD.replace("[[resource.volume]]", &format!("{lines}\n[[resource.volume]]"));
+        Config::parse(&text, Path::new("f"))
+    };
+    for taken in ["10.0.0.1:7400", "0.0.0.0:7400", "10.0.0.2:7400"] {
+        let told = with_nbd(&format!("nbd = {{ alpha = \"{taken}\" }}")).unwrap_err().to_string();
+        assert!(told.contains("taken by the links of"), "{taken}: {told}");
+    }
+    let loopback = with_nbd("nbd = { alpha = \"127.0.0.1:10809\" }").unwrap();
+    assert!(loopback.warnings.is_empty());
+    let open = with_nbd("nbd = { alpha = \"0.0.0.0:10809\", beta = \"0.0.0.0:10809\" }").unwrap();
+    assert_eq!(open.warnings.len(), 2);
+    assert!(open.warnings[0].text.contains("without password"), "{}", open.warnings[0]);
+}
+
+#[test]
+fn columns_are_counted_in_characters() {
+    let before = "nbd = { \"\u{e4}\u{f6}\u{fc}\" = \"127.0.0.1:1\", alpha = ";
+    let line = format!("{before}\"x\" }}\n[[resource.volume]]");
+    let told = refused("[[resource.volume]]", &line);
+    let place = format!(":15:{}: \"x\" is no address", before.chars().count() + 1);
+    assert!(told.contains(&place), "{place} is not in: {told}");
+}
+
+#[test]
+fn a_socket_that_no_path_can_name_and_a_key_for_two_members_are_refused() {
+    let run_dir = format!("name = \"alpha\"\nrun_dir = \"/run/{}\"", "x".repeat(100));
+    let told = refused("name = \"alpha\"", &run_dir);
+    assert!(told.contains(":7:11: the socket /run/xxx") && told.contains("at most 107"), "{told}");
+    let print = format!("\nfingerprint = \"{}\"", fingerprint(1));
+    let text = GOOD.replace(":7400\"", &format!(":7400\"{print}"));
+    let told = Config::parse(&text, Path::new("f")).unwrap_err().to_string();
+    assert!(told.contains("fingerprint") && told.contains("used twice"), "{told}");
+}
+
+/// The rows of the table of keys in the manual.
+fn documented_keys() -> Vec<String> {
+    let manual = include_str!("../../../docs/configuration.md");
+    let keys = manual.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    keys.map(|(key, _)| key.to_string()).collect()
+}
+
+#[test]
+fn the_manual_has_every_key_and_no_other() {
+    let known = KEYS.iter().flat_map(|(table, keys)| {
+        let name = move |key: &&str| match *table {
+            "" => (*key).to_string(),
+            table => format!("{table}.{key}"),
+        };
+        keys.iter().map(name)
+    });
+    let mut known: Vec<_> = known.collect();
+    let mut documented = documented_keys();
+    known.sort();
+    documented.sort();
+    assert_eq!(documented, known);
+}
+
+#[test]
+fn the_examples_of_the_documents_can_be_used() {
+    let documents = [
+        ("README.md", include_str!("../../../README.md")),
+        ("docs/configuration.md", include_str!("../../../docs/configuration.md")),
+    ];
+    let mut tried = 0;
+    for (name, text) in documents {
+        for block in text.split("```toml\n").skip(1) {
+            let mut example = block.split("```").next().unwrap_or_default().to_string();
+            // What the reader is told to paste differs from host to host.
+            for (number, whose) in [(1, "ALPHA"), (2, "BETA")] {
+                let here = format!("PASTE-THE-LINE-OF-{whose}");
+                example = example.replace(&here, &fingerprint(number));
+            }
+            if let Err(error) = Config::parse(&example, Path::new(name)) {
+                panic!("{error}\n{example}");
+            }
+            tried += 1;
+        }
+    }
+    assert!(tried > 0, "the documents show no configuration");
 }
 
 #[test]

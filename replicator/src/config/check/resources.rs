@@ -1,0 +1,154 @@
+//! Resources and their volumes.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use hadrian_protocol::ids::{MemberId, ResourceId, VOLUMES_MAX};
+use hadrian_protocol::replica::{Mode, VolumeGeometry};
+use toml::Spanned;
+
+use super::Checker;
+use crate::config::file;
+use crate::config::model::{Member, Resource, Volume};
+
+const LOG_SIZE_DEFAULT: u64 = 1 << 30;
+const LOG_SIZE_MIN: u64 = 64 << 20;
+const LOG_SIZE_MAX: u64 = 1 << 40;
+const VOLUME_SIZE_MAX: u64 = 1 << 50;
+const PEER_WINDOW: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+const SYNC_DEFAULT: Duration = Duration::from_millis(200);
+const SYNC_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(10);
+
+impl Checker<'_> {
+    pub(super) fn resource(
+        &mut self,
+        cluster: &str,
+        members: &[Member],
+        raw: &file::Resource,
+    ) -> Option<Resource> {
+        let name = self.name(&raw.name, "resource");
+        let mode = self.mode(raw.mode.as_ref());
+        let commit_on_write = self.commit(raw.commit.as_ref());
+        let log_size_bytes = self.log_size(raw.log_size.as_ref());
+        let log_retention_bytes = self.log_retention(raw.log_retention.as_ref(), log_size_bytes);
+        let primary = match &raw.primary {
+            Some(name) => self.find(members, name),
+            None => members.first().map(|member| member.id),
+        };
+        let (tcp, sync) = (self.tcp(members, raw), raw.log_sync_interval.as_ref());
+        if raw.volume.is_empty() || raw.volume.len() > usize::from(VOLUMES_MAX) {
+            self.problem(&raw.name, format!("a resource has 1 to {VOLUMES_MAX} volumes"));
+        }
+        self.distinct(raw.volume.iter().map(|volume| &volume.name), "volume name");
+        let volumes = raw.volume.iter().map(|volume| self.volume(members, volume)).collect();
+        Some(Resource {
+            id: ResourceId::derive(cluster, &name),
+            name,
+            mode,
+            commit_on_write,
+            peer_window: self.duration(raw.peer_window.as_ref(), Duration::ZERO, PEER_WINDOW),
+            log_size_bytes,
+            log_retention_bytes,
+            log_sync_interval: self.duration(sync, SYNC_DEFAULT, SYNC_INTERVAL),
+            primary: primary?,
+            volumes,
+            tcp,
+        })
+    }
+
+    fn commit(&mut self, text: Option<&Spanned<String>>) -> bool {
+        match text.map(|text| (text, text.get_ref().as_str())) {
+            None | Some((_, "flush")) => false,
+            Some((_, "write")) => true,
+            Some((at, wrong)) => {
+                let ways = "write \"flush\" or \"write\"";
+                self.problem(at, format!("{wrong:?} is no commit rule; {ways}"));
+                false
+            }
+        }
+    }
+
+    fn log_size(&mut self, text: Option<&Spanned<String>>) -> u64 {
+        let Some(text) = text else { return LOG_SIZE_DEFAULT };
+        let size = self.size(text);
+        if !(LOG_SIZE_MIN..=LOG_SIZE_MAX).contains(&size) {
+            self.problem(text, "a log has 64MiB to 1TiB".into());
+        }
+        size
+    }
+
+    /// The rest of the log is for what is not in the backing store yet.
+    fn log_retention(&mut self, text: Option<&Spanned<String>>, log_size_bytes: u64) -> u64 {
+        let most = log_size_bytes / 2;
+        let Some(text) = text else { return most };
+        let size = self.size(text);
+        if size > most {
+            let most = bytesize::ByteSize(most);
+            self.problem(text, format!("more than half of the log; write at most {most}"));
+        }
+        size
+    }
+
+    fn mode(&mut self, text: Option<&Spanned<String>>) -> Mode {
+        let Some(text) = text else { return Mode::default() };
+        let all = [Mode::Sync, Mode::Nearsync, Mode::Async, Mode::Superasync];
+        all.into_iter().find(|mode| mode.name() == text.get_ref()).unwrap_or_else(|| {
+            let wrong = text.get_ref();
+            let known = "sync, nearsync, async or superasync";
+            self.problem(text, format!("{wrong:?} is no mode; write {known}"));
+            Mode::default()
+        })
+    }
+
+    fn tcp(&mut self, members: &[Member], raw: &file::Resource) -> Vec<(MemberId, SocketAddr)> {
+        let mut tcp = Vec::new();
+        for (name, address) in &raw.nbd {
+            let member = members.iter().find(|member| member.name == *name);
+            match (member, address.get_ref().parse()) {
+                (Some(member), Ok(address)) => tcp.push((member.id, address)),
+                (None, _) => self.problem(address, format!("{name:?} is no member")),
+                (_, Err(_)) => {
+                    let wrong = address.get_ref();
+                    self.problem(address, format!("{wrong:?} is no address; write IP:PORT"));
+                }
+            }
+        }
+        tcp
+    }
+
+    fn volume(&mut self, members: &[Member], raw: &file::Volume) -> Volume {
+        let name = self.name(&raw.name, "volume");
+        let size_bytes = self.size(&raw.size);
+        let block_size = raw.block_size.as_ref().map_or(512, |at| {
+            let block_size = *at.get_ref();
+            if block_size != 512 && block_size != 4096 {
+                self.problem(at, format!("a block size of {block_size}; write 512 or 4096"));
+            }
+            block_size.max(1)
+        });
+        let whole = size_bytes.is_multiple_of(u64::from(block_size));
+        if size_bytes == 0 || !whole || size_bytes > VOLUME_SIZE_MAX {
+            let text = format!(
+                "a volume of {size_bytes} bytes; write at most 1PiB in whole blocks of {block_size} bytes"
+            );
+            self.problem(&raw.size, text);
+        }
+        let mut stores = Vec::new();
+        for member in members {
+            match raw.store.get(&member.name) {
+                Some(path) => stores.push(path.get_ref().clone()),
+                None => {
+                    let text = format!("volume {name:?} has no store on {}; add one", member.name);
+                    self.problem(&raw.name, text);
+                }
+            }
+        }
+        for (unknown, at) in &raw.store {
+            if !members.iter().any(|member| member.name == *unknown) {
+                self.problem(at, format!("store for {unknown:?}, which is no member"));
+            }
+        }
+        Volume { name, geometry: VolumeGeometry { size_bytes, block_size }, stores }
+    }
+}

@@ -1,0 +1,149 @@
+//! A configuration in order: what the rest of the program works with.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hadrian_protocol::ids::{MemberId, ResourceId};
+use hadrian_protocol::replica::{Mode, VolumeGeometry};
+
+use super::problem::Problem;
+use crate::driver::Compression;
+use crate::tls::Fingerprint;
+
+/// A configuration that may be used.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Whether links go unprotected.
+    pub plaintext: bool,
+    /// Silence that ends a link.
+    pub timeout: Duration,
+    /// Whether frames are compressed on their way.
+    pub compression: Compression,
+    /// The members, in the order of the file, which is their index.
+    pub members: Vec<Member>,
+    /// The resources.
+    pub resources: Vec<Resource>,
+    /// What may be used as it is written but should be known.
+    pub warnings: Vec<Problem>,
+}
+
+/// A host of the cluster.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its place in the file.
+    pub id: MemberId,
+    /// Its name.
+    pub name: String,
+    /// Where its links arrive, host:port.
+    pub address: String,
+    /// Its pinned certificate, unless links are plaintext.
+    pub fingerprint: Option<Fingerprint>,
+    /// Where it keeps superblocks and logs.
+    pub state_dir: PathBuf,
+    /// Where its sockets are.
+    pub run_dir: PathBuf,
+    /// Where its key pair is.
+    pub key_dir: PathBuf,
+}
+
+/// A resource: volumes under one log.
+#[derive(Clone, Debug)]
+pub struct Resource {
+    /// Its identity, the same on every member.
+    pub id: ResourceId,
+    /// Its name.
+    pub name: String,
+    /// When a write is answered.
+    pub mode: Mode,
+    /// Whether every write is a commit.
+    pub commit_on_write: bool,
+    /// How long answers are held for a lost standby.
+    pub peer_window: Duration,
+    /// Bytes of log on each member.
+    pub log_size_bytes: u64,
+    /// Bytes of log that are kept for a standby that is away.
+    pub log_retention_bytes: u64,
+    /// Longest that the log stays unsynced.
+    pub log_sync_interval: Duration,
+    /// The first primary.
+    pub primary: MemberId,
+    /// Its volumes.
+    pub volumes: Vec<Volume>,
+    /// NBD over TCP, by member.
+    pub tcp: Vec<(MemberId, SocketAddr)>,
+}
+
+/// One volume of a resource.
+#[derive(Clone, Debug)]
+pub struct Volume {
+    /// Its name within the resource.
+    pub name: String,
+    /// Its size.
+    pub geometry: VolumeGeometry,
+    /// Its backing store on each member, by index.
+    pub stores: Vec<PathBuf>,
+}
+
+impl Config {
+    /// The member of this name.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Option<&Member> {
+        self.members.iter().find(|member| member.name == name)
+    }
+
+    /// The resource of this name.
+    #[must_use]
+    pub fn resource(&self, name: &str) -> Option<&Resource> {
+        self.resources.iter().find(|resource| resource.name == name)
+    }
+
+    /// The name of a member, for people.
+    #[must_use]
+    pub fn name_of(&self, id: MemberId) -> &str {
+        self.members.get(usize::from(id.index())).map_or("?", |member| &member.name)
+    }
+}
+
+impl Member {
+    /// Where this member keeps its replica of `resource`.
+    #[must_use]
+    pub fn replica_dir(&self, resource: &Resource) -> PathBuf {
+        self.state_dir.join(&resource.name)
+    }
+
+    /// The control socket of its daemon.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.run_dir.join(format!("{}.control", self.name))
+    }
+
+    /// The NBD socket of `resource` on this member.
+    #[must_use]
+    pub fn nbd_socket(&self, resource: &Resource) -> PathBuf {
+        self.run_dir.join(format!("{}.nbd", resource.name))
+    }
+}
+
+impl Resource {
+    /// The stores of `member`, in the order of the volumes.
+    #[must_use]
+    pub fn stores(&self, member: MemberId) -> Vec<PathBuf> {
+        let index = usize::from(member.index());
+        self.volumes.iter().filter_map(|volume| volume.stores.get(index).cloned()).collect()
+    }
+
+    /// The sizes of the volumes.
+    #[must_use]
+    pub fn geometry(&self) -> Vec<VolumeGeometry> {
+        self.volumes.iter().map(|volume| volume.geometry).collect()
+    }
+
+    /// Names under which the volumes are exported.
+    #[must_use]
+    pub fn exports(&self) -> Vec<String> {
+        self.volumes.iter().map(|volume| format!("{}/{}", self.name, volume.name)).collect()
+    }
+}
