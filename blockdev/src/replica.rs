@@ -62,6 +62,16 @@ pub enum ReplicaError {
     /// A backing store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The configured sizes are not those that it was made for.
+    #[error(
+        "the replica was made for {has}, the configuration says {says}; sizes cannot be changed"
+    )]
+    Geometry {
+        /// The volumes in the superblock, in words.
+        has: String,
+        /// The volumes in the configuration, in words.
+        says: String,
+    },
     /// The number of stores is not that of the volumes.
     #[error("the replica has {has} volumes, the configuration names {named}; they must agree")]
     Volumes {

@@ -104,6 +104,16 @@ pub struct VolumeGeometry {
     pub block_size: u32,
 }
 
+/// Sizes of volumes in words, for errors.
+#[must_use]
+pub fn describe(volumes: &[VolumeGeometry]) -> String {
+    let words: Vec<_> = volumes
+        .iter()
+        .map(|volume| format!("{} bytes in blocks of {}", volume.size_bytes, volume.block_size))
+        .collect();
+    words.join(", ")
+}
+
 /// The word of a primary to a standby that it is in the in-sync set (design §5).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InSetOf {

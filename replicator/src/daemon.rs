@@ -2,7 +2,7 @@
 //! of it in order.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tokio::task::{LocalSet, spawn_local};
 use crate::config::{Config, ConfigError, Member, Resource};
 use crate::control::{self, Handler, Request, ResourceStatus, Response};
 use crate::driver::{Ask, ResourceHandle, ResourceOptions, ResourceStart, TcpStreamParts, start};
-use crate::tls::{LinkKeys, TlsError, pair_paths};
+use crate::tls::{Fingerprint, LinkKeys, TlsError, pair_paths};
 
 /// Longest that a caller may take to say what it wants.
 const INTRODUCTION: Duration = Duration::from_secs(5);
@@ -33,6 +33,21 @@ pub enum DaemonError {
     /// The keys.
     #[error(transparent)]
     Keys(#[from] TlsError),
+    /// The pair on this host is not the configured one.
+    #[error(
+        "{} has the fingerprint {own}, the configuration pins {pinned} for {member}; paste the \
+         line that hadrian keygen printed, or bring back the pair", .certificate.display()
+    )]
+    Pinned {
+        /// This host's certificate.
+        certificate: PathBuf,
+        /// This member.
+        member: String,
+        /// What it has.
+        own: Fingerprint,
+        /// What everybody else expects.
+        pinned: Fingerprint,
+    },
     /// No such member.
     #[error("{0:?} is no member of this cluster; members are {1}")]
     Member(String, String),
@@ -64,6 +79,9 @@ pub fn run(config: &Path, member: &str) -> Result<(), DaemonError> {
         let names: Vec<_> = config.members.iter().map(|member| member.name.as_str()).collect();
         DaemonError::Member(member.into(), names.join(", "))
     })?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     let keys = Arc::new(load_keys(&config, &me)?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| DaemonError::Io { what: "runtime".into(), source })?;
@@ -72,13 +90,21 @@ pub fn run(config: &Path, member: &str) -> Result<(), DaemonError> {
     LocalSet::new().block_on(&runtime, daemon.serve())
 }
 
-fn load_keys(config: &Config, me: &Member) -> Result<LinkKeys, TlsError> {
+/// This member's key pair, which must be the one that the configuration pins for it: with another
+/// one every other member would turn it away.
+pub(crate) fn load_keys(config: &Config, me: &Member) -> Result<LinkKeys, DaemonError> {
     if config.plaintext {
         return Ok(LinkKeys::plaintext());
     }
     let (key, certificate) = pair_paths(&me.key_dir, &me.name);
     let pinned = config.members.iter().filter_map(|member| Some((member.id, member.fingerprint?)));
-    LinkKeys::load(&key, &certificate, pinned.collect())
+    let keys = LinkKeys::load(&key, &certificate, pinned.collect())?;
+    match (keys.own(), me.fingerprint) {
+        (Some(own), Some(pinned)) if own != pinned => {
+            Err(DaemonError::Pinned { certificate, member: me.name.clone(), own, pinned })
+        }
+        _ => Ok(keys),
+    }
 }
 
 impl Daemon {
@@ -142,6 +168,7 @@ impl Daemon {
             node,
             dir: self.me.replica_dir(resource),
             stores: resource.stores(self.me.id),
+            geometry: resource.geometry(),
             socket: self.me.nbd_socket(resource),
             tcp: tcp.map(|(_, address)| *address),
             dial: higher.map(|member| (member.id, member.address.clone())).collect(),

@@ -11,7 +11,7 @@ mod store;
 
 pub use overlay::{Content, Overlay, Piece};
 pub use reads::{ReadDone, Region};
-pub use store::{Store, StoreError, base_of, create_store};
+pub use store::{Store, StoreError, base_of, check_store, create_store};
 
 use std::io;
 

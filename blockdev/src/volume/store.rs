@@ -86,19 +86,13 @@ impl Store {
     ) -> Result<Self, StoreError> {
         let io = |source| StoreError::Io { path: path.into(), source };
         let lock = OpenOptions::new().read(true).write(true).open(path).map_err(io)?;
-        let kind = lock.metadata().map_err(io)?.file_type();
-        if !kind.is_file() && !kind.is_block_device() {
-            return Err(StoreError::Kind(path.into()));
-        }
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
             match error {
                 Errno::WOULDBLOCK => StoreError::Busy(path.into()),
                 other => io(other.into()),
             }
         })?;
-        if kind.is_block_device() {
-            check_blocks(&lock, path, geometry.block_size)?;
-        }
+        let is_file = fits(&lock, path, geometry)?;
         let direct = engine.open(path, OpenAs::Direct).map_err(io)?;
         let buffered = engine.open(path, OpenAs::Claimed).map_err(|error| {
             match Errno::from_io_error(&error) {
@@ -106,11 +100,8 @@ impl Store {
                 _ => io(error),
             }
         })?;
-        let (found, wanted) = (engine.size(buffered).map_err(io)?, geometry.size_bytes);
-        if found != wanted {
-            return Err(StoreError::Size { path: path.into(), found, wanted });
-        }
-        Ok(Self { lock, direct, buffered, size_bytes: found, is_file: kind.is_file() })
+        let size_bytes = geometry.size_bytes;
+        Ok(Self { lock, direct, buffered, size_bytes, is_file })
     }
 
     /// Size in bytes.
@@ -148,14 +139,38 @@ impl Store {
     }
 }
 
-/// Zeroing and trimming work in whole blocks of the device.
-fn check_blocks(device: &File, path: &Path, wanted: u32) -> Result<(), StoreError> {
-    let found = rustix::fs::ioctl_blksszget(device)
-        .map_err(|error| StoreError::Io { path: path.into(), source: error.into() })?;
-    if found > wanted {
-        return Err(StoreError::BlockSize { path: path.into(), found, wanted });
+/// Whether the store at `path` fits `geometry`, without claiming it: for `check` and `create`.
+///
+/// # Errors
+/// [`StoreError`]
+pub fn check_store(path: &Path, geometry: VolumeGeometry) -> Result<(), StoreError> {
+    let io = |source| StoreError::Io { path: path.into(), source };
+    let file = File::open(path).map_err(io)?;
+    fits(&file, path, geometry).map(drop)
+}
+
+/// Kind, size and blocks of an open store; whether it is a regular file.
+fn fits(file: &File, path: &Path, geometry: VolumeGeometry) -> Result<bool, StoreError> {
+    let io = |source| StoreError::Io { path: path.into(), source };
+    let kind = file.metadata().map_err(io)?.file_type();
+    if !kind.is_file() && !kind.is_block_device() {
+        return Err(StoreError::Kind(path.into()));
     }
-    Ok(())
+    // Of a block device, only its end tells the size.
+    let found = (&*file).seek(SeekFrom::End(0)).map_err(io)?;
+    let wanted = geometry.size_bytes;
+    if found != wanted {
+        return Err(StoreError::Size { path: path.into(), found, wanted });
+    }
+    // Zeroing and trimming work in whole blocks of the device.
+    if kind.is_block_device() {
+        let wanted = geometry.block_size;
+        let found = rustix::fs::ioctl_blksszget(file).map_err(|error| io(error.into()))?;
+        if found > wanted {
+            return Err(StoreError::BlockSize { path: path.into(), found, wanted });
+        }
+    }
+    Ok(kind.is_file())
 }
 
 /// Makes a sparse regular file of `size_bytes` zeroes for a store that does not exist yet.

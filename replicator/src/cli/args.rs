@@ -101,13 +101,20 @@ pub(super) enum Verb {
     },
     /// Watch a volume lose its primary and lose no data: two daemons on this host, a few seconds
     Demo,
-    /// Print a completion script
+    /// Print a completion script, or write it where the shell looks for it
     Completions {
         /// For which shell
         shell: clap_complete::Shell,
+        /// Write a file into this folder instead
+        #[arg(long)]
+        out: Option<PathBuf>,
     },
-    /// Print the manual page
-    Man,
+    /// Print the manual page, or write one for each command
+    Man {
+        /// Write the pages into this folder instead
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

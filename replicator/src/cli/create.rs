@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use hadrian_blockdev::replica;
-use hadrian_blockdev::volume::{base_of, create_store};
+use hadrian_blockdev::volume::{base_of, check_store, create_store};
 use hadrian_protocol::replica::{Base, ReplicaState, Role};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -20,6 +20,7 @@ pub(super) fn create(
     let stores = resource.stores(me.id);
     for (path, geometry) in stores.iter().zip(resource.geometry()) {
         create_store(path, geometry.size_bytes)?;
+        check_store(path, geometry)?;
     }
     let size: u64 = resource.geometry().iter().map(|geometry| geometry.size_bytes).sum();
     let bar = progress("reading", size, json);

@@ -2,8 +2,10 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // Printing is what it is for.
 
 mod args;
+mod check;
 mod create;
 mod inspect;
+mod pages;
 mod status;
 
 use std::io::IsTerminal as _;
@@ -11,7 +13,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use clap::{CommandFactory as _, Parser as _};
+use clap::Parser as _;
 
 use crate::config::{Config, Member};
 use crate::control::{self, Request, Response};
@@ -70,18 +72,10 @@ fn carry_out(args: Args) -> anyhow::Result<()> {
     let json = args.json;
     match &args.verb {
         Verb::Keygen { member, out } => keygen(member, out, json),
-        Verb::Completions { shell } => {
-            clap_complete::generate(
-                *shell,
-                &mut Args::command(),
-                "hadrian",
-                &mut std::io::stdout(),
-            );
-            Ok(())
-        }
-        Verb::Man => Ok(clap_mangen::Man::new(Args::command()).render(&mut std::io::stdout())?),
+        Verb::Completions { shell, out } => pages::completions(*shell, out.as_deref()),
+        Verb::Man { out } => pages::manual(out.as_deref()),
         Verb::Demo => crate::demo::run(json),
-        Verb::Check => check(&args),
+        Verb::Check => check::check(&args),
         Verb::Create { resource, adopt } => {
             let (config, me) = configuration(&args)?;
             create::create(&config, &me, resource, *adopt, json)
@@ -165,34 +159,6 @@ fn keygen(member: &str, out: &Path, json: bool) -> anyhow::Result<()> {
         eprintln!(
             "paste this line into the [[member]] {member:?} of the configuration, everywhere"
         );
-    }
-    Ok(())
-}
-
-/// The file as such, and what only this host can check: its paths and its key.
-fn check(args: &Args) -> anyhow::Result<()> {
-    let (config, me) = configuration(args)?;
-    let mut missing = Vec::new();
-    for resource in &config.resources {
-        for path in resource.stores(me.id) {
-            if !path.exists() {
-                missing.push(format!("store {} does not exist; create makes it", path.display()));
-            }
-        }
-    }
-    if !config.plaintext {
-        let (key, certificate) = tls::pair_paths(&me.key_dir, &me.name);
-        for path in [key, certificate] {
-            if !path.exists() {
-                missing.push(format!("{} does not exist; run hadrian keygen", path.display()));
-            }
-        }
-    }
-    if args.json {
-        println!("{}", serde_json::json!({ "member": me.name, "notes": missing }));
-    } else {
-        missing.iter().for_each(|note| println!("note: {note}"));
-        println!("{} can be used by {}", args.config.display(), me.name);
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use hadrian_blockdev::nbd::{CloseHandle, Limits, serve_tcp, serve_unix};
 use hadrian_blockdev::replica::{Replica, ReplicaError};
 use hadrian_protocol::ids::{MemberId, ResourceId};
 use hadrian_protocol::node::{Command, Denied, Done, Node, NodeConfig, NodeStatus};
-use hadrian_protocol::replica::VolumeGeometry;
+use hadrian_protocol::replica::{VolumeGeometry, describe};
 use hadrian_protocol::time::{Clock, Now, WallTime};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -45,6 +45,8 @@ pub struct ResourceStart {
     pub dir: PathBuf,
     /// The backing stores, in order.
     pub stores: Vec<PathBuf>,
+    /// Their sizes, as configured; the replica was made for the same ones.
+    pub geometry: Vec<VolumeGeometry>,
     /// The NBD unix socket.
     pub socket: PathBuf,
     /// NBD over TCP, where it was asked for.
@@ -99,6 +101,12 @@ pub fn start(start: ResourceStart) -> Result<ResourceHandle, ReplicaError> {
             let replica =
                 Replica::open(&start.dir, start.resource, &start.stores, EngineChoice::Auto);
             match replica {
+                Ok((_, state, _)) if state.volumes != start.geometry => {
+                    let _ = opened.send(Err(ReplicaError::Geometry {
+                        has: describe(&state.volumes),
+                        says: describe(&start.geometry),
+                    }));
+                }
                 Ok((replica, state, recovered)) => {
                     let _ = opened.send(Ok(()));
                     run(start, replica, state, recovered, asked);

@@ -50,9 +50,12 @@ fn stores(checker: &mut Checker<'_>, raw: &file::File, config: &Config) {
     }
 }
 
+/// Reads one folder of a member.
+type Folder = fn(&Member) -> &Path;
+
 /// Replicas, locks and sockets of two daemons on one host would be the same files.
 fn folders(checker: &mut Checker<'_>, raw: &file::File, config: &Config) {
-    let kinds: [(&str, fn(&Member) -> &Path); 2] =
+    let kinds: [(&str, Folder); 2] =
         [("state_dir", |member| &member.state_dir), ("run_dir", |member| &member.run_dir)];
     for (key, folder) in kinds {
         let mut seen: BTreeMap<_, &str> = BTreeMap::new();

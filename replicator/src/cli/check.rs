@@ -1,0 +1,134 @@
+//! `hadrian check`: the configuration as such, and what only this host can tell: its stores, its
+//! keys, its replicas.
+
+use std::io;
+
+use hadrian_blockdev::replica::{ReplicaError, read_state};
+use hadrian_blockdev::superblock::SuperblockError;
+use hadrian_blockdev::volume::{StoreError, check_store};
+use hadrian_protocol::replica::describe;
+use serde::Serialize;
+
+use super::args::Args;
+use super::{Ended, Exit};
+use crate::config::{Config, Member, Resource};
+use crate::daemon::{DaemonError, load_keys};
+use crate::tls::TlsError;
+
+/// What design §5.3 wants everybody to know who runs without marks.
+const NO_MARKS: &str = "there are no ownership marks: after a forced takeover the old primary, if \
+it still runs, may go on alone when its peer window ends. Two primaries are excluded only by \
+making sure that it is down";
+
+/// What was found.
+#[derive(Default, Debug, Serialize)]
+struct Findings {
+    member: String,
+    /// Each keeps this member from running.
+    problems: Vec<String>,
+    /// To be done or to be known.
+    notes: Vec<String>,
+}
+
+/// Prints everything that was found; fails if any of it keeps this member from running.
+pub(super) fn check(args: &Args) -> anyhow::Result<()> {
+    let (config, me) = super::configuration(args)?;
+    let mut findings = Findings { member: me.name.clone(), ..Findings::default() };
+    findings.notes.extend(config.warnings.iter().map(ToString::to_string));
+    findings.look_at_keys(&config, &me);
+    for resource in &config.resources {
+        findings.look_at_stores(resource, &me);
+        findings.look_at_replica(resource, &me);
+    }
+    findings.notes.push(NO_MARKS.into());
+    if args.json {
+        println!("{}", serde_json::to_string(&findings)?);
+    } else {
+        findings.problems.iter().for_each(|problem| println!("problem: {problem}"));
+        findings.notes.iter().for_each(|note| println!("note: {note}"));
+    }
+    if findings.problems.is_empty() {
+        if !args.json {
+            println!("{} can be used by {}", args.config.display(), me.name);
+        }
+        return Ok(());
+    }
+    let count = findings.problems.len();
+    let plural = if count == 1 { "" } else { "s" };
+    let text = format!("{count} problem{plural}; {} cannot run like this", me.name);
+    Err(Ended { exit: Exit::Configuration, text }.into())
+}
+
+impl Findings {
+    fn look_at_keys(&mut self, config: &Config, me: &Member) {
+        match load_keys(config, me) {
+            Ok(_) => {}
+            Err(DaemonError::Keys(TlsError::File { path, source }))
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
+                let name = &me.name;
+                let text =
+                    format!("{} does not exist; run hadrian keygen --for {name}", path.display());
+                self.problems.push(text);
+            }
+            Err(error) => self.problems.push(error.to_string()),
+        }
+    }
+
+    fn look_at_stores(&mut self, resource: &Resource, me: &Member) {
+        for (path, geometry) in resource.stores(me.id).iter().zip(resource.geometry()) {
+            match check_store(path, geometry) {
+                Ok(()) => {}
+                Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    let (name, shown) = (&resource.name, path.display());
+                    let text =
+                        format!("store {shown} does not exist; hadrian create {name} makes it");
+                    self.notes.push(text);
+                }
+                Err(error) => self.problems.push(error.to_string()),
+            }
+        }
+    }
+
+    fn look_at_replica(&mut self, resource: &Resource, me: &Member) {
+        let name = &resource.name;
+        let dir = me.replica_dir(resource);
+        let state = match read_state(&dir) {
+            Ok((state, _, None)) => state,
+            Ok((state, _, Some(fault))) => {
+                let shown = dir.display();
+                let text = format!("one copy of the superblock in {shown} is not whole: {fault}");
+                self.notes.push(text);
+                state
+            }
+            Err(error) if is_missing(&error) => {
+                self.notes.push(format!("{name} has no replica here yet; hadrian create {name}"));
+                return;
+            }
+            Err(error) => return self.problems.push(error.to_string()),
+        };
+        if (state.resource, state.member) != (resource.id, me.id) {
+            let text = format!(
+                "the replica in {} belongs to another resource or member; was the cluster, the \
+                 resource or the order of the members renamed?",
+                dir.display()
+            );
+            self.problems.push(text);
+        }
+        if state.volumes != resource.geometry() {
+            let (has, says) = (describe(&state.volumes), describe(&resource.geometry()));
+            let text = ReplicaError::Geometry { has, says }.to_string();
+            let text = format!("{name}: {text}");
+            self.problems.push(text);
+        }
+    }
+}
+
+fn is_missing(error: &ReplicaError) -> bool {
+    let source = match error {
+        ReplicaError::Io { source, .. } => source,
+        ReplicaError::Superblock(SuperblockError::Io { source, .. }) => source,
+        _ => return false,
+    };
+    source.kind() == io::ErrorKind::NotFound
+}
