@@ -81,7 +81,7 @@ impl IoBuf {
     }
 }
 
-// SAFETY: an `IoBuf` owns its memory exclusively, like a `Vec<u8>`; no thread-bound state hangs on it.
+// SAFETY: an `IoBuf` owns its memory exclusively, like a `Vec<u8>`; no thread holds a part of it.
 unsafe impl Send for IoBuf {}
 // SAFETY: shared access is only by `&[u8]`.
 unsafe impl Sync for IoBuf {}

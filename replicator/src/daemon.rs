@@ -269,7 +269,8 @@ impl Daemon {
         for resource in &self.config.resources {
             let stop = self.command(&resource.name, Command::Stop);
             if tokio::time::timeout(STOP_LIMIT, stop).await.is_err() {
-                tracing::warn!(resource = %resource.name, "did not stop in time; its log keeps all");
+                let name = &resource.name;
+                tracing::warn!(resource = %name, "did not stop in time; its log keeps all");
             }
         }
         let handles = self.running.lock().map(|mut running| std::mem::take(&mut *running));

@@ -1,5 +1,5 @@
-//! Rounds of crashes: clients write, a daemon is killed in the middle of it, and everything that was
-//! answered must be there; back in `peer`, both backing stores must be equal byte for byte.
+//! Rounds of crashes: clients write, a daemon is killed in the middle of it, and everything that
+//! was answered must be there; back in `peer`, both backing stores must be equal byte for byte.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -11,7 +11,7 @@ use hadrian_tests::mounted::{Attached, missing};
 use hadrian_tests::tools::programs;
 use hadrian_tests::{Cluster, Side, Spec};
 
-/// Writes files and syncs each; stops where the file system fails. The synced ones and their content.
+/// Writes files and syncs each; stops where the file system fails. The synced ones, with content.
 fn write_synced_files(folder: &Path, from: u32, count: u32) -> BTreeMap<String, Vec<u8>> {
     let mut synced = BTreeMap::new();
     for number in from..from + count {

@@ -232,8 +232,8 @@ pub trait Engine {
     /// Operations taken and not yet given back.
     fn in_flight(&self) -> usize;
 
-    /// A copy of the descriptor that polls readable when completions wait; `None` where every operation has
-    /// completed by the time [`Engine::kick`] returns.
+    /// A copy of the descriptor that polls readable when completions wait; `None` where every
+    /// operation has completed by the time [`Engine::kick`] returns.
     fn descriptor(&self) -> Option<OwnedFd>;
 
     /// Reads from the page cache if all of it is there; `false` and unspecified bytes otherwise,

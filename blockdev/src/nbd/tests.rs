@@ -187,7 +187,9 @@ assert h.pread(len(big), 0) == big
 
 proptest! {
     #[test]
-    fn no_bytes_make_the_negotiation_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn no_bytes_make_the_negotiation_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..300)
+    ) {
         let exports = Exports::new();
         let mut negotiation = Negotiation::new(8);
         let mut output = Vec::new();

@@ -100,7 +100,8 @@ fn carry_out(args: Args) -> anyhow::Result<()> {
             if *primary {
                 if !*force {
                     bail!(
-                        "start --primary leaves the start gate without the members that cannot be heard; add --force"
+                        "start --primary leaves the start gate without the members that cannot be \
+                         heard; add --force"
                     );
                 }
                 confirm(*yes, GATE_WARNING)?;
@@ -168,8 +169,11 @@ fn ask(args: &Args, request: Request) -> anyhow::Result<Response> {
     let socket = me.control_socket();
     control::ask(&socket, request).map_err(|error| {
         let text = format!(
-            "hadriand does not answer on {} ({error}); start it with: hadriand --config {} --member {}",
-            socket.display(), args.config.display(), me.name
+            "hadriand does not answer on {} ({error}); start it with: \
+             hadriand --config {} --member {}",
+            socket.display(),
+            args.config.display(),
+            me.name
         );
         Ended { exit: Exit::NoDaemon, text }.into()
     })

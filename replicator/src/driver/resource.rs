@@ -315,7 +315,8 @@ impl Inner {
                 Event::Failed(FailedPart::Log)
             }
             ReplicaEvent::Failed(part, error) => {
-                tracing::error!(resource = %self.name, ?part, %error, "the replica failed for good");
+                let name = &self.name;
+                tracing::error!(resource = %name, ?part, %error, "the replica failed for good");
                 Event::Failed(part)
             }
             ReplicaEvent::Read(done) => {

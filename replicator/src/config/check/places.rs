@@ -63,7 +63,8 @@ fn folders(checker: &mut Checker<'_>, raw: &file::File, config: &Config) {
             if let Some(first) = seen.insert((host(member), folder(member)), &member.name) {
                 let (name, shown) = (&member.name, folder(member).display());
                 let text = format!(
-                    "{first} and {name} are one host and share {key} {shown}; give {name} another {key}"
+                    "{first} and {name} are one host and share {key} {shown}; \
+                     give {name} another {key}"
                 );
                 checker.problem(&raw.name, text);
             }

@@ -130,7 +130,8 @@ impl Checker<'_> {
         let whole = size_bytes.is_multiple_of(u64::from(block_size));
         if size_bytes == 0 || !whole || size_bytes > VOLUME_SIZE_MAX {
             let text = format!(
-                "a volume of {size_bytes} bytes; write at most 1PiB in whole blocks of {block_size} bytes"
+                "a volume of {size_bytes} bytes; write at most 1PiB in whole blocks of \
+                 {block_size} bytes"
             );
             self.problem(&raw.size, text);
         }
