@@ -6,7 +6,7 @@
 use bytes::BufMut;
 
 use crate::frame::{ChainHash, LogPosition};
-use crate::ids::{EPOCH_MAX, Epoch, Incarnate, Incarnation, Lsn, MemberId, ResourceId};
+use crate::ids::{Epoch, Incarnate, Incarnation, Lsn, MemberId, ResourceId};
 
 /// Why a body cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -102,10 +102,8 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn epoch(&mut self, field: &'static str) -> Result<Epoch, CodecError> {
-        match self.u64(field)? {
-            value if value > EPOCH_MAX => Err(CodecError::Value { field, value }),
-            number => Ok(Epoch::new(number)),
-        }
+        let value = self.u64(field)?;
+        Epoch::from_outside(value).ok_or(CodecError::Value { field, value })
     }
 
     pub(crate) fn incarnation(&mut self, field: &'static str) -> Result<Incarnation, CodecError> {

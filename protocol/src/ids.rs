@@ -105,6 +105,12 @@ impl Epoch {
         Self(number)
     }
 
+    /// The epoch that a frame or a message names; `None` beyond [`EPOCH_MAX`].
+    #[must_use]
+    pub const fn from_outside(number: u64) -> Option<Self> {
+        if number <= EPOCH_MAX { Some(Self(number)) } else { None }
+    }
+
     /// The number, as frames and messages carry it.
     #[must_use]
     pub const fn get(self) -> u64 {

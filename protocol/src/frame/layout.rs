@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::record::{Began, Record, RecordKind};
 use super::{BODY_LEN_MAX, HEAD_LEN, HEADER_LEN, PAGE, RECORD_LEN, RECORDS_MAX};
-use crate::ids::{Epoch, Incarnation, Lsn, MemberId, ResourceId, VolumeIndex};
+use crate::ids::{EPOCH_MAX, Epoch, Incarnation, Lsn, MemberId, ResourceId, VolumeIndex};
 use crate::range::{ByteRange, RangeError};
 use crate::time::WallTime;
 use bytes::Bytes;
@@ -71,6 +71,12 @@ pub enum FrameError {
         /// What the header says.
         found: u8,
     },
+    /// Its epoch is beyond [`EPOCH_MAX`], which no member can have begun.
+    #[error("the frame's epoch {found} is over the limit of {EPOCH_MAX}")]
+    Epoch {
+        /// What the header says.
+        found: u64,
+    },
     /// A record says what no record may say.
     #[error("record {index} of the frame is not valid: {cause}")]
     Record {
@@ -96,6 +102,9 @@ pub enum RecordError {
     /// A member index beyond the limit.
     #[error("member {0} is beyond the limit")]
     Member(u64),
+    /// An epoch beyond [`EPOCH_MAX`].
+    #[error("epoch {0} is over the limit of {EPOCH_MAX}")]
+    Epoch(u64),
     /// A range that is empty or does not fit.
     #[error(transparent)]
     Range(#[from] RangeError),
@@ -258,7 +267,7 @@ impl FrameHeader {
         if fits { Ok(size) } else { Err(wrong) }
     }
 
-    /// Checks what the head alone can show: checksum over header and table, and the resource.
+    /// Checks what the head alone can show: checksum over header and table, resource and epoch.
     pub(super) fn check(&self, bytes: &[u8], resource: ResourceId) -> Result<(), FrameError> {
         let size = self.size()?;
         if head_crc(bytes, size)? != self.head_crc.get() {
@@ -267,7 +276,7 @@ impl FrameHeader {
         if self.resource() != resource {
             return Err(FrameError::Resource { found: self.resource() });
         }
-        Ok(())
+        self.epoch().map(drop)
     }
 
     pub(super) fn record_count(&self) -> usize {
@@ -278,8 +287,11 @@ impl FrameHeader {
         ResourceId::from_bytes(self.resource)
     }
 
-    pub(super) fn epoch(&self) -> Epoch {
-        Epoch::new(self.epoch.get())
+    /// Bounded like every epoch from outside: whoever noted a higher one could never begin the
+    /// next.
+    pub(super) fn epoch(&self) -> Result<Epoch, FrameError> {
+        let found = self.epoch.get();
+        Epoch::from_outside(found).ok_or(FrameError::Epoch { found })
     }
 
     pub(super) fn lsn(&self) -> Lsn {
@@ -475,11 +487,11 @@ impl RecordEntry {
             }
             RecordKind::EpochStart => Record::EpochStart {
                 began: Began::from_code(self.flags).ok_or(RecordError::Began(self.flags))?,
-                previous: Epoch::new(self.offset.get()),
+                previous: epoch(self.offset.get())?,
                 incarnation: Incarnation::new(self.length.get()),
             },
             RecordKind::Handover => {
-                Record::Handover { to: self.member()?, epoch: Epoch::new(self.length.get()) }
+                Record::Handover { to: self.member()?, epoch: epoch(self.length.get())? }
             }
             RecordKind::Marker => Record::Marker,
         })
@@ -495,4 +507,8 @@ impl RecordEntry {
         let index = self.offset.get();
         u8::try_from(index).ok().and_then(MemberId::new).ok_or(RecordError::Member(index))
     }
+}
+
+fn epoch(number: u64) -> Result<Epoch, RecordError> {
+    Epoch::from_outside(number).ok_or(RecordError::Epoch(number))
 }

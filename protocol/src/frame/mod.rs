@@ -121,7 +121,7 @@ impl Frame {
     fn assemble(header: &FrameHeader, size: FrameSize, bytes: Bytes) -> Result<Self, FrameError> {
         Ok(Self {
             resource: header.resource(),
-            epoch: header.epoch(),
+            epoch: header.epoch()?,
             lsn: header.lsn(),
             durable: header.durable(),
             wall: header.wall(),

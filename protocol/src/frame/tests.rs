@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::ids::{Incarnation, VolumeIndex};
+use crate::ids::{EPOCH_MAX, Incarnation, VolumeIndex};
 use crate::range::ByteRange;
 
 fn resource() -> ResourceId {
@@ -116,6 +116,30 @@ fn a_frame_of_another_resource_is_refused() {
     let other = ResourceId::derive("orders", "web");
     let found = resource();
     assert_eq!(Frame::open(bytes, other).unwrap_err(), FrameError::Resource { found });
+}
+
+#[test]
+fn an_epoch_that_leaves_no_next_one_is_refused_wherever_a_frame_names_it() {
+    let (highest, beyond) = (Epoch::new(EPOCH_MAX), Epoch::new(EPOCH_MAX + 1));
+    let marker = |epoch| {
+        let mut draft = Draft::new(vec![0; HEAD_LEN]);
+        draft.marker().unwrap();
+        reopen(&draft.seal(SealAs { epoch, ..seal_as(0) }))
+    };
+    assert_eq!(marker(highest), None);
+    assert_eq!(marker(beyond), Some(FrameError::Epoch { found: beyond.get() }));
+    let cause = RecordError::Epoch(beyond.get());
+    let refused = Some(FrameError::Record { index: 0, cause });
+    let mut start = Draft::new(vec![0; HEAD_LEN]);
+    start.epoch_start(Began::Forced, beyond, Incarnation::new(1)).unwrap();
+    assert_eq!(reopen(&start.seal(seal_as(0))), refused);
+    let mut handover = Draft::new(vec![0; HEAD_LEN]);
+    handover.handover(MemberId::new(0).unwrap(), beyond).unwrap();
+    assert_eq!(reopen(&handover.seal(seal_as(0))), refused);
+}
+
+fn reopen(frame: &Frame) -> Option<FrameError> {
+    Frame::open(frame.log_bytes().clone(), resource()).err()
 }
 
 #[test]

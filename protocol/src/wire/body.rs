@@ -217,7 +217,10 @@ impl Refuse {
             3 => Refusal::BaseDiffers,
             4 => Refusal::GeometryDiffers,
             5 => Refusal::LogGone { start: Lsn::new(number) },
-            6 => Refusal::Overtaken { promised: Epoch::new(number) },
+            6 => Refusal::Overtaken {
+                promised: Epoch::from_outside(number)
+                    .ok_or(CodecError::Value { field: "promised epoch", value: number })?,
+            },
             7 => Refusal::NotNow,
             8 => Refusal::Protocol,
             other => {

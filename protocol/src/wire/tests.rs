@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::frame::{Began, ChainHash, LogPosition};
 use crate::history::{EpochEntry, History};
-use crate::ids::{Epoch, Incarnate, Incarnation, Lsn, MemberId, ResourceId};
+use crate::ids::{EPOCH_MAX, Epoch, Incarnate, Incarnation, Lsn, MemberId, ResourceId};
 use crate::replica::{Base, Mode, Release, Role, VolumeGeometry};
 
 /// One of every message, with every field different from zero; the golden files hold them too.
@@ -88,6 +88,14 @@ fn every_refusal_reads_back_as_it_was_sent() {
         let message = Message::Refuse(Refuse { refusal });
         assert_eq!(read_back(&message.encode()), Ok(message));
     }
+}
+
+#[test]
+fn a_refusal_cannot_name_an_epoch_that_leaves_no_next_one() {
+    let promised = Epoch::new(EPOCH_MAX + 1);
+    let message = Message::Refuse(Refuse { refusal: Refusal::Overtaken { promised } });
+    let error = CodecError::Value { field: "promised epoch", value: promised.get() };
+    assert_eq!(read_back(&message.encode()), Err(WireError::Body(error)));
 }
 
 #[test]
