@@ -14,3 +14,6 @@ pub mod range;
 pub mod replica;
 pub mod time;
 pub mod wire;
+
+#[cfg(test)]
+mod golden;

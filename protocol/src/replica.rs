@@ -343,13 +343,25 @@ pub(crate) fn get_volumes(reader: &mut Reader<'_>) -> Result<Vec<VolumeGeometry>
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::frame::{Began, ChainHash};
     use crate::history::EpochEntry;
     use proptest::prelude::*;
 
-    fn full() -> ReplicaState {
+    /// A replica before anything was written to it.
+    pub(crate) fn just_created() -> ReplicaState {
+        let volumes = vec![
+            VolumeGeometry { size_bytes: 1 << 30, block_size: 512 },
+            VolumeGeometry { size_bytes: 1 << 40, block_size: 4096 },
+        ];
+        let (resource, member) = (ResourceId::derive("orders", "db"), MemberId::new(0).unwrap());
+        let (role, mode) = (Role::Standby, Mode::default());
+        ReplicaState::created(resource, member, role, mode, Base::Zero, volumes)
+    }
+
+    /// Every field is set, each differently; the golden files hold it too.
+    pub(crate) fn full() -> ReplicaState {
         let member = MemberId::new(1).unwrap();
         let volumes = vec![VolumeGeometry { size_bytes: 1 << 30, block_size: 512 }];
         let resource = ResourceId::derive("orders", "db");
@@ -363,6 +375,12 @@ mod tests {
         state.release = Some(Release { to: member, epoch, lsn: Lsn::new(4096) });
         let start = LogPosition { lsn: Lsn::new(77), chain: ChainHash::from_bytes([3; 32]) };
         state.history.push(EpochEntry { epoch, began: Began::Planned, leader: life, start });
+        state.incarnation = life.incarnation;
+        (state.promised, state.owned) = (Epoch::new(17), epoch);
+        state.apply_limit = Lsn::new(0x6000);
+        state.durable = Lsn::new(0x7000);
+        state.truncations = 2;
+        state.checkpoint = LogPosition { lsn: Lsn::new(0x5000), chain: start.chain };
         state
     }
 

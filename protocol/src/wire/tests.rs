@@ -59,6 +59,25 @@ pub(crate) fn one_of_each() -> Vec<(&'static str, Message)> {
     ]
 }
 
+/// The refusals that [`one_of_each`] does not hold.
+pub(crate) fn every_other_refusal() -> Vec<(&'static str, Message)> {
+    let named = [
+        ("unrelated", Refusal::Unrelated),
+        ("base_differs", Refusal::BaseDiffers),
+        ("geometry_differs", Refusal::GeometryDiffers),
+        ("log_gone", Refusal::LogGone { start: Lsn::new(9) }),
+        ("overtaken", Refusal::Overtaken { promised: Epoch::new(9) }),
+        ("not_now", Refusal::NotNow),
+        ("protocol", Refusal::Protocol),
+    ];
+    named.map(|(name, refusal)| (name, Message::Refuse(Refuse { refusal }))).into()
+}
+
+/// The goodbye that [`one_of_each`] does not hold.
+pub(crate) fn replaced() -> Message {
+    Message::Goodbye(Goodbye::Replaced)
+}
+
 fn read_back(bytes: &[u8]) -> Result<Message, WireError> {
     let (head, body) = bytes.split_first_chunk::<ENVELOPE_LEN>().unwrap();
     let envelope = Envelope::parse(head)?;
@@ -75,18 +94,8 @@ fn every_message_reads_back_as_it_was_sent() {
 
 #[test]
 fn every_refusal_reads_back_as_it_was_sent() {
-    let refusals = [
-        Refusal::Unrelated,
-        Refusal::BaseDiffers,
-        Refusal::GeometryDiffers,
-        Refusal::LogGone { start: Lsn::new(9) },
-        Refusal::Overtaken { promised: Epoch::new(9) },
-        Refusal::NotNow,
-        Refusal::Protocol,
-    ];
-    for refusal in refusals {
-        let message = Message::Refuse(Refuse { refusal });
-        assert_eq!(read_back(&message.encode()), Ok(message));
+    for (name, message) in every_other_refusal() {
+        assert_eq!(read_back(&message.encode()), Ok(message), "{name}");
     }
 }
 
