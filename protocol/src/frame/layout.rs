@@ -111,6 +111,9 @@ pub enum RecordError {
     /// The payload is not inside the body, or its length is not the range's.
     #[error("its payload is not inside the frame")]
     Payload,
+    /// It speaks of a payload, and its kind brings none.
+    #[error("records of its kind bring no payload")]
+    NoPayload,
 }
 
 /// The hash of a history up to one frame; equal hashes mean equal histories.
@@ -466,6 +469,10 @@ impl RecordEntry {
 
     pub(super) fn decode(&self, bytes: &Bytes, size: FrameSize) -> Result<Record, RecordError> {
         let kind = RecordKind::from_code(self.kind).ok_or(RecordError::Kind(self.kind))?;
+        if kind != RecordKind::Write && self.has_payload() {
+            // It could lie in the padding, which is another on every replica.
+            return Err(RecordError::NoPayload);
+        }
         Ok(match kind {
             RecordKind::Write => {
                 let (volume, range) = self.place()?;
@@ -495,6 +502,10 @@ impl RecordEntry {
             }
             RecordKind::Marker => Record::Marker,
         })
+    }
+
+    fn has_payload(&self) -> bool {
+        (self.payload_len.get(), self.payload_crc.get(), self.payload_at.get()) != (0, 0, 0)
     }
 
     fn place(&self) -> Result<(VolumeIndex, ByteRange), RecordError> {

@@ -138,6 +138,26 @@ fn an_epoch_that_leaves_no_next_one_is_refused_wherever_a_frame_names_it() {
     assert_eq!(reopen(&handover.seal(seal_as(0))), refused);
 }
 
+/// Found by fuzzing: the log took a frame that a link refused, because the link clears the padding
+/// in which the "payload" lay.
+#[test]
+fn a_record_that_brings_no_payload_cannot_speak_of_one_in_the_padding() {
+    let mut draft = Draft::new(vec![0; HEAD_LEN + 4096]);
+    draft.write(volume(), range(0, 512), &[0; 512]).unwrap();
+    let mut bytes = draft.seal(seal_as(0)).log_bytes().to_vec();
+    // The write becomes a marker whose payload lies behind the body; the head is sealed again.
+    bytes[HEADER_LEN] = RecordKind::Marker.code();
+    bytes[HEADER_LEN + 28..HEADER_LEN + 32].copy_from_slice(&512u32.to_le_bytes());
+    let crc = crc32c::crc32c_append(
+        crc32c::crc32c(&bytes[..HEADER_LEN - 4]),
+        &bytes[HEADER_LEN..HEADER_LEN + RECORD_LEN],
+    );
+    bytes[HEADER_LEN - 4..HEADER_LEN].copy_from_slice(&crc.to_le_bytes());
+    let refused = FrameError::Record { index: 0, cause: RecordError::NoPayload };
+    assert_eq!(Frame::open(Bytes::from(bytes.clone()), resource()).unwrap_err(), refused);
+    assert_eq!(Frame::receive(bytes, resource(), Lsn::START).unwrap_err(), refused);
+}
+
 fn reopen(frame: &Frame) -> Option<FrameError> {
     Frame::open(frame.log_bytes().clone(), resource()).err()
 }
