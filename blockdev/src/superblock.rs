@@ -30,6 +30,8 @@ use crate::engine::{Completion, Engine, FileId, Op, OpenAs, TokenSpace, run};
 pub const FILE_NAME: &str = "superblock";
 /// Length of one copy, in bytes.
 pub const COPY_LEN: usize = 16 << 10;
+/// Highest sequence number of a copy; so there is always a next one.
+const SEQUENCE_MAX: u64 = 1 << 62;
 /// Most bytes of a body.
 pub const BODY_LEN_MAX: usize = COPY_LEN - HEADER_LEN;
 
@@ -60,6 +62,12 @@ pub enum CopyFault {
     Length {
         /// The length in the header, in bytes.
         found: u32,
+    },
+    /// A sequence number over the limit, which no number of writes reaches.
+    #[error("its sequence number {found} is over the limit of {SEQUENCE_MAX}")]
+    Sequence {
+        /// The number in the header.
+        found: u64,
     },
     /// Written in part, or changed since.
     #[error("its checksum does not match")]
@@ -441,8 +449,12 @@ fn decode(bytes: &[u8]) -> Result<Copy, CopyFault> {
     if !whole {
         return Err(CopyFault::Checksum);
     }
+    let sequence = header.sequence.get();
+    if sequence > SEQUENCE_MAX {
+        return Err(CopyFault::Sequence { found: sequence });
+    }
     Ok(Copy {
-        sequence: header.sequence.get(),
+        sequence,
         resource: ResourceId::from_bytes(header.resource),
         body: Bytes::copy_from_slice(body),
     })

@@ -170,6 +170,22 @@ fn one_bad_copy_is_reported_and_two_are_refused() {
     assert!(error.contains("both copies") && error.contains("no superblock"));
 }
 
+/// Found by fuzzing: the number of the next write overflowed.
+#[test]
+fn a_copy_whose_sequence_leaves_no_next_one_is_not_used() {
+    for (sequence, usable) in [(SEQUENCE_MAX, true), (SEQUENCE_MAX + 1, false), (u64::MAX, false)] {
+        let mut disk = fresh(1, Unsynced::Lost);
+        let copy = encode(resource(), sequence, b"far ahead").unwrap();
+        disk.tamper(&path(), |bytes| bytes[..COPY_LEN].copy_from_slice(&copy));
+        let mut opened = open(&mut disk).unwrap();
+        assert_eq!(opened.sequence, if usable { sequence } else { 2 });
+        let fault = CopyFault::Sequence { found: sequence };
+        assert_eq!(opened.other_copy, (!usable).then_some(fault));
+        let next = opened.sequence + 1;
+        assert_eq!(opened.writer.write(&mut disk, b"next"), Ok(next));
+    }
+}
+
 #[test]
 fn a_later_version_and_a_foreign_resource_are_refused_by_name() {
     let mut disk = fresh(1, Unsynced::Lost);
