@@ -9,8 +9,10 @@ use hadrian_protocol::node::{Command, Denied, Done};
 pub use hadrian_protocol::node::{NodeStatus, StandbyState};
 use hadrian_protocol::replica::Mode;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
+use tokio::net::UnixListener;
 
 /// Version 1: the first.
 pub const VERSION: u16 = 1;
@@ -189,7 +191,7 @@ pub async fn serve<H: Handler + 'static>(listener: UnixListener, handler: Arc<H>
         if let Ok((stream, _)) = listener.accept().await {
             let handler = handler.clone();
             tokio::task::spawn_local(async move {
-                if let Err(error) = converse(stream, handler.as_ref()).await {
+                if let Err(error) = converse(stream, handler.as_ref(), LINE_MAX).await {
                     tracing::debug!(%error, "a control connection ended");
                 }
                 drop(permit);
@@ -198,22 +200,39 @@ pub async fn serve<H: Handler + 'static>(listener: UnixListener, handler: Arc<H>
     }
 }
 
-async fn converse<H: Handler>(stream: UnixStream, handler: &H) -> io::Result<()> {
-    let (reader, mut writer) = stream.into_split();
+/// Answers each line of `stream`, of at most `line_max` bytes, until the client leaves. A longer
+/// line is refused and ends the conversation, because nobody knows where the next one begins.
+///
+/// # Errors
+/// As the stream says.
+pub async fn converse<S, H>(stream: S, handler: &H, line_max: u64) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite,
+    H: Handler,
+{
+    let (reader, mut writer) = tokio::io::split(stream);
     let mut reader = BufReader::new(reader);
     loop {
         let mut line = Vec::new();
-        let mut limited = (&mut reader).take(LINE_MAX);
-        if limited.read_until(b'\n', &mut line).await? == 0 {
+        let mut limited = (&mut reader).take(line_max.saturating_add(1));
+        let len = limited.read_until(b'\n', &mut line).await? as u64;
+        if len == 0 {
             return Ok(());
         }
         let response = match parse(&line) {
+            _ if len > line_max => {
+                let text = format!("a request has at most {line_max} bytes in one line");
+                Response::refused("request", text)
+            }
             Ok(request) => handler.handle(request).await,
             Err(refusal) => refusal,
         };
         let mut bytes = serde_json::to_vec(&response)?;
         bytes.push(b'\n');
         writer.write_all(&bytes).await?;
+        if len > line_max {
+            return Ok(());
+        }
     }
 }
 
@@ -252,6 +271,26 @@ mod tests {
         {
             assert!(matches!(parse(line), Err(Response::Refused { .. })));
         }
+    }
+
+    struct Refuses;
+
+    impl Handler for Refuses {
+        async fn handle(&self, _: Request) -> Response {
+            Response::refused("not_now", "")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_over_the_limit_is_refused_once_and_ends_the_conversation() {
+        let (mut client, server) = tokio::io::duplex(4096);
+        let (mut input, mut output) = (vec![b'x'; 200], String::new());
+        input.extend(b"\n{}\n");
+        client.write_all(&input).await.unwrap();
+        converse(server, &Refuses, 64).await.unwrap();
+        client.read_to_string(&mut output).await.unwrap();
+        assert_eq!(output.lines().count(), 1, "{output}");
+        assert!(output.contains("at most 64 bytes"), "{output}");
     }
 
     #[tokio::test]
