@@ -36,3 +36,12 @@ crash-soak:
 
 soak:
 	$(MAKE) crash-soak ROUNDS=200
+
+# Searches for inputs that break a property, FUZZ_SECONDS on each target of fuzz/; FUZZ_TARGETS
+# names some of them. Needs a C++ compiler, which is installed where it is missing.
+.PHONY: fuzz
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?=
+fuzz:
+	./tests/install-tools fuzz
+	./fuzz/run $(FUZZ_SECONDS) $(FUZZ_TARGETS)

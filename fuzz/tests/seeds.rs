@@ -1,0 +1,35 @@
+//! The committed seeds are those that the code builds, and every target has a dictionary.
+
+use hadrian_fuzz::TARGETS;
+use hadrian_golden::{BLESS, is_blessing};
+
+#[test]
+fn the_corpus_holds_every_seed() {
+    for target in TARGETS {
+        for (name, bytes) in (target.seeds)() {
+            let path = target.corpus().join(format!("seed-{name}"));
+            if is_blessing() {
+                std::fs::create_dir_all(target.corpus()).expect("a corpus can be written");
+                std::fs::write(&path, &bytes).expect("a corpus can be written");
+            }
+            let found = std::fs::read(&path).unwrap_or_default();
+            assert!(found == bytes, "{} is not what the code builds; {BLESS}=1", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_dictionary_can_be_read_by_libfuzzer() {
+    for target in TARGETS {
+        let text = std::fs::read_to_string(target.dictionary()).expect("every target has one");
+        let entries = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let mut count = 0;
+        for line in entries {
+            let value = line.strip_suffix('"').and_then(|line| line.split_once('"'));
+            let (_, value) = value.unwrap_or_else(|| panic!("{}: {line}", target.name));
+            assert!(!value.is_empty() && value.is_ascii(), "{}: {line}", target.name);
+            count += 1;
+        }
+        assert!(count > 5, "{} has {count} words", target.name);
+    }
+}
