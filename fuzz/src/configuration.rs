@@ -33,9 +33,8 @@ fn check_error(text: &str, error: &ConfigError) {
     assert!(!error.to_string().is_empty());
     match error {
         ConfigError::Syntax { source, .. } => {
-            if let Some(span) = source.span() {
-                assert!(text.get(span).is_some(), "{error}");
-            }
+            let place = source.span().and_then(|span| text.get(span));
+            assert!(place.is_some(), "{error}");
         }
         ConfigError::Problems(problems) => {
             assert!(!problems.is_empty());

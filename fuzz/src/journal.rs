@@ -10,8 +10,8 @@ use hadrian_blockdev::buffer::IoBuf;
 use hadrian_blockdev::engine::double::{Double, Order, Unsynced};
 use hadrian_blockdev::engine::{Engine as _, TokenSpace};
 use hadrian_blockdev::journal::{
-    self, Journal, KnownDurable, LOG_DIR, NewLog, OpenError, OpenLog, Recovered, SEGMENT_LEN_MIN,
-    segment_name,
+    self, Journal, JournalEvent, KnownDurable, LOG_DIR, NewLog, OpenError, OpenLog, Recovered,
+    SEGMENT_LEN_MIN, segment_name,
 };
 use hadrian_protocol::frame::{Draft, Frame, HEAD_LEN, LogPosition, SealAs};
 use hadrian_protocol::ids::{Epoch, Lsn, MemberId, VolumeIndex};
@@ -45,22 +45,18 @@ fn play(script: &mut Unstructured<'_>) -> arbitrary::Result<()> {
         world.step(script)?;
     }
     world.crash(script)?;
-    let intact = world.frames.clone();
     let damaged = world.damage(script)?;
-    let durable = world.durable;
     // A superblock may be older than the log, or there may be none that knows.
     let known = script.choose(&world.known).copied().unwrap_or(None);
     match world.open(known) {
         Ok((recovered, frames)) => {
-            let known = known.map_or(Lsn::START, |known| known.lsn);
-            assert!(recovered.end.lsn >= known, "{recovered:?} is behind {known}");
-            assert!(damaged || recovered.end.lsn >= durable, "{recovered:?}, durable {durable}");
-            check_history(&frames, &intact, world.checkpoint);
-            let (again, same) = world
-                .open(Some(KnownDurable { lsn: known, truncations: 0 }))
-                .expect("recovery is stable");
+            let bound = if damaged { world.bound(known) } else { world.durable };
+            assert!(recovered.end.lsn >= bound, "{recovered:?} is behind {bound}");
+            check_history(&frames, &world.frames, world.checkpoint);
+            let (again, same) = world.open(known).expect("recovery is stable");
             assert_eq!((again.end, again.discarded_bytes), (recovered.end, 0));
             assert_eq!(same.len(), frames.len());
+            world.goes_on(&frames);
         }
         Err(error) => assert!(damaged, "a crash alone is no reason to refuse: {error}"),
     }
@@ -85,6 +81,9 @@ struct World {
     checkpoint: LogPosition,
     durable: Lsn,
     segment_count: u64,
+    /// A truncation that is under way: where to, and how many frames it leaves.
+    cutting: Option<(LogPosition, usize)>,
+    cuts: u64,
 }
 
 impl World {
@@ -99,18 +98,20 @@ impl World {
         let checkpoint = LogPosition::genesis(resource);
         let (journal, _) = open(&mut disk, checkpoint, None, &mut |_| {}).expect("a fresh log");
         let (frames, known) = (Vec::new(), vec![None]);
-        Self { disk, journal, frames, known, checkpoint, durable: Lsn::START, segment_count }
+        let (durable, cutting, cuts) = (Lsn::START, None, 0);
+        Self { disk, journal, frames, known, checkpoint, durable, segment_count, cutting, cuts }
     }
 
     fn step(&mut self, script: &mut Unstructured<'_>) -> arbitrary::Result<()> {
-        match script.int_in_range(0..=5)? {
+        match script.int_in_range(0..=6)? {
             0 | 1 => self.append(usize::from(script.arbitrary::<u16>()?) % 20_000),
             2 => {
                 self.journal.request_sync(&mut self.disk);
             }
             3 => self.settle(),
             4 => self.known.push(Some(self.journal.known_durable())),
-            _ => self.release(script.arbitrary()?),
+            5 => self.release(script.arbitrary()?),
+            _ => self.cut(script.arbitrary()?),
         }
         Ok(())
     }
@@ -150,6 +151,19 @@ impl World {
         }
     }
 
+    /// Begins to cut the log off before a frame that nobody has applied.
+    fn cut(&mut self, choice: u8) {
+        let index = usize::from(choice) % self.frames.len().max(1);
+        let before = index.checked_sub(1).and_then(|before| self.frames.get(before));
+        let genesis = LogPosition::genesis(mend::resource());
+        let to = before.map_or(genesis, Frame::position_after);
+        let quarantine = Path::new(DIR).join(format!("quarantine-{}", self.cuts));
+        let is_free = to.lsn >= self.checkpoint.lsn && self.cutting.is_none();
+        if is_free && self.journal.truncate(&mut self.disk, to, &quarantine).is_ok() {
+            self.cutting = Some((to, index));
+        }
+    }
+
     fn settle(&mut self) {
         let mut done = Vec::new();
         while self.disk.in_flight() > 0 && self.disk.wait().is_ok() {
@@ -157,7 +171,22 @@ impl World {
             for completion in done.drain(..) {
                 self.journal.complete(&mut self.disk, completion);
             }
-            while self.journal.poll_event().is_some() {}
+            self.hear();
+        }
+        self.hear();
+    }
+
+    fn hear(&mut self) {
+        while let Some(event) = self.journal.poll_event() {
+            match event {
+                JournalEvent::Truncated(_) => {
+                    let left = self.cutting.take().map_or(self.frames.len(), |(_, left)| left);
+                    self.frames.truncate(left);
+                    self.cuts = self.journal.known_durable().truncations;
+                }
+                JournalEvent::NotTruncated(_) => self.cutting = None,
+                _ => {}
+            }
         }
     }
 
@@ -167,13 +196,36 @@ impl World {
             self.disk.cut_power_at(script.int_in_range(1..=8)?);
             self.settle();
         }
-        self.durable = self.journal.durable();
+        self.durable = self.journal.durable().min(self.cut_at());
         if self.disk.is_cut() || script.arbitrary()? {
             self.disk.power_on();
         } else {
             self.disk.restart_process();
         }
         Ok(())
+    }
+
+    /// Where an unfinished truncation may end the log.
+    fn cut_at(&self) -> Lsn {
+        self.cutting.map_or(Lsn::new(u64::MAX), |(to, _)| to.lsn)
+    }
+
+    /// How far the log reaches at least, damaged as it may be, by what its superblock knew.
+    fn bound(&self, known: Option<KnownDurable>) -> Lsn {
+        let current = known.filter(|known| known.truncations == self.cuts);
+        current.map_or(Lsn::START, |known| known.lsn.min(self.cut_at()))
+    }
+
+    /// What was recovered is a log that takes the next frame and holds it.
+    fn goes_on(&mut self, recovered: &[Frame]) {
+        self.frames = recovered.to_vec();
+        self.cutting = None;
+        self.append(4096);
+        self.journal.request_sync(&mut self.disk);
+        self.settle();
+        self.disk.power_on();
+        let (_, again) = self.open(None).expect("nothing was hurt since");
+        assert_eq!(again.len(), self.frames.len());
     }
 
     /// Changes bytes behind everybody's back; whether there was anything to change.

@@ -213,7 +213,9 @@ pub(crate) fn control() -> Vec<Seed> {
     seeds
 }
 
-pub(crate) fn configuration() -> Vec<Seed> {
+/// Configurations in order and out of it.
+#[must_use]
+pub fn configuration() -> Vec<Seed> {
     let texts = [
         ("two-hosts", include_str!("seeds/two-hosts.toml")),
         ("every-key", include_str!("seeds/every-key.toml")),

@@ -1,7 +1,10 @@
 //! The committed seeds are those that the code builds, and every target has a dictionary.
 
+use std::path::Path;
+
 use hadrian_fuzz::TARGETS;
 use hadrian_golden::{BLESS, is_blessing};
+use hadrian_replicator::config::{Config, ConfigError};
 
 #[test]
 fn the_corpus_holds_every_seed() {
@@ -14,6 +17,22 @@ fn the_corpus_holds_every_seed() {
             }
             let found = std::fs::read(&path).unwrap_or_default();
             assert!(found == bytes, "{} is not what the code builds; {BLESS}=1", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_configurations_are_what_their_names_say() {
+    for (name, text) in hadrian_fuzz::seeds::configuration() {
+        let text = String::from_utf8(text).expect("a configuration is text");
+        let parsed = Config::parse(&text, Path::new(&name));
+        match name.as_str() {
+            "two-hosts" | "every-key" => assert!(parsed.is_ok(), "{name}: {parsed:?}"),
+            "every-mistake" => {
+                let Err(ConfigError::Problems(problems)) = parsed else { panic!("{parsed:?}") };
+                assert!(problems.len() > 20, "{problems:?}");
+            }
+            _ => assert!(matches!(parsed, Err(ConfigError::Syntax { .. })), "{name}: {parsed:?}"),
         }
     }
 }
