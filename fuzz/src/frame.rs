@@ -55,8 +55,8 @@ pub(crate) fn check(bytes: Vec<u8>) {
     let received = within(HELD_MAX, || Frame::receive(bytes, mend::resource(), STAMPED));
     match (&opened, &received) {
         (Ok(opened), Ok(received)) => {
-            assert_eq!(facts(opened), facts(received));
-            assert_eq!(opened.wire_parts(), received.wire_parts());
+            assert!(facts(opened) == facts(received), "{opened:?} is not {received:?}");
+            assert!(opened.wire_parts() == received.wire_parts(), "{opened:?}");
             check_frame(opened, &shared);
             let again = Frame::open(received.log_bytes().clone(), mend::resource());
             assert_eq!(again.map(|again| again.stamp()), Ok(received.stamp()));

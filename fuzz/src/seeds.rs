@@ -101,6 +101,10 @@ pub(crate) fn journal() -> Vec<Seed> {
     };
     let synced = [appends(2), appends(3)].concat();
     vec![
+        seed(
+            "script-cut-off",
+            &[&script(&[appends(4), vec![6, 2, 3], appends(2)].concat(), &[1, 3])],
+        ),
         seed("segments", &[&[1], &log_of_three()]),
         seed("script-killed", &[&script(&synced, &[0, 0, 0, 0])]),
         seed("script-power-lost", &[&script(&[synced.clone(), vec![0; 9]].concat(), &[1, 2, 0])]),
