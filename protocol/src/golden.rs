@@ -128,6 +128,9 @@ fn the_envelope_of_a_frame_has_these_bytes() {
     let envelope = Envelope::parse(file.first_chunk().unwrap()).unwrap();
     assert!(envelope.is_frame());
     assert_eq!(envelope.body_len(), 0x1234);
+    let file = golden().check("envelope-packed-frame", &Envelope::for_packed_frame(0x1234));
+    let packed = Envelope::parse(file.first_chunk().unwrap()).unwrap();
+    assert!(packed.is_frame() && packed.is_packed() && !envelope.is_packed());
 }
 
 #[test]
