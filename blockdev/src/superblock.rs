@@ -13,6 +13,7 @@
 //!
 //! The writer is a state machine over [`Engine`] operations: write one copy, then sync. A failure
 //! of either is final (design §2.7), because nobody knows then what the disk holds.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 use std::fmt;
 use std::io;
@@ -403,6 +404,7 @@ struct Header {
 
 const _: () = assert!(size_of::<Header>() == HEADER_LEN);
 
+#[expect(clippy::indexing_slicing, reason = "the length was looked at")]
 fn encode(resource: ResourceId, sequence: u64, body: &[u8]) -> Result<Bytes, BodyTooLong> {
     let len = body.len();
     let body_len = match u32::try_from(len) {
@@ -460,6 +462,7 @@ fn decode(bytes: &[u8]) -> Result<Copy, CopyFault> {
     })
 }
 
+#[expect(clippy::indexing_slicing, reason = "a fixed place in a structure")]
 fn copy_crc(header: &Header, body: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&header.as_bytes()[..CRC_AT]), body)
 }

@@ -5,6 +5,8 @@
 //! same events give the same actions, byte for byte (invariant I11). So whole clusters can be
 //! simulated in one process, and what happened in the field can be replayed.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
 pub mod codec;
 pub mod frame;
 pub mod history;

@@ -14,6 +14,7 @@
 //!
 //! Order is what makes it safe, so each part says which crash its order survives: `writer` for
 //! the watermarks, `recovery` for the end of the log, `truncate` for cutting off a tail.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 mod create;
 pub mod inspect;

@@ -372,7 +372,9 @@ pub fn fuzz(bytes: &[u8]) {
         bytes.chunks(segment_len as usize).zip((0..segment_count).map(|n| n * segment_len))
     {
         let path = dir.join(LOG_DIR).join(segment_name(Lsn::new(first)));
-        disk.tamper(&path, |file| file[..chunk.len()].copy_from_slice(chunk));
+        disk.tamper(&path, |file| {
+            file.iter_mut().zip(chunk).for_each(|(byte, new)| *byte = *new);
+        });
     }
     let log = OpenLog {
         replica_dir: dir,

@@ -121,6 +121,7 @@ pub(super) fn read_range<E: Engine + ?Sized>(
 }
 
 /// One range of bytes out of its parts; without a copy where it is one part.
+#[expect(clippy::indexing_slicing, reason = "the parts were cut to fit")]
 fn join(len: usize, mut parts: Vec<(usize, usize, IoBuf)>) -> Bytes {
     if parts.len() == 1
         && let Some((_, _, buffer)) = parts.pop()

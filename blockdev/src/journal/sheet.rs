@@ -86,7 +86,15 @@ struct SheetBytes {
 
 const CRC_AT: usize = size_of::<SheetBytes>() - 4;
 
+impl SheetBytes {
+    #[expect(clippy::indexing_slicing, reason = "a fixed place in a structure")]
+    fn head_crc(&self) -> u32 {
+        crc32c::crc32c(&self.as_bytes()[..CRC_AT])
+    }
+}
+
 impl Sheet {
+    #[expect(clippy::indexing_slicing, reason = "a page is longer than a sheet")]
     pub(super) fn encode(&self) -> Bytes {
         let mut bytes = SheetBytes {
             magic: self.kind.magic(),
@@ -99,7 +107,7 @@ impl Sheet {
             number: U64::new(self.number),
             crc: U32::new(0),
         };
-        bytes.crc = U32::new(crc32c::crc32c(&bytes.as_bytes()[..CRC_AT]));
+        bytes.crc = U32::new(bytes.head_crc());
         let mut page = IoBuf::with_len(SHEET_LEN);
         page.fill(0);
         page[..size_of::<SheetBytes>()].copy_from_slice(bytes.as_bytes());
@@ -115,7 +123,7 @@ impl Sheet {
             let found = bytes.version.get();
             return Err(SheetError::Newer { found });
         }
-        if crc32c::crc32c(&bytes.as_bytes()[..CRC_AT]) != bytes.crc.get() {
+        if bytes.head_crc() != bytes.crc.get() {
             return Err(SheetError::Checksum);
         }
         Ok(Self {

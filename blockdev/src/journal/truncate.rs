@@ -184,6 +184,7 @@ impl Truncation {
 
     /// Whether the tail begins with a frame that follows on the position: cut off anywhere else,
     /// the log could not be read any more.
+    #[expect(clippy::indexing_slicing, reason = "the operation carries its own length")]
     fn is_between(&self, first_read: &Op) -> bool {
         let Op::Read { buffer, len, .. } = first_read else { unreachable!("the step was a read") };
         let bytes = Bytes::copy_from_slice(&buffer[..*len]);

@@ -3,6 +3,7 @@
 //! [`Negotiation::step`] takes at most one message from the front of the input and appends what
 //! is to be answered. It does no I/O and knows no time; the connection reads, writes, and keeps
 //! the deadline. TLS on the client's side is not offered: `STARTTLS` is refused by policy.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 use std::fmt;
 
@@ -388,6 +389,7 @@ struct Answer<'a> {
 }
 
 impl Answer<'_> {
+    #[expect(clippy::expect_used, reason = "everything in a reply was clipped")]
     fn reply(&mut self, kind: u32, parts: &[&[u8]]) {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         let len = u32::try_from(len).expect("names and descriptions are clipped");

@@ -4,6 +4,7 @@
 //! goes into small fixed arrays, so that a reply needs no allocation. Source of every number: the
 //! NBD protocol document (`doc/proto.md` of the reference implementation), including the extended
 //! headers with 64-bit lengths.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 /// First eight bytes that a server says: `NBDMAGIC`.
 pub const MAGIC_INIT: u64 = 0x4e42_444d_4147_4943;
@@ -308,6 +309,7 @@ impl Head {
         self.bytes.get(..self.len).unwrap_or_default()
     }
 
+    #[expect(clippy::expect_used, reason = "golden tests hold the layouts to the room")]
     fn put<const N: usize>(&mut self, field: [u8; N]) {
         let room = self.bytes.get_mut(self.len..self.len + N);
         // The layouts below are constants that fit; the golden tests hold them to it.

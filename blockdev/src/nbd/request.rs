@@ -2,6 +2,7 @@
 //!
 //! [`check`] is the only door: what leaves it is in range, aligned and allowed, so that a backend
 //! need not look again. Range arithmetic is checked; a client chooses all three numbers.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 use crate::buffer::{BODY_LEN_MAX, HEAD_LEN, IoBuf};
 
@@ -130,10 +131,12 @@ impl Piece {
 
     /// The payload bytes.
     #[must_use]
+    #[expect(clippy::indexing_slicing, reason = "a body is made as long as its payload")]
     pub fn payload(&self) -> &[u8] {
         &self.buf[HEAD_LEN..HEAD_LEN + self.len]
     }
 
+    #[expect(clippy::indexing_slicing, reason = "a body is made as long as its payload")]
     pub(super) fn payload_mut(&mut self) -> &mut [u8] {
         &mut self.buf[HEAD_LEN..HEAD_LEN + self.len]
     }

@@ -89,6 +89,7 @@ impl<B: FrameBuffer> Draft<B> {
     ///
     /// # Panics
     /// If the payload is not as long as the range.
+    #[expect(clippy::indexing_slicing, reason = "has_room has looked")]
     pub fn write(
         &mut self,
         volume: VolumeIndex,
@@ -111,6 +112,7 @@ impl<B: FrameBuffer> Draft<B> {
     ///
     /// # Panics
     /// If the payload is not as long as the range.
+    #[expect(clippy::indexing_slicing, reason = "has_room has looked")]
     pub fn write_in_place(
         &mut self,
         volume: VolumeIndex,

@@ -319,6 +319,7 @@ impl FrameHeader {
 }
 
 /// Writes header, chain value and head checksum into `buffer`, whose table and payloads are done.
+#[expect(clippy::indexing_slicing, reason = "a draft owns a whole head")]
 pub(super) fn seal(buffer: &mut [u8], new: &NewHeader, before: ChainHash) -> ChainHash {
     let header = FrameHeader::new(new);
     buffer[..HEADER_LEN].copy_from_slice(header.as_bytes());
@@ -331,6 +332,7 @@ pub(super) fn seal(buffer: &mut [u8], new: &NewHeader, before: ChainHash) -> Cha
 
 /// The chain value after the frame in `bytes`: the value before, the header up to its chain field
 /// and the record table, which holds the payloads' checksums.
+#[expect(clippy::indexing_slicing, reason = "only frames with a whole head get here")]
 pub(super) fn chain_after(before: ChainHash, bytes: &[u8], size: FrameSize) -> ChainHash {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&before.0);
@@ -347,6 +349,7 @@ fn head_crc(bytes: &[u8], size: FrameSize) -> Result<u32, FrameError> {
 }
 
 /// Zeroes all that is neither on the wire nor stamp, so that a recycled buffer tells no secrets.
+#[expect(clippy::indexing_slicing, reason = "the length was looked at")]
 pub(super) fn clear_padding(buffer: &mut [u8], size: FrameSize) -> Result<(), FrameError> {
     let (have, need) = (buffer.len(), size.log_len());
     if have < need {
@@ -378,6 +381,7 @@ struct StampBytes {
 const _: () = assert!(size_of::<StampBytes>() == STAMP_LEN);
 
 impl Stamp {
+    #[expect(clippy::indexing_slicing, reason = "fixed places in a whole head")]
     pub(super) fn write(self, buffer: &mut [u8], lsn: Lsn) {
         let (durable, lsn) = (U64::new(self.durable.get()), U64::new(lsn.get()));
         let mut stamp =
@@ -386,6 +390,7 @@ impl Stamp {
         buffer[STAMP_AT..HEAD_LEN].copy_from_slice(stamp.as_bytes());
     }
 
+    #[expect(clippy::indexing_slicing, reason = "a fixed place in a structure")]
     pub(super) fn read(bytes: &[u8], lsn: Lsn) -> Option<Self> {
         let stamp = StampBytes::read_from_bytes(bytes.get(STAMP_AT..HEAD_LEN)?).ok()?;
         let whole = stamp.magic == STAMP_MAGIC
@@ -453,6 +458,7 @@ impl RecordEntry {
             .ok_or(FrameError::Short { have: bytes.len(), need: start + RECORD_LEN })
     }
 
+    #[expect(clippy::indexing_slicing, reason = "a draft counts its records")]
     pub(super) fn write(&self, buffer: &mut [u8], index: usize) {
         let start = HEADER_LEN + index * RECORD_LEN;
         buffer[start..start + RECORD_LEN].copy_from_slice(self.as_bytes());

@@ -160,6 +160,7 @@ impl Envelope {
 impl Message {
     /// The message with its envelope, ready to be sent.
     #[must_use]
+    #[expect(clippy::indexing_slicing, reason = "the head was put first")]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![0; ENVELOPE_LEN];
         self.put(&mut out);

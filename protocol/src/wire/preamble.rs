@@ -1,10 +1,25 @@
 //! The first bytes of a connection, in a layout that never changes.
 
+use zerocopy::byteorder::little_endian::U16;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
 use crate::ids::{MemberId, ResourceId};
 
 /// Length of a preamble, in bytes.
 pub const PREAMBLE_LEN: usize = 32;
 const MAGIC: [u8; 8] = *b"HADRIAN\n";
+
+/// A preamble as it is sent.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct PreambleBytes {
+    magic: [u8; 8],
+    version_min: U16,
+    version_max: U16,
+    resource: [u8; 16],
+    member: u8,
+    reserved: [u8; 3],
+}
 
 /// Who calls, about which resource, and which versions of the wire format it speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,13 +67,14 @@ impl Preamble {
     /// The bytes.
     #[must_use]
     pub fn encode(&self) -> [u8; PREAMBLE_LEN] {
-        let mut out = [0; PREAMBLE_LEN];
-        out[..8].copy_from_slice(&MAGIC);
-        out[8..10].copy_from_slice(&self.version_min.to_le_bytes());
-        out[10..12].copy_from_slice(&self.version_max.to_le_bytes());
-        out[12..28].copy_from_slice(self.resource.as_bytes());
-        out[28] = self.member.index();
-        out
+        zerocopy::transmute!(PreambleBytes {
+            magic: MAGIC,
+            version_min: U16::new(self.version_min),
+            version_max: U16::new(self.version_max),
+            resource: *self.resource.as_bytes(),
+            member: self.member.index(),
+            reserved: [0; 3],
+        })
     }
 
     /// Reads the bytes of the other side. Reserved bytes are for later versions and not looked at.
@@ -66,19 +82,16 @@ impl Preamble {
     /// # Errors
     /// [`PreambleError::Magic`] and [`PreambleError::Member`]
     pub fn parse(bytes: &[u8; PREAMBLE_LEN]) -> Result<Self, PreambleError> {
-        let (magic, rest) = bytes.split_at(8);
-        if magic != MAGIC {
+        let found: PreambleBytes = zerocopy::transmute!(*bytes);
+        if found.magic != MAGIC {
             return Err(PreambleError::Magic);
         }
-        let u16_at = |at: usize| u16::from_le_bytes([rest[at], rest[at + 1]]);
-        let mut resource = [0; 16];
-        resource.copy_from_slice(&rest[4..20]);
-        let index = rest[20];
+        let member = MemberId::new(found.member).ok_or(PreambleError::Member(found.member))?;
         Ok(Self {
-            version_min: u16_at(0),
-            version_max: u16_at(2),
-            resource: ResourceId::from_bytes(resource),
-            member: MemberId::new(index).ok_or(PreambleError::Member(index))?,
+            version_min: found.version_min.get(),
+            version_max: found.version_max.get(),
+            resource: ResourceId::from_bytes(found.resource),
+            member,
         })
     }
 
