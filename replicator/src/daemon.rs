@@ -61,6 +61,14 @@ pub enum DaemonError {
     },
 }
 
+impl DaemonError {
+    /// Whether trying again is of no use until somebody has changed configuration or keys.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        !matches!(self, Self::Io { .. })
+    }
+}
+
 struct Daemon {
     config: Config,
     me: Member,

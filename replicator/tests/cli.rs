@@ -104,6 +104,25 @@ fn exit_codes_tell_what_kind_of_failure_it_was() {
 }
 
 #[test]
+fn the_daemon_tells_a_wrong_configuration_from_a_failure() {
+    let home = Home::new();
+    let config = home.config();
+    let hadriand = |member: &str, log: &str| {
+        let args = ["--config", config.to_str().unwrap(), "--member", member, "--log", log];
+        Command::cargo_bin("hadriand").unwrap().args(args).output().unwrap()
+    };
+    let stranger = hadriand("gamma", "info");
+    assert_eq!(code(&stranger), 3);
+    assert!(stderr(&stranger).contains("members are alpha, beta"), "{}", stderr(&stranger));
+    let loud = hadriand("alpha", "loud");
+    assert_eq!(code(&loud), 2);
+    assert!(stderr(&loud).contains("no level"), "{}", stderr(&loud));
+    // What it needs as a folder is a file.
+    std::fs::write(home.0.path().join("alpha"), "").unwrap();
+    assert_eq!(code(&hadriand("alpha", "info")), 1);
+}
+
+#[test]
 fn check_follows_a_replica_from_nothing_to_a_changed_size() {
     let home = Home::new();
     let before = stdout(&home.run(&["check"]));

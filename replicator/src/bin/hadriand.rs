@@ -8,6 +8,9 @@ use hadrian_replicator::cli::Exit;
 use hadrian_replicator::{daemon, logs};
 
 /// Mirrors the volumes of one member of a Hadrian cluster.
+///
+/// Runs until SIGTERM or SIGINT, then stops every resource in order. Exit codes: 0 stopped,
+/// 1 failed, 2 not understood, 3 configuration or keys.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
@@ -18,7 +21,7 @@ struct Args {
     #[arg(long)]
     member: String,
     /// What to log: a level, or a filter such as hadrian_replicator=debug
-    #[arg(long, default_value = "info", env = "HADRIAN_LOG")]
+    #[arg(long, default_value = "info", env = "HADRIAN_LOG", value_parser = logs::check)]
     log: String,
     /// Log one JSON object per line instead of text
     #[arg(long)]
@@ -32,7 +35,8 @@ fn main() -> ExitCode {
         Ok(()) => Exit::Ok.into(),
         Err(error) => {
             tracing::error!("{error}");
-            Exit::Configuration.into()
+            let exit = if error.is_configuration() { Exit::Configuration } else { Exit::Failed };
+            exit.into()
         }
     }
 }

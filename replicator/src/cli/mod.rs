@@ -16,7 +16,7 @@ use anyhow::{Context as _, bail};
 use clap::Parser as _;
 
 use crate::config::{Config, Member};
-use crate::control::{self, Request, Response};
+use crate::control::{self, AskError, Request, Response};
 use crate::tls;
 use args::{Args, Verb};
 
@@ -166,16 +166,14 @@ fn keygen(member: &str, out: &Path, json: bool) -> anyhow::Result<()> {
 
 fn ask(args: &Args, request: Request) -> anyhow::Result<Response> {
     let (_, me) = configuration(args)?;
-    let socket = me.control_socket();
-    control::ask(&socket, request).map_err(|error| {
-        let text = format!(
-            "hadriand does not answer on {} ({error}); start it with: \
-             hadriand --config {} --member {}",
-            socket.display(),
-            args.config.display(),
-            me.name
-        );
-        Ended { exit: Exit::NoDaemon, text }.into()
+    control::ask(&me.control_socket(), request).map_err(|error| match error {
+        AskError::NoDaemon(_) => {
+            let (config, member) = (args.config.display(), &me.name);
+            let text =
+                format!("{error}; start it with: hadriand --config {config} --member {member}");
+            Ended { exit: Exit::NoDaemon, text }.into()
+        }
+        other => other.into(),
     })
 }
 

@@ -21,7 +21,7 @@ use tokio::task::{LocalSet, spawn_local};
 use super::link;
 use super::ready::DisksReady;
 use super::resource::{ExportBook, ResourceOptions, Shared};
-use crate::tls::LinkKeys;
+use crate::tls::{LinkKeys, TlsError};
 
 /// Clients of one resource at a time.
 const CONNECTIONS_MAX: usize = 64;
@@ -234,7 +234,7 @@ async fn dial(
     address: String,
     keys: Arc<LinkKeys>,
 ) {
-    let mut pause = REDIAL_FIRST;
+    let (mut pause, mut told) = (REDIAL_FIRST, Told::default());
     loop {
         let resource = shared.resource;
         let call = async {
@@ -247,11 +247,27 @@ async fn dial(
                 pause = REDIAL_FIRST;
                 hold_link(&shared, member, stream).await;
             }
-            Ok(Err(error)) => tracing::debug!(%address, %error, "the other member does not answer"),
+            Ok(Err(error)) => told.tell(&address, &error),
             Err(_) => tracing::debug!(%address, "the other member does not answer in time"),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(REDIAL_LAST);
+    }
+}
+
+/// Calls that fail again and again for one reason are told of once.
+#[derive(Default)]
+struct Told(String);
+
+impl Told {
+    fn tell(&mut self, address: &str, error: &TlsError) {
+        let text = error.to_string();
+        if error.needs_somebody() && text != self.0 {
+            tracing::warn!(%address, %error, "the other member and this one cannot work together");
+            self.0 = text;
+        } else {
+            tracing::debug!(%address, %error, "the other member does not answer");
+        }
     }
 }
 

@@ -1,27 +1,30 @@
 //! Links between members: who is at the other end, and that nobody else listens.
 //!
 //! Each member has a key pair of its own with a self-signed certificate, made by `hadrian keygen`.
-//! The configuration, which all members share, pins every member's fingerprint: the blake3 hash of
-//! the certificate. There is no authority and no expiry to forget; a stolen key is replaced by a
+//! The configuration, which all members share, pins every member's fingerprint: the SHA-256
+//! hash of the certificate. There is no authority and no expiry to forget; a stolen key is replaced by a
 //! new line in the file.
 //!
 //! A caller first says in the clear which resource it means and who it is, because the called
 //! daemon must route it to the resource's thread. Then TLS 1.3 proves it, and both sides repeat
 //! their preamble inside, so that nobody on the way can have changed a word of it.
 
-use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+mod keys;
+
+pub use keys::{Fingerprint, LinkKeys, generate, pair_paths};
+
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hadrian_protocol::ids::{MemberId, ResourceId};
 use hadrian_protocol::wire::{PREAMBLE_LEN, Preamble, PreambleError};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::ring::cipher_suite::{
+    TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+};
 use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
@@ -31,12 +34,6 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::driver::LinkStream;
-
-/// The hash by which a member's certificate is known.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Fingerprint([u8; 32]);
-
-const PREFIX: &str = "blake3:";
 
 /// Why keys cannot be used, or a link cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -57,8 +54,31 @@ pub enum TlsError {
         /// What was looked for.
         what: &'static str,
     },
+    /// There is a key or a certificate already.
+    #[error("{} exists already; keys are never overwritten, move it away first", .0.display())]
+    Exists(PathBuf),
+    /// Others can read the key.
+    #[error(
+        "{} has mode {mode:o}: others than its owner can use it; chmod 600 it, or make a new pair",
+        .path.display()
+    )]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The other side does not know this member's key.
+    #[error(
+        "the other side turned this member's key away; its configuration must pin {own} for this \
+         member"
+    )]
+    TurnedAway {
+        /// The fingerprint of this member's certificate.
+        own: Fingerprint,
+    },
     /// Not a fingerprint.
-    #[error("{0:?} is no fingerprint; write it as `hadrian keygen` prints it, blake3:…")]
+    #[error("{0:?} is no fingerprint; write it as `hadrian keygen` prints it, sha256:…")]
     Fingerprint(String),
     /// The socket failed.
     #[error("the connection broke: {0}")]
@@ -88,109 +108,43 @@ pub enum TlsError {
     Generate(#[from] rcgen::Error),
 }
 
-impl Fingerprint {
-    /// The fingerprint of a certificate.
+impl TlsError {
+    /// Whether somebody must change configuration or keys: calling again is of no use.
     #[must_use]
-    pub fn of(certificate: &CertificateDer<'_>) -> Self {
-        Self(*blake3::hash(certificate).as_bytes())
-    }
-
-    /// Reads it as `hadrian keygen` prints it.
-    ///
-    /// # Errors
-    /// [`TlsError::Fingerprint`]
-    pub fn parse(text: &str) -> Result<Self, TlsError> {
-        let wrong = || TlsError::Fingerprint(text.into());
-        let hex = text.strip_prefix(PREFIX).ok_or_else(wrong)?;
-        blake3::Hash::from_hex(hex).map(|hash| Self(*hash.as_bytes())).map_err(|_| wrong())
+    pub fn needs_somebody(&self) -> bool {
+        match self {
+            Self::Io(error) => alert_or_refusal(error).is_some(),
+            _ => true,
+        }
     }
 }
 
-impl std::fmt::Display for Fingerprint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{PREFIX}{}", blake3::Hash::from_bytes(self.0).to_hex())
+fn alert_or_refusal(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref::<rustls::Error>()
+}
+
+/// What rustls says, in the words of a member: the side that is turned away hears only an alert.
+fn in_words(error: TlsError, own: Option<Fingerprint>) -> TlsError {
+    match (&error, own) {
+        (TlsError::Io(io), Some(own))
+            if matches!(alert_or_refusal(io), Some(rustls::Error::AlertReceived(_))) =>
+        {
+            TlsError::TurnedAway { own }
+        }
+        _ => error,
     }
 }
 
-impl std::fmt::Debug for Fingerprint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        std::fmt::Display::fmt(self, f)
-    }
-}
-
-/// Where a member's pair lies: NAME.key and NAME.crt.
-#[must_use]
-pub fn pair_paths(dir: &Path, member: &str) -> (PathBuf, PathBuf) {
-    (dir.join(format!("{member}.key")), dir.join(format!("{member}.crt")))
-}
-
-/// Makes a key pair for `member` in `dir`; the key is readable by its owner only.
-///
-/// # Errors
-/// [`TlsError`]; existing files are never overwritten.
-pub fn generate(dir: &Path, member: &str) -> Result<Fingerprint, TlsError> {
-    let pair = rcgen::generate_simple_self_signed([member.to_string()])?;
-    let (key, certificate) = pair_paths(dir, member);
-    fs::create_dir_all(dir).map_err(|source| TlsError::File { path: dir.into(), source })?;
-    let put = |path: &Path, mode, text: String| {
-        let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-        file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-            .map_err(|source| TlsError::File { path: path.into(), source })
-    };
-    put(&key, 0o600, pair.signing_key.serialize_pem())?;
-    put(&certificate, 0o644, pair.cert.pem())?;
-    Ok(Fingerprint::of(pair.cert.der()))
-}
-
-/// How this member proves itself and knows the others.
-#[derive(Debug)]
-pub struct LinkKeys {
-    pair: Option<Pair>,
-    pinned: BTreeMap<MemberId, Fingerprint>,
-}
-
-#[derive(Debug)]
-struct Pair {
-    certificate: CertificateDer<'static>,
-    key: PrivateKeyDer<'static>,
+/// AES-128 first: on links as fast as disks the cipher counts.
+fn provider() -> Arc<CryptoProvider> {
+    let cipher_suites =
+        vec![TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256];
+    Arc::new(CryptoProvider { cipher_suites, ..ring::default_provider() })
 }
 
 impl LinkKeys {
-    /// No keys: links are readable and writable by anybody on the way.
-    #[must_use]
-    pub fn plaintext() -> Self {
-        Self { pair: None, pinned: BTreeMap::new() }
-    }
-
-    /// The pair in these files, and the fingerprints of the others.
-    ///
-    /// # Errors
-    /// [`TlsError`]
-    pub fn load(
-        key: &Path,
-        certificate: &Path,
-        pinned: BTreeMap<MemberId, Fingerprint>,
-    ) -> Result<Self, TlsError> {
-        let read = |path: &Path| {
-            fs::read(path).map_err(|source| TlsError::File { path: path.into(), source })
-        };
-        let pem = |path: &Path, what| TlsError::Pem { path: path.into(), what };
-        let key_der =
-            PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|_| pem(key, "private key"))?;
-        let certificate = CertificateDer::from_pem_slice(&read(certificate)?)
-            .map_err(|_| pem(certificate, "certificate"))?;
-        Ok(Self { pair: Some(Pair { certificate, key: key_der }), pinned })
-    }
-
-    /// The fingerprint of this member's own certificate.
-    #[must_use]
-    pub fn own(&self) -> Option<Fingerprint> {
-        self.pair.as_ref().map(|pair| Fingerprint::of(&pair.certificate))
-    }
-
     fn pin(&self, member: MemberId) -> Result<Pin, TlsError> {
-        let fingerprint = self.pinned.get(&member).copied().ok_or(TlsError::Unpinned(member))?;
-        Ok(Pin { fingerprint, provider: Arc::new(ring::default_provider()) })
+        Ok(Pin { fingerprint: self.pinned(member)?, provider: provider() })
     }
 }
 
@@ -309,6 +263,17 @@ impl ClientCertVerifier for Pin {
 /// # Errors
 /// [`TlsError`]
 pub async fn introduce_caller(
+    stream: TcpStream,
+    resource: ResourceId,
+    me: MemberId,
+    other: MemberId,
+    keys: &LinkKeys,
+) -> Result<LinkStream, TlsError> {
+    let result = call(stream, resource, me, other, keys).await;
+    result.map_err(|error| in_words(error, keys.own()))
+}
+
+async fn call(
     mut stream: TcpStream,
     resource: ResourceId,
     me: MemberId,
@@ -317,11 +282,10 @@ pub async fn introduce_caller(
 ) -> Result<LinkStream, TlsError> {
     let ours = Preamble::ours(resource, me);
     stream.write_all(&ours.encode()).await?;
-    let mut stream = match &keys.pair {
+    let mut stream = match keys.pair() {
         None => LinkStream::Plain(stream),
         Some(pair) => {
-            let provider = Arc::new(ring::default_provider());
-            let config = ClientConfig::builder_with_provider(provider)
+            let config = ClientConfig::builder_with_provider(provider())
                 .with_protocol_versions(&[&rustls::version::TLS13])?
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(keys.pin(other)?))
@@ -347,14 +311,26 @@ pub async fn introduce_called(
     other: MemberId,
     keys: &LinkKeys,
 ) -> Result<LinkStream, TlsError> {
-    let mut stream = match &keys.pair {
+    let result = take(stream, resource, me, other, keys).await;
+    result.map_err(|error| in_words(error, keys.own()))
+}
+
+async fn take(
+    stream: TcpStream,
+    resource: ResourceId,
+    me: MemberId,
+    other: MemberId,
+    keys: &LinkKeys,
+) -> Result<LinkStream, TlsError> {
+    let mut stream = match keys.pair() {
         None => LinkStream::Plain(stream),
         Some(pair) => {
-            let provider = Arc::new(ring::default_provider());
-            let config = ServerConfig::builder_with_provider(provider)
+            let mut config = ServerConfig::builder_with_provider(provider())
                 .with_protocol_versions(&[&rustls::version::TLS13])?
                 .with_client_cert_verifier(Arc::new(keys.pin(other)?))
                 .with_single_cert(vec![pair.certificate.clone()], pair.key.clone_key())?;
+            // Links live long; a ticket would only be a second way in.
+            config.send_tls13_tickets = 0;
             let acceptor = TlsAcceptor::from(Arc::new(config));
             LinkStream::Tls(Box::new(acceptor.accept(stream).await?.into()))
         }
@@ -386,73 +362,4 @@ async fn repeat<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::net::TcpListener;
-
-    fn member(index: u8) -> MemberId {
-        MemberId::new(index).unwrap()
-    }
-
-    fn keys(dir: &Path, name: &str, pins: &[(u8, Fingerprint)]) -> LinkKeys {
-        let (key, certificate) = pair_paths(dir, name);
-        let pinned = pins.iter().map(|(index, print)| (member(*index), *print)).collect();
-        LinkKeys::load(&key, &certificate, pinned).unwrap()
-    }
-
-    async fn meet(
-        caller: &LinkKeys,
-        called: &LinkKeys,
-    ) -> (Result<LinkStream, TlsError>, Result<LinkStream, TlsError>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let resource = ResourceId::derive("orders", "db");
-        let call = async {
-            let stream = TcpStream::connect(address).await?;
-            introduce_caller(stream, resource, member(0), member(1), caller).await
-        };
-        let take = async {
-            let (mut stream, _) = listener.accept().await?;
-            let mut first = [0; PREAMBLE_LEN];
-            stream.read_exact(&mut first).await?;
-            introduce_called(stream, resource, member(1), member(0), called).await
-        };
-        tokio::join!(call, take)
-    }
-
-    #[tokio::test]
-    async fn members_with_pinned_keys_find_each_other() {
-        let dir = tempfile::tempdir().unwrap();
-        let alpha = generate(dir.path(), "alpha").unwrap();
-        let beta = generate(dir.path(), "beta").unwrap();
-        let (caller, called) =
-            (keys(dir.path(), "alpha", &[(1, beta)]), keys(dir.path(), "beta", &[(0, alpha)]));
-        let (a, b) = meet(&caller, &called).await;
-        assert!(matches!((a.unwrap(), b.unwrap()), (LinkStream::Tls(_), LinkStream::Tls(_))));
-    }
-
-    #[tokio::test]
-    async fn a_key_that_is_not_pinned_is_turned_away() {
-        let dir = tempfile::tempdir().unwrap();
-        let alpha = generate(dir.path(), "alpha").unwrap();
-        let beta = generate(dir.path(), "beta").unwrap();
-        let thief = generate(dir.path(), "thief").unwrap();
-        let caller = keys(dir.path(), "thief", &[(1, beta)]);
-        let called = keys(dir.path(), "beta", &[(0, alpha)]);
-        let (_, refused) = meet(&caller, &called).await;
-        let text = refused.unwrap_err().to_string();
-        assert!(text.contains(&thief.to_string()) && text.contains(&alpha.to_string()), "{text}");
-    }
-
-    #[test]
-    fn a_fingerprint_reads_back_as_it_is_printed_and_keys_are_never_overwritten() {
-        let dir = tempfile::tempdir().unwrap();
-        let print = generate(dir.path(), "alpha").unwrap();
-        assert_eq!(Fingerprint::parse(&print.to_string()).unwrap(), print);
-        assert!(Fingerprint::parse("sha256:00").is_err());
-        assert!(matches!(generate(dir.path(), "alpha"), Err(TlsError::File { .. })));
-        use std::os::unix::fs::PermissionsExt as _;
-        let mode = fs::metadata(dir.path().join("alpha.key")).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-    }
-}
+mod tests;

@@ -1,0 +1,161 @@
+//! The control channel: `hadrian` talks to `hadriand` over a unix socket, one JSON line each way.
+
+mod client;
+mod server;
+
+pub use client::{AskError, ask};
+pub use server::{Handler, Listener, converse, listen, serve};
+
+use std::path::PathBuf;
+
+use hadrian_protocol::node::{Command, Denied, Done};
+pub use hadrian_protocol::node::{NodeStatus, StandbyState};
+use hadrian_protocol::replica::Mode;
+use serde::{Deserialize, Serialize};
+
+/// Version 1: the first.
+pub const VERSION: u16 = 1;
+/// Longest request, in bytes.
+const REQUEST_MAX: u64 = 1 << 20;
+/// Longest answer, in bytes.
+const RESPONSE_MAX: u64 = 16 << 20;
+
+/// What is asked.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// The state of every resource, or of one.
+    Status {
+        /// Which; none for all.
+        resource: Option<String>,
+    },
+    /// Make this member the primary.
+    Takeover {
+        /// Of which resource.
+        resource: String,
+        /// Without the old primary's agreement.
+        force: bool,
+        /// Only say whether it would be granted.
+        test: bool,
+    },
+    /// Change the mode; asked of the primary.
+    Mode {
+        /// Of which resource.
+        resource: String,
+        /// The new mode.
+        mode: Mode,
+    },
+    /// Stop a resource in order.
+    Stop {
+        /// Which.
+        resource: String,
+    },
+    /// Start a stopped resource, or open the start gate.
+    Start {
+        /// Which.
+        resource: String,
+        /// Open the gate without the members that cannot be heard.
+        primary: bool,
+    },
+}
+
+/// A request with the version that it is written in.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Envelope {
+    /// [`VERSION`]
+    pub version: u16,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// The answer.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Response {
+    /// To [`Request::Status`].
+    Status(Vec<ResourceStatus>),
+    /// It is done.
+    Done(Done),
+    /// It is not, and what to do.
+    Refused {
+        /// A word for programs.
+        code: String,
+        /// A sentence for people.
+        message: String,
+    },
+}
+
+/// One resource on one member.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ResourceStatus {
+    /// Its name.
+    pub resource: String,
+    /// The member that tells.
+    pub member: String,
+    /// Names of all members, by index.
+    pub members: Vec<String>,
+    /// NBD socket of this member.
+    pub socket: PathBuf,
+    /// Export names.
+    pub exports: Vec<String>,
+    /// What the node says; none while it is stopped.
+    pub node: Option<NodeStatus>,
+    /// Why it does not run, if so.
+    pub stopped: Option<String>,
+}
+
+impl Response {
+    /// A refusal.
+    #[must_use]
+    pub fn refused(code: &str, message: impl Into<String>) -> Self {
+        Self::Refused { code: code.into(), message: message.into() }
+    }
+
+    /// The answer to a command.
+    #[must_use]
+    pub fn of(result: Result<Done, Denied>) -> Self {
+        match result {
+            Ok(done) => Self::Done(done),
+            Err(denied) => {
+                let code = serde_json::to_value(denied).ok();
+                let code = code.and_then(|code| code.as_str().map(str::to_string));
+                Self::Refused { code: code.unwrap_or_default(), message: denied.to_string() }
+            }
+        }
+    }
+}
+
+impl Request {
+    /// The command of the core that carries it out, where one does.
+    #[must_use]
+    pub fn command(&self) -> Option<Command> {
+        match self {
+            Self::Takeover { force, test, .. } => {
+                Some(Command::Takeover { force: *force, test: *test })
+            }
+            Self::Mode { mode, .. } => Some(Command::SetMode(*mode)),
+            Self::Stop { .. } => Some(Command::Stop),
+            Self::Start { primary: true, .. } => Some(Command::StartPrimary),
+            Self::Start { .. } | Self::Status { .. } => None,
+        }
+    }
+}
+
+/// Reads a request from a line.
+///
+/// # Errors
+/// The refusal to send back.
+pub fn parse(line: &[u8]) -> Result<Request, Response> {
+    let envelope: Envelope = serde_json::from_slice(line)
+        .map_err(|error| Response::refused("request", format!("not understood: {error}")))?;
+    if envelope.version == VERSION {
+        return Ok(envelope.request);
+    }
+    let found = envelope.version;
+    let text = format!("control version {found} is not spoken here ({VERSION}); upgrade the older");
+    Err(Response::refused("version", text))
+}
+
+#[cfg(test)]
+mod tests;
