@@ -18,6 +18,9 @@ use super::receive::{Pieces, ReceiveBuffer};
 use super::reply::{Expects, Reply};
 use super::request::{self, NbdError, Request, SMALL_WRITE_MAX, Verdict, WriteData, WriteHead};
 
+/// Requests taken before their answers are looked at again.
+const BURST_MAX: usize = 64;
+
 /// What one client may hold of this host.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -79,20 +82,17 @@ pub async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
     let negotiation = negotiate(&mut stream, &mut received, table, limits.option_count);
     let chosen = tokio::time::timeout(limits.negotiation, negotiation).await;
     let Some(chosen) = chosen.map_err(|_| ConnectionError::TooSlow)?? else { return Ok(()) };
-    let outbox = Rc::new(Outbox::new(permit));
     let mut connection = Connection {
         watches: [chosen.export.close_handle().watch(), server.watch()],
         stream,
         received,
         chosen: *chosen,
-        outbox: outbox.clone(),
+        outbox: Rc::new(Outbox::new(permit)),
         limits,
         incoming: Incoming::Header,
         reading: true,
     };
-    let result = poll_fn(|cx| connection.poll(cx)).await;
-    outbox.close();
-    result
+    poll_fn(|cx| connection.poll(cx)).await
 }
 
 /// Talks until the client has chosen an export; `None` if it went away.
@@ -138,6 +138,14 @@ struct Connection<S> {
     reading: bool,
 }
 
+impl<S> Drop for Connection<S> {
+    /// However it ends, also by being dropped: answers that are still to come find nobody, and
+    /// hold nothing.
+    fn drop(&mut self) {
+        self.outbox.close();
+    }
+}
+
 /// Where in the stream of requests the connection is.
 enum Incoming {
     Header,
@@ -175,7 +183,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 None => {}
             }
             let wrote = self.poll_write(cx)?;
-            let took = self.reading && self.poll_request(cx)?;
+            let took = self.poll_requests(cx)?;
             if !self.reading && outbox.in_flight_count() == 0 && outbox.is_empty() {
                 return Poll::Ready(Ok(()));
             }
@@ -209,14 +217,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn stop_reading(&mut self) {
         self.reading = false;
-        // What was half received is nobody's request: its reply goes with it.
-        self.incoming = Incoming::Header;
+        // What was half received was not accepted: the backend never heard of it.
+        match std::mem::replace(&mut self.incoming, Incoming::Header) {
+            Incoming::Header => {}
+            Incoming::Payload { reply, .. } => reply.done(Err(NbdError::Shutdown)),
+            Incoming::Skip { reply, .. } => {
+                if let Some((reply, error)) = reply {
+                    reply.done(Err(error));
+                }
+            }
+        }
+    }
+
+    /// Takes what has come, so that the answers to all of it go out together; whether anything did.
+    fn poll_requests(&mut self, cx: &mut Context<'_>) -> Result<bool, ConnectionError> {
+        let mut took = false;
+        for _ in 0..BURST_MAX {
+            if !self.reading || !self.poll_request(cx)? {
+                break;
+            }
+            took = true;
+        }
+        Ok(took)
     }
 
     /// Takes at most one request; whether it is worth looking again.
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Result<bool, ConnectionError> {
         match self.poll_incoming(cx) {
-            Poll::Pending | Poll::Ready(Ok(Taken::Held)) => Ok(false),
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(Taken::Held)) => self.poll_hang_up(cx),
             Poll::Ready(Ok(Taken::Something)) => Ok(true),
             Poll::Ready(Ok(Taken::End)) => {
                 self.stop_reading();
@@ -224,6 +253,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Poll::Ready(Err(error)) => Err(error),
         }
+    }
+
+    /// While requests are held back nobody reads, and a client that leaves would keep its place for
+    /// ever. So what it sends is still taken into the receive buffer, as far as that goes.
+    fn poll_hang_up(&mut self, cx: &mut Context<'_>) -> Result<bool, ConnectionError> {
+        while self.received.has_room() {
+            match self.received.poll_fill(&mut self.stream, cx, 0)? {
+                Poll::Pending => break,
+                Poll::Ready(0) => {
+                    self.stop_reading();
+                    return Ok(true);
+                }
+                Poll::Ready(_) => {}
+            }
+        }
+        Ok(false)
     }
 
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Result<Taken, ConnectionError>> {

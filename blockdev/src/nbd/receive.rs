@@ -31,6 +31,11 @@ impl ReceiveBuffer {
         &self.bytes[self.start..self.end]
     }
 
+    /// Whether more bytes could be received before any are consumed.
+    pub(super) fn has_room(&self) -> bool {
+        self.end - self.start < RECEIVE_LEN
+    }
+
     /// Takes bytes that were received before the buffer was used, in front of all others.
     pub(super) fn put_back(&mut self, bytes: &[u8]) {
         assert_eq!((self.start, self.end), (0, 0), "the buffer is fresh");

@@ -70,6 +70,18 @@ impl Script {
         Ok(script)
     }
 
+    /// Whether the client leaves without a goodbye, in the middle of a payload.
+    pub(super) fn hangs_up(&self) -> bool {
+        self.abandoned.is_some()
+    }
+
+    /// A last request, to be sent by a client that does not hang up; a second one does no harm.
+    pub(super) fn goodbye(&self) -> Vec<u8> {
+        let header =
+            RequestHeader { flags: 0, command: command::DISC, cookie: 0, offset: 0, len: 0 };
+        header.encode(self.headers).as_bytes().to_vec()
+    }
+
     /// Adds a request; whether another one can follow.
     fn request(&mut self, bytes: &mut Unstructured<'_>) -> Result<bool> {
         if bytes.is_empty() {
