@@ -12,6 +12,10 @@ use tokio::task::LocalSet;
 
 use super::*;
 
+mod negotiation;
+mod raw;
+mod requests;
+
 const SIZE: usize = 8 << 20;
 
 /// Serves a volume in memory on a thread of its own; the socket's path is handed to the story.
