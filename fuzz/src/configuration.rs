@@ -114,8 +114,8 @@ fn render_resource(out: &mut String, config: &Config, resource: &Resource) {
     let interval = humantime::format_duration(resource.log_sync_interval);
     let _ = write!(
         out,
-        "[[resource]]\nname = {}\nmode = \"{}\"\ncommit = \"{commit}\"\npeer_window = \"{window}\"\n\
-         log_sync_interval = \"{interval}\"\nlog_size = \"{}\"\n\
+        "[[resource]]\nname = {}\nmode = \"{}\"\ncommit = \"{commit}\"\n\
+         peer_window = \"{window}\"\nlog_sync_interval = \"{interval}\"\nlog_size = \"{}\"\n\
          log_retention = \"{}\"\nprimary = {}\n",
         quoted(&resource.name),
         resource.mode.name(),
@@ -132,7 +132,8 @@ fn render_resource(out: &mut String, config: &Config, resource: &Resource) {
     for volume in &resource.volumes {
         let _ = write!(
             out,
-            "[[resource.volume]]\nname = {}\nsize = \"{}\"\nblock_size = {}\n[resource.volume.store]\n",
+            "[[resource.volume]]\nname = {}\nsize = \"{}\"\nblock_size = {}\n\
+             [resource.volume.store]\n",
             quoted(&volume.name),
             volume.geometry.size_bytes,
             volume.geometry.block_size,

@@ -17,7 +17,7 @@ pub enum AskError {
     #[error("no daemon listens on {}", .0.display())]
     NoDaemon(PathBuf),
     /// The socket is not for this user.
-    #[error("{} is not for this user; try as root, or as the user that runs hadriand", .0.display())]
+    #[error("{} is not for this user; try as root, or as hadriand's user", .0.display())]
     Permission(PathBuf),
     /// The daemon is there and says nothing.
     #[error(

@@ -2,8 +2,8 @@
 //!
 //! Each member has a key pair of its own with a self-signed certificate, made by `hadrian keygen`.
 //! The configuration, which all members share, pins every member's fingerprint: the SHA-256
-//! hash of the certificate. There is no authority and no expiry to forget; a stolen key is replaced by a
-//! new line in the file.
+//! hash of the certificate. There is no authority and no expiry to forget; a stolen key is
+//! replaced by a new line in the file.
 //!
 //! A caller first says in the clear which resource it means and who it is, because the called
 //! daemon must route it to the resource's thread. Then TLS 1.3 proves it, and both sides repeat
