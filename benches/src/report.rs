@@ -63,8 +63,15 @@ pub(crate) fn ratio(lines: &[Line], line: &Line, base: &str) -> Option<f64> {
     (base.iops > 0.0).then(|| line.iops / base.iops)
 }
 
-/// The table for people; ratios are against `base`.
-pub(crate) fn table(lines: &[Line], base: &str) -> String {
+/// How much of the disk's speed, which is that of `raw` in the same row, a line's processes used
+/// up: on one machine both copies and both logs go to one disk.
+fn disk_share(lines: &[Line], line: &Line, raw: &str) -> Option<f64> {
+    let raw = lines.iter().find(|other| other.row == line.row && other.subject == raw)?;
+    (raw.mb_s > 0.0 && line.stored > 0.0).then(|| line.mb_s * line.stored / raw.mb_s)
+}
+
+/// The table for people; ratios are against `base`, shares of the disk against `raw`.
+pub(crate) fn table(lines: &[Line], base: &str, raw: &str) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     let against = format!("× {base}");
@@ -78,6 +85,7 @@ pub(crate) fn table(lines: &[Line], base: &str) -> String {
         "CPU s/GiB",
         "peak MiB",
         "stored ×",
+        "of disk",
         &against,
     ]);
     for line in lines {
@@ -91,6 +99,8 @@ pub(crate) fn table(lines: &[Line], base: &str) -> String {
             format!("{:.2}", line.cpu_s_per_gib),
             format!("{:.0}", line.rss_mib),
             format!("{:.2}", line.stored),
+            disk_share(lines, line, raw)
+                .map_or_else(String::new, |share| format!("{:.0} %", 100.0 * share)),
             ratio(lines, line, base).map_or_else(String::new, |ratio| format!("{ratio:.2}")),
         ]);
     }
@@ -140,7 +150,7 @@ mod tests {
     fn a_ratio_is_taken_within_its_row() {
         let lines = [line("qemu-nbd", 200.0), line("ours", 100.0)];
         assert!((ratio(&lines, &lines[1], "qemu-nbd").unwrap() - 0.5).abs() < 1e-9);
-        assert!(table(&lines, "qemu-nbd").contains("0.50"));
+        assert!(table(&lines, "qemu-nbd", "raw file").contains("0.50"));
         assert!(ratio(&lines, &lines[1], "nobody").is_none());
     }
 }
