@@ -11,10 +11,10 @@ use hadrian_protocol::frame::{Frame, LogPosition};
 use hadrian_protocol::ids::{Lsn, ResourceId, VolumeIndex};
 use hadrian_protocol::node::{FailedPart, Recovered};
 use hadrian_protocol::range::ByteRange;
-use hadrian_protocol::replica::ReplicaState;
+use hadrian_protocol::replica::{ReplicaState, VolumeGeometry};
 use rustix::fs::FlockOperation;
 
-use crate::engine::{AnyEngine, Completion, Engine as _, EngineChoice, TokenSpace, UringError};
+use crate::engine::{AnyEngine, Completion, Engine, EngineChoice, TokenSpace, UringError};
 use crate::journal::{
     self, AppendError, CreateError, Journal, JournalEvent, KnownDurable, NewLog, OpenError,
     OpenLog, TruncateError,
@@ -125,8 +125,8 @@ pub enum ReplicaEvent {
 
 /// An open replica.
 #[derive(Debug)]
-pub struct Replica {
-    engine: AnyEngine,
+pub struct Replica<E = AnyEngine> {
+    engine: E,
     journal: Journal,
     volumes: Volumes,
     superblock: SuperblockWriter,
@@ -135,7 +135,7 @@ pub struct Replica {
     dir: PathBuf,
     ready: Vec<ReplicaEvent>,
     done: Vec<Completion>,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 /// Makes the files of a replica in `dir`: the log first, the superblock last, so that a replica
@@ -154,8 +154,25 @@ pub fn create(
     if path.exists() {
         return Err(SuperblockError::Exists { path }.into());
     }
-    fs::create_dir_all(dir.join(QUARANTINE_DIR)).map_err(io)?;
+    fs::create_dir_all(dir).map_err(io)?;
     let mut engine = AnyEngine::choose(EngineChoice::Auto, ENGINE_DEPTH)?;
+    create_in(&mut engine, dir, state, log_bytes, &mut progress)?;
+    // The folder's own name must survive a crash, too.
+    let above = dir.parent().unwrap_or(dir);
+    File::open(above).and_then(|folder| folder.sync_all()).map_err(io)
+}
+
+/// The same in a directory that the engine has already.
+///
+/// # Errors
+/// [`ReplicaError`]
+pub fn create_in<E: Engine>(
+    engine: &mut E,
+    dir: &Path,
+    state: &ReplicaState,
+    log_bytes: u64,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), ReplicaError> {
     let segment_len = SEGMENT_LEN.min(log_bytes / 8) / journal::ALIGN * journal::ALIGN;
     let segment_len = segment_len.max(journal::SEGMENT_LEN_MIN);
     let new = NewLog {
@@ -164,11 +181,12 @@ pub fn create(
         segment_len,
         segment_count: log_bytes.div_ceil(segment_len),
     };
-    journal::create(&mut engine, dir, &new, &mut |done, _| progress(done))?;
-    SuperblockWriter::create(&mut engine, dir, state.resource, &state.encode())?;
-    // The folder's own name must survive a crash, too.
-    let above = dir.parent().unwrap_or(dir);
-    File::open(above).and_then(|folder| folder.sync_all()).map_err(io)
+    let quarantine = dir.join(QUARANTINE_DIR);
+    engine
+        .create_dir(&quarantine)
+        .map_err(|source| ReplicaError::Io { path: quarantine, source })?;
+    journal::create(engine, dir, &new, &mut |done, _| progress(done))?;
+    Ok(SuperblockWriter::create(engine, dir, state.resource, &state.encode())?)
 }
 
 /// Reads the state of the replica of `resource` in `dir` without touching anything; with it its
@@ -207,7 +225,27 @@ impl Replica {
         choice: EngineChoice,
     ) -> Result<(Self, ReplicaState, Recovered), ReplicaError> {
         let lock = lock(&dir.join(superblock::FILE_NAME))?;
-        let mut engine = AnyEngine::choose(choice, ENGINE_DEPTH)?;
+        let engine = AnyEngine::choose(choice, ENGINE_DEPTH)?;
+        let (mut replica, state, recovered) =
+            Self::open_over(engine, dir, resource, paths, Store::open)?;
+        replica._lock = Some(lock);
+        Ok((replica, state, recovered))
+    }
+}
+
+impl<E: Engine> Replica<E> {
+    /// The same over any engine; nothing keeps others from opening it too. `open_store` opens one
+    /// backing store.
+    ///
+    /// # Errors
+    /// [`ReplicaError`]
+    pub fn open_over(
+        mut engine: E,
+        dir: &Path,
+        resource: ResourceId,
+        paths: &[PathBuf],
+        open_store: impl Fn(&mut E, &Path, VolumeGeometry) -> Result<Store, StoreError>,
+    ) -> Result<(Self, ReplicaState, Recovered), ReplicaError> {
         let opened = SuperblockWriter::open(&mut engine, dir, resource, SUPERBLOCK)?;
         if let Some(fault) = &opened.other_copy {
             tracing::warn!(dir = %dir.display(), %fault, "one copy of the superblock is not whole");
@@ -220,7 +258,7 @@ impl Replica {
         let stores: Result<Vec<_>, _> = paths
             .iter()
             .zip(&state.volumes)
-            .map(|(path, geometry)| Store::open(&mut engine, path, *geometry))
+            .map(|(path, geometry)| open_store(&mut engine, path, *geometry))
             .collect();
         let mut volumes = Volumes::new(stores?, state.checkpoint, VOLUMES.token(0, 0).0);
         let (journal, recovered) = open_log(&mut engine, dir, &state, &mut volumes)?;
@@ -233,7 +271,7 @@ impl Replica {
             dir: dir.into(),
             ready: Vec::new(),
             done: Vec::new(),
-            _lock: lock,
+            _lock: None,
         };
         let limit = state.apply_limit.min(recovered.end.lsn);
         replica.replay_to(limit).map_err(|source| ReplicaError::Io { path: dir.into(), source })?;
@@ -359,6 +397,17 @@ impl Replica {
         }
     }
 
+    /// What it stands on; for whoever brought an engine of his own.
+    pub fn engine_mut(&mut self) -> &mut E {
+        &mut self.engine
+    }
+
+    /// Gives the engine back, as it is; the files stay open in it.
+    #[must_use]
+    pub fn into_engine(self) -> E {
+        self.engine
+    }
+
     /// Begins everything that was asked for.
     pub fn kick(&mut self) {
         self.engine.kick();
@@ -457,8 +506,8 @@ fn lock(path: &Path) -> Result<File, ReplicaError> {
 }
 
 /// Reads the log from the checkpoint to its end into the overlay.
-fn open_log(
-    engine: &mut AnyEngine,
+fn open_log<E: Engine>(
+    engine: &mut E,
     dir: &Path,
     state: &ReplicaState,
     volumes: &mut Volumes,

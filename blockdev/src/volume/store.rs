@@ -67,7 +67,8 @@ pub enum StoreError {
 /// An open backing store, locked against other daemons.
 #[derive(Debug)]
 pub struct Store {
-    lock: File,
+    /// None over an engine that keeps its own files, which nobody else can open.
+    lock: Option<File>,
     direct: FileId,
     buffered: FileId,
     size_bytes: u64,
@@ -101,7 +102,26 @@ impl Store {
             }
         })?;
         let size_bytes = geometry.size_bytes;
-        Ok(Self { lock, direct, buffered, size_bytes, is_file })
+        Ok(Self { lock: Some(lock), direct, buffered, size_bytes, is_file })
+    }
+
+    /// Opens a store of an engine that keeps its own files, as the storage double does.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn open_in<E: Engine>(
+        engine: &mut E,
+        path: &Path,
+        geometry: VolumeGeometry,
+    ) -> Result<Self, StoreError> {
+        let io = |source| StoreError::Io { path: path.into(), source };
+        let direct = engine.open(path, OpenAs::Direct).map_err(io)?;
+        let buffered = engine.open(path, OpenAs::Buffered).map_err(io)?;
+        let (found, wanted) = (engine.size(direct).map_err(io)?, geometry.size_bytes);
+        if found != wanted {
+            return Err(StoreError::Size { path: path.into(), found, wanted });
+        }
+        Ok(Self { lock: None, direct, buffered, size_bytes: wanted, is_file: false })
     }
 
     /// Size in bytes.
@@ -121,10 +141,10 @@ impl Store {
     /// The end of the stretch of one kind that begins at `start`, and whether it is a hole. A
     /// device that cannot tell is all data.
     pub(super) fn next_region(&self, start: u64, end: u64) -> (u64, bool) {
-        if !self.is_file {
+        let Some(file) = self.lock.as_ref().filter(|_| self.is_file) else {
             return (end, false);
-        }
-        let seek = |how| rustix::fs::seek(&self.lock, how);
+        };
+        let seek = |how| rustix::fs::seek(file, how);
         match seek(rustix::fs::SeekFrom::Data(start)) {
             Ok(data) if data > start => (data.min(end), true),
             Ok(_) => {
