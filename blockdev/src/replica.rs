@@ -397,17 +397,6 @@ impl<E: Engine> Replica<E> {
         }
     }
 
-    /// What it stands on; for whoever brought an engine of his own.
-    pub fn engine_mut(&mut self) -> &mut E {
-        &mut self.engine
-    }
-
-    /// Gives the engine back, as it is; the files stay open in it.
-    #[must_use]
-    pub fn into_engine(self) -> E {
-        self.engine
-    }
-
     /// Begins everything that was asked for.
     pub fn kick(&mut self) {
         self.engine.kick();

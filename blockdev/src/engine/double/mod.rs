@@ -129,14 +129,38 @@ impl Double {
     }
 
     /// Ends the process and starts it again: what was written stays, synced or not; what had not
-    /// begun is gone.
+    /// begun is gone; of what was under way the kernel finishes some and not the rest.
     pub fn restart_process(&mut self) {
+        for underway in std::mem::take(&mut self.submitted) {
+            if underway.kicked && self.rng.random() {
+                self.half_do(underway.op);
+            }
+        }
         self.forget_process();
+    }
+
+    /// Does one of the operations that were kicked, by a seeded choice; for whoever moves time
+    /// himself and never waits. Says whether there was one.
+    pub fn advance(&mut self) -> bool {
+        let kicked = self.submitted.iter().any(|underway| underway.kicked);
+        self.step_somewhere();
+        kicked
+    }
+
+    /// Whether an operation is under way that [`Double::advance`] would do.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.submitted.iter().any(|underway| underway.kicked)
     }
 
     /// Makes a durable file of `len` zeroes, for what is there before the story begins.
     pub fn put_file(&mut self, path: &Path, len: usize) {
         self.disk.put_file(path, len);
+    }
+
+    /// Takes back what [`Double::cut_power_at`] and [`Double::fail_at`] planned.
+    pub fn forget_plans(&mut self) {
+        (self.cut_at, self.fail_at) = (None, None);
     }
 
     /// What a reader of `path` sees now.

@@ -1,0 +1,156 @@
+//! Connections between members: ordered streams that delay, stall, and break in every way in
+//! which a TCP connection does.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use hadrian_protocol::frame::Frame;
+use hadrian_protocol::ids::{Lsn, SessionId};
+
+use crate::Micros;
+use crate::plan::{Host, Way};
+
+/// Bytes that the sockets of a connection hold in one direction.
+const SOCKET_BYTES: u64 = 256 << 10;
+
+/// What travels.
+#[derive(Debug)]
+pub(crate) enum Parcel {
+    /// An encoded message.
+    Message(Vec<u8>),
+    Frame(Frame),
+    /// The other end has closed.
+    End,
+}
+
+impl Parcel {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Message(bytes) => bytes.len() as u64,
+            Self::Frame(frame) => frame.log_len(),
+            Self::End => 0,
+        }
+    }
+}
+
+/// One end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    pub(crate) host: Host,
+    /// The process that holds it.
+    pub(crate) life: u64,
+    pub(crate) session: SessionId,
+    pub(crate) open: bool,
+}
+
+/// One connection: pipe 0 leads from end 0 to end 1.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) ends: [End; 2],
+    pub(crate) pipes: [Pipe; 2],
+}
+
+/// One direction of a connection.
+#[derive(Debug, Default)]
+pub(crate) struct Pipe {
+    /// Not taken by the socket yet.
+    waiting: VecDeque<Parcel>,
+    /// On its way, with the time of arrival.
+    under_way: VecDeque<(Micros, Parcel)>,
+    under_way_bytes: u64,
+    /// A delivery is in the queue of the world.
+    pub(crate) due: bool,
+}
+
+impl Pipe {
+    pub(crate) fn push(&mut self, parcel: Parcel) {
+        self.waiting.push_back(parcel);
+    }
+
+    /// Moves what fits into the socket; `arrival` says when each piece is there. Returns the end
+    /// of the last frame that was handed over.
+    pub(crate) fn hand_over(&mut self, mut arrival: impl FnMut(u64) -> Micros) -> Option<Lsn> {
+        let mut handed = None;
+        while self.under_way_bytes < SOCKET_BYTES {
+            let Some(parcel) = self.waiting.pop_front() else { break };
+            if let Parcel::Frame(frame) = &parcel {
+                handed = Some(frame.end());
+            }
+            let last = self.under_way.back().map_or(0, |(at, _)| *at);
+            let at = arrival(parcel.len()).max(last);
+            self.under_way_bytes += parcel.len();
+            self.under_way.push_back((at, parcel));
+        }
+        handed
+    }
+
+    /// When the next piece arrives.
+    pub(crate) fn next_arrival(&self) -> Option<Micros> {
+        self.under_way.front().map(|(at, _)| *at)
+    }
+
+    pub(crate) fn next(&self) -> Option<&Parcel> {
+        self.under_way.front().map(|(_, parcel)| parcel)
+    }
+
+    pub(crate) fn arrive(&mut self) -> Option<Parcel> {
+        let (_, parcel) = self.under_way.pop_front()?;
+        self.under_way_bytes -= parcel.len();
+        Some(parcel)
+    }
+
+    /// The process is gone, and with it what its socket had not taken.
+    pub(crate) fn lose_waiting(&mut self) {
+        self.waiting.clear();
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self { due: self.due, ..Self::default() };
+    }
+
+    /// Bytes that nobody has taken off the sender's hands.
+    pub(crate) fn waiting_bytes(&self) -> u64 {
+        self.waiting.iter().map(Parcel::len).sum()
+    }
+}
+
+/// The state of the ways between hosts.
+#[derive(Debug, Default)]
+pub(crate) struct Ways {
+    cut: BTreeMap<(Host, Host), bool>,
+    slow: BTreeMap<(Host, Host), Micros>,
+}
+
+impl Ways {
+    pub(crate) fn cut(&mut self, a: Host, b: Host, way: Way) {
+        if way != Way::Back {
+            self.cut.insert((a, b), true);
+        }
+        if way != Way::There {
+            self.cut.insert((b, a), true);
+        }
+    }
+
+    pub(crate) fn heal(&mut self, a: Host, b: Host) {
+        for way in [(a, b), (b, a)] {
+            self.cut.remove(&way);
+            self.slow.remove(&way);
+        }
+    }
+
+    pub(crate) fn heal_all(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(crate) fn slow(&mut self, a: Host, b: Host, by: Micros) {
+        self.slow.insert((a, b), by);
+        self.slow.insert((b, a), by);
+    }
+
+    pub(crate) fn works(&self, from: Host, to: Host) -> bool {
+        !self.cut.get(&(from, to)).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn delay(&self, from: Host, to: Host) -> Micros {
+        self.slow.get(&(from, to)).copied().unwrap_or_default()
+    }
+}

@@ -1,0 +1,263 @@
+//! Answers: who may give them, and which of them may ever be forgotten (design §3, §5, I2–I4).
+
+use std::collections::BTreeMap;
+
+use hadrian_protocol::frame::{Began, LogPosition};
+use hadrian_protocol::ids::{Epoch, Incarnate, Lsn, MemberId};
+use hadrian_protocol::node::Node;
+use hadrian_protocol::replica::Mode;
+
+use super::Oracle;
+use crate::host::{Ask, BLOCK};
+
+/// How an operator has used force on a member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Force {
+    /// `takeover --force`, `start --primary --force`: may lose anything.
+    Plain,
+}
+
+/// Everything about requests.
+#[derive(Debug, Default)]
+pub(super) struct Answered {
+    asks: BTreeMap<u64, Ask>,
+    taken: BTreeMap<u64, Taken>,
+    kept: Vec<Kept>,
+    begun: BTreeMap<Epoch, Begun>,
+    forced: BTreeMap<MemberId, Force>,
+    was_forced: bool,
+    /// Who has answered in an epoch.
+    voices: BTreeMap<Epoch, Incarnate>,
+    pub(super) writes: u64,
+    pub(super) lost: u64,
+}
+
+/// A request that a member has taken.
+#[derive(Debug)]
+struct Taken {
+    point: LogPosition,
+    epoch: Epoch,
+    /// Answers given before it came: a flush commits these.
+    before: usize,
+}
+
+/// A change that was answered: it may not be lost.
+#[derive(Debug)]
+struct Kept {
+    point: LogPosition,
+    by: MemberId,
+    committed: bool,
+    /// It was given while another primary stood beside this one by force, or force has thrown it
+    /// away: nobody promises anything any more.
+    excused: bool,
+    set: Vec<MemberId>,
+    power_losses: Vec<u64>,
+}
+
+/// An epoch that somebody served in.
+#[derive(Debug)]
+struct Begun {
+    by: MemberId,
+    forced: bool,
+}
+
+impl Oracle {
+    pub(crate) fn client_asks(&mut self, id: u64, ask: Ask) {
+        self.answered.asks.insert(id, ask);
+    }
+
+    pub(crate) fn uses_force(&mut self, member: MemberId, force: Force) {
+        self.answered.forced.insert(member, force);
+    }
+
+    /// The command came to nothing.
+    pub(crate) fn force_refused(&mut self, member: MemberId) {
+        self.answered.forced.remove(&member);
+    }
+
+    pub(super) fn was_forced(&self) -> bool {
+        self.answered.was_forced
+    }
+
+    /// How many writes were answered, and how many of them force has thrown away.
+    pub(crate) fn tally(&self) -> (u64, u64) {
+        (self.answered.writes, self.answered.lost)
+    }
+
+    /// A request was taken; its place is the end of the log.
+    pub(crate) fn asked(&mut self, member: MemberId, id: u64, end: Lsn, node: &Node) {
+        let point = self.point(member, end);
+        let (epoch, before) = (node.state().owned, self.answered.kept.len());
+        self.answered.taken.insert(id, Taken { point, epoch, before });
+    }
+
+    /// A member begins to serve.
+    pub(crate) fn serves(&mut self, member: MemberId, node: &Node) {
+        let (epoch, life) = (node.state().owned, node.state().life());
+        let began = node.state().history.last().map(|entry| entry.began);
+        let previous = node.state().history.entries().iter().rev().nth(1).map(|entry| entry.epoch);
+        let force = self.answered.forced.remove(&member).is_some();
+        let inherits = began == Some(Began::Restart)
+            && previous.and_then(|epoch| self.answered.begun.get(&epoch)).is_some_and(|b| b.forced);
+        let forced = force || inherits;
+        self.answered.was_forced |= forced;
+        let again = self.answered.begun.insert(epoch, Begun { by: member, forced });
+        self.demand(again.is_none(), "I4", || format!("epoch {epoch} begins twice"));
+        let owned = self.see(member).state.as_ref().map(|state| state.owned);
+        self.demand(owned == Some(epoch), "I4", || format!("{life:?} serves without owning"));
+        self.of(member).leads = true;
+        self.alone(member, epoch);
+        self.nothing_is_lost(member, began, force);
+    }
+
+    /// Nobody else serves, unless somebody has used force.
+    fn alone(&mut self, member: MemberId, epoch: Epoch) -> bool {
+        let others = self.members.iter().enumerate();
+        let other = others
+            .filter(|(index, witness)| *index != usize::from(member.index()) && witness.leads)
+            .filter_map(|(_, witness)| Some(witness.state.as_ref()?.owned))
+            .next();
+        let Some(other) = other else { return true };
+        let by_force = |epoch| self.answered.begun.get(&epoch).is_some_and(|b: &Begun| b.forced);
+        let excused = by_force(epoch) || by_force(other);
+        self.demand(excused, "two primaries", || {
+            format!("{member} serves in epoch {epoch} beside epoch {other}, and nobody used force")
+        });
+        false
+    }
+
+    /// Every answered write is in the history of whoever begins to serve.
+    fn nothing_is_lost(&mut self, member: MemberId, began: Option<Began>, force: bool) {
+        let mut lost = None;
+        let path = self.members[usize::from(member.index())].path.clone();
+        let losses: Vec<_> = self.members.iter().map(|witness| witness.power_losses).collect();
+        for kept in self.answered.kept.iter_mut().filter(|kept| !kept.excused) {
+            if path.holds(kept.point) {
+                continue;
+            }
+            kept.excused = true;
+            self.answered.lost += 1;
+            let power_lost = |member: MemberId| {
+                let index = usize::from(member.index());
+                losses[index] > kept.power_losses[index]
+            };
+            // A volatile cache may forget what was not committed, if no other copy was promised,
+            // or if every host that had one has lost its power too.
+            let volatile = !kept.committed
+                && power_lost(kept.by)
+                && kept.set.iter().all(|member| power_lost(*member));
+            if !force && !volatile {
+                lost = Some((kept.point.lsn, kept.by, kept.committed));
+            }
+        }
+        if let Some((lsn, by, committed)) = lost {
+            let kind = if committed { "a committed write" } else { "an answered write" };
+            self.broken(
+                "I3",
+                format!("{member} begins ({began:?}) without {kind}, at {lsn} by {by}"),
+            );
+        }
+    }
+
+    /// A member stops serving.
+    pub(crate) fn stands_down(&mut self, member: MemberId) {
+        self.of(member).leads = false;
+    }
+
+    /// An answer goes out to a client.
+    pub(crate) fn answered(&mut self, member: MemberId, id: u64, node: &Node) {
+        let (Some(taken), Some(ask)) =
+            (self.answered.taken.remove(&id), self.answered.asks.get(&id).cloned())
+        else {
+            return self.broken("I2", format!("{member} answers request {id}, which nobody sent"));
+        };
+        let commit = matches!(ask, Ask::Flush | Ask::Write { fua: true, .. });
+        self.only_voice(member, &taken, node);
+        let alone = self.alone(member, taken.epoch);
+        let set = self.whole_set_has_it(member, &taken, commit, node);
+        if commit {
+            self.commits(member, &taken);
+        }
+        if matches!(ask, Ask::Write { .. }) {
+            self.answered.writes += 1;
+            let power_losses = self.members.iter().map(|w| w.power_losses).collect();
+            let (point, by, excused) = (taken.point, member, !alone);
+            let kept = Kept { point, by, committed: commit, excused, set, power_losses };
+            self.answered.kept.push(kept);
+        }
+    }
+
+    /// I4: one incarnation answers in an epoch, its own.
+    fn only_voice(&mut self, member: MemberId, taken: &Taken, node: &Node) {
+        let life = node.state().life();
+        let voice = *self.answered.voices.entry(taken.epoch).or_insert(life);
+        self.demand(voice == life, "I4", || {
+            format!("{life:?} and {voice:?} both answer in epoch {}", taken.epoch)
+        });
+        let own = node.state().owned;
+        let leads = self.see(member).leads;
+        self.demand(leads && own >= taken.epoch, "I2", || {
+            format!("{member} answers for epoch {} without serving in it", taken.epoch)
+        });
+    }
+
+    /// I2: every member of the recorded set has what the mode asks. Returns the others in it.
+    fn whole_set_has_it(
+        &mut self,
+        member: MemberId,
+        taken: &Taken,
+        commit: bool,
+        node: &Node,
+    ) -> Vec<MemberId> {
+        let own = self.see(member);
+        let state = own.state.as_ref();
+        let in_sync = state.map_or(Vec::new(), |state| state.in_sync.clone());
+        let sync = node.state().mode == Mode::Sync
+            && state.is_some_and(|state| state.mode == Mode::Sync);
+        let (lsn, durable) = (taken.point.lsn, own.durable);
+        self.demand(!commit || durable >= lsn, "I2", || {
+            format!("{member} answers a commit at {lsn}, durable to {durable} only")
+        });
+        let others: Vec<_> = in_sync.into_iter().filter(|life| life.member != member).collect();
+        for life in &others {
+            let other = self.see(life.member);
+            let another_life = other.life != life.incarnation;
+            let has = another_life || other.path.holds(taken.point);
+            let synced = another_life || !(commit && sync) || other.durable >= lsn;
+            self.demand(has, "I2", || {
+                format!("{member} answers at {lsn}, which in-sync {} does not have", life.member)
+            });
+            self.demand(synced, "I2", || {
+                format!("{member} answers a commit at {lsn}, not durable on {}", life.member)
+            });
+        }
+        others.into_iter().map(|life| life.member).collect()
+    }
+
+    /// A commit makes every write permanent that was answered before it was asked for.
+    fn commits(&mut self, member: MemberId, taken: &Taken) {
+        let path = &self.members[usize::from(member.index())].path;
+        let before = self.answered.kept.iter_mut().take(taken.before);
+        before.filter(|kept| path.holds(kept.point)).for_each(|kept| kept.committed = true);
+    }
+
+    /// A read shows what the history held between its beginning and its end.
+    pub(crate) fn read(&mut self, member: MemberId, id: u64, content: &[u8], node: &Node) {
+        let (Some(taken), Some(Ask::Read { block, count })) =
+            (self.answered.taken.remove(&id), self.answered.asks.get(&id).cloned())
+        else {
+            return self.broken("I2", format!("{member} answers a read that nobody sent"));
+        };
+        let (from, to) = (taken.point.lsn, node.log_end());
+        for at in 0..count {
+            let bytes = &content[(at * BLOCK) as usize..][..BLOCK as usize];
+            let is = bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+            let path = &self.members[usize::from(member.index())].path;
+            let may = self.ledger.values(path, block + at, from, to);
+            let whole = bytes.chunks(8).all(|chunk| chunk == is.to_le_bytes());
+            self.demand(whole && may.contains(&is), "linearizable", || {
+                format!("{member} reads {is} in block {}, not one of {may:?}", block + at)
+            });
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! What must be true, seen from outside: the oracle watches every member and believes none.
+//!
+//! It rests on two things only: frames carry hashes, so that it knows which history each log
+//! holds; and disks are in its sight, so that it knows what survived.
+
+mod answers;
+mod ledger;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use hadrian_protocol::frame::{Frame, LogPosition};
+use hadrian_protocol::ids::{Incarnation, Lsn, MemberId};
+use hadrian_protocol::node::{Node, Recovered, Standing};
+use hadrian_protocol::replica::{ReplicaState, Role};
+use hadrian_protocol::wire::Message;
+
+use crate::Micros;
+use answers::Answered;
+pub(crate) use answers::Force;
+use ledger::{Ledger, Path};
+
+/// A broken promise.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// Which rule of the contract.
+    pub rule: &'static str,
+    /// When, in microseconds since the run began.
+    pub at: Micros,
+    /// What was seen.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule, self.what)
+    }
+}
+
+/// Who watches.
+#[derive(Debug)]
+pub struct Oracle {
+    now: Micros,
+    ledger: Ledger,
+    members: Vec<Witness>,
+    answered: Answered,
+    violation: Option<Violation>,
+}
+
+/// What is known of one member from outside.
+#[derive(Debug, Default)]
+struct Witness {
+    path: Path,
+    life: Incarnation,
+    /// Claimed as durable by its journal.
+    durable: Lsn,
+    applied: Lsn,
+    /// The superblock as it is durable.
+    state: Option<ReplicaState>,
+    persisting: BTreeMap<u64, ReplicaState>,
+    truncating: bool,
+    leads: bool,
+    power_losses: u64,
+    failed: bool,
+}
+
+impl Oracle {
+    pub(crate) fn new(members: u8) -> Self {
+        Self {
+            now: 0,
+            ledger: Ledger::new(),
+            members: (0..members).map(|_| Witness::default()).collect(),
+            answered: Answered::default(),
+            violation: None,
+        }
+    }
+
+    pub(crate) fn at(&mut self, now: Micros) {
+        self.now = now;
+    }
+
+    /// The first broken promise.
+    pub(crate) fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    pub(crate) fn broken(&mut self, rule: &'static str, what: String) {
+        let at = self.now;
+        self.violation.get_or_insert(Violation { rule, at, what });
+    }
+
+    fn demand(&mut self, holds: bool, rule: &'static str, what: impl FnOnce() -> String) {
+        if !holds {
+            self.broken(rule, what());
+        }
+    }
+
+    fn of(&mut self, member: MemberId) -> &mut Witness {
+        &mut self.members[usize::from(member.index())]
+    }
+
+    fn see(&self, member: MemberId) -> &Witness {
+        &self.members[usize::from(member.index())]
+    }
+
+    /// A member has opened its replica: what it finds must be what it had promised to keep, and
+    /// the image that of one position of its history (I5, I8).
+    pub(crate) fn opened(
+        &mut self,
+        member: MemberId,
+        state: &ReplicaState,
+        recovered: &Recovered,
+        image: &[u8],
+    ) {
+        let (end, limit) = (recovered.end, state.apply_limit.min(recovered.end.lsn));
+        let witness = self.see(member);
+        let claimed = witness.durable.min(witness.path.end.lsn);
+        let kept = witness.path.holds(end);
+        let truncating = witness.truncating;
+        self.demand(kept, "§2.3", || format!("{member} recovered to {end:?}, which it never had"));
+        self.demand(truncating || end.lsn >= claimed, "I8", || {
+            format!("{member} had said it is durable to {claimed} and comes back with {}", end.lsn)
+        });
+        self.same_state(member, state);
+        let witness = self.of(member);
+        witness.path.cut(end);
+        witness.durable = recovered.durable;
+        witness.applied = limit;
+        witness.life = state.incarnation.next();
+        witness.state = Some(state.clone());
+        witness.persisting.clear();
+        (witness.truncating, witness.leads, witness.failed) = (false, false, false);
+        let differs = self.ledger.differs(&self.see(member).path, limit, image);
+        self.demand(differs.is_none(), "I5", || {
+            format!("the image of {member} is not that of {limit}: block {differs:?} differs")
+        });
+    }
+
+    /// The superblock is the last that was durable, or one that was being written.
+    fn same_state(&mut self, member: MemberId, state: &ReplicaState) {
+        let Witness { state: last, persisting, .. } = self.see(member);
+        let Some(last) = last else { return };
+        let alike = |other: &ReplicaState| {
+            let mut other = other.clone();
+            (other.durable, other.truncations) = (state.durable, state.truncations);
+            other == *state
+        };
+        let known = alike(last) || persisting.values().any(alike);
+        self.demand(known, "§2.3", || format!("{member} has forgotten a superblock"));
+    }
+
+    pub(crate) fn appended(&mut self, member: MemberId, frame: &Frame) {
+        let follows = frame.lsn() == self.see(member).path.end.lsn
+            && frame.follows(self.see(member).path.end.chain);
+        self.demand(follows, "I1", || format!("{member} appends {frame:?}, which does not follow"));
+        if let Err(what) = self.ledger.note(frame) {
+            self.broken("I1", what);
+        }
+        self.of(member).path.push(frame);
+    }
+
+    pub(crate) fn durable(&mut self, member: MemberId, lsn: Lsn) {
+        let witness = self.of(member);
+        let sane = lsn <= witness.path.end.lsn;
+        witness.durable = witness.durable.max(lsn);
+        self.demand(sane, "I9", || format!("{member} is durable to {lsn}, beyond its end"));
+    }
+
+    pub(crate) fn applied(&mut self, member: MemberId, lsn: Lsn) {
+        let witness = self.of(member);
+        let sane = lsn <= witness.durable && lsn >= witness.applied;
+        witness.applied = witness.applied.max(lsn);
+        self.demand(sane, "I9", || format!("{member} has applied {lsn}"));
+    }
+
+    /// Before anything goes into the image: the rules of design §2.2 and §2.5.
+    pub(crate) fn applying(&mut self, member: MemberId, lsn: Lsn) {
+        let witness = self.see(member);
+        let durable = witness.durable;
+        let state = witness.state.as_ref();
+        let limit = state.map_or(Lsn::START, |state| state.apply_limit);
+        self.demand(lsn <= durable, "§2.2", || format!("{member} applies {lsn}, unsynced"));
+        self.demand(lsn <= limit, "§2.5", || format!("{member} applies {lsn}, not recorded"));
+        let point = self.point(member, lsn);
+        let leads = self.see(member).leads;
+        let set = self.see(member).state.as_ref().map_or(Vec::new(), |s| s.in_sync.clone());
+        for life in set.iter().filter(|life| leads && life.member != member) {
+            let other = self.see(life.member);
+            let has = other.life != life.incarnation || other.path.holds(point);
+            self.demand(has, "§2.5", || {
+                format!("{member} applies {lsn}, which {} does not have", life.member)
+            });
+        }
+        let others = self.members.iter().enumerate();
+        let elsewhere = others.filter(|(index, _)| *index != usize::from(member.index()));
+        let safe = leads
+            || self.see(member).state.as_ref().is_some_and(|state| state.role == Role::Primary)
+            || elsewhere.into_iter().any(|(_, w)| w.path.holds(point) && w.durable >= lsn);
+        self.demand(safe, "§2.5", || format!("{member} applies {lsn}, durable nowhere else"));
+    }
+
+    /// The point at `lsn` in the log of `member`.
+    fn point(&self, member: MemberId, lsn: Lsn) -> LogPosition {
+        self.see(member).path.at(lsn)
+    }
+
+    pub(crate) fn persisting(&mut self, member: MemberId, number: u64, state: &ReplicaState) {
+        self.of(member).persisting.insert(number, state.clone());
+    }
+
+    pub(crate) fn persisted(&mut self, member: MemberId, number: u64) {
+        let witness = self.of(member);
+        let later = witness.persisting.split_off(&(number + 1));
+        let before = std::mem::replace(&mut witness.persisting, later);
+        let (was, is) = (witness.state.take(), before.into_values().next_back());
+        witness.state = is.or_else(|| was.clone());
+        let grows = witness.state.as_ref().zip(was.as_ref()).is_none_or(|(is, was)| {
+            is.promised >= was.promised
+                && is.owned >= was.owned
+                && is.apply_limit >= was.apply_limit
+                && is.incarnation >= was.incarnation
+        });
+        self.demand(grows, "I9", || format!("something in the superblock of {member} went back"));
+    }
+
+    pub(crate) fn truncating(&mut self, member: MemberId, point: LogPosition) {
+        let witness = self.of(member);
+        witness.truncating = true;
+        let untouched = witness.applied <= point.lsn;
+        let state = witness.state.as_ref();
+        let unrecorded = state.is_none_or(|state| state.apply_limit <= point.lsn);
+        self.demand(untouched && unrecorded, "§2.5", || {
+            format!("{member} cuts at {}, behind which it has applied", point.lsn)
+        });
+    }
+
+    /// I6: what was cut is in a quarantine file.
+    pub(crate) fn truncated(&mut self, member: MemberId, end: LogPosition, saved: &[Vec<u8>]) {
+        let witness = self.of(member);
+        let cut = witness.path.cut(end);
+        witness.truncating = false;
+        witness.durable = end.lsn;
+        for chain in cut {
+            let Some(frame) = self.ledger.frame(chain) else { continue };
+            let (head, _) = frame.wire_parts();
+            let kept = saved.iter().any(|file| {
+                file.windows(head.len()).step_by(512).any(|window| window == &head[..])
+            });
+            let lsn = frame.lsn();
+            self.demand(kept, "I6", || format!("{member} cut its frame at {lsn} unsaved"));
+        }
+    }
+
+    pub(crate) fn failed(&mut self, member: MemberId) {
+        self.of(member).failed = true;
+    }
+
+    /// A member's process ended, with its host's power or without.
+    pub(crate) fn died(&mut self, member: MemberId, power_lost: bool) {
+        let witness = self.of(member);
+        witness.leads = false;
+        witness.power_losses += u64::from(power_lost);
+    }
+
+    /// Nothing is said that a crash could undo (I7, I8).
+    pub(crate) fn said(&mut self, member: MemberId, message: &Message) {
+        let witness = self.see(member);
+        let Some(state) = &witness.state else { return };
+        let (durable, end) = (witness.durable, witness.path.end.lsn);
+        let true_word = match message {
+            Message::Hello(hello) => {
+                hello.life.incarnation == state.incarnation
+                    && hello.promised <= state.promised
+                    && hello.owned <= state.owned
+            }
+            Message::Lead(lead) => lead.epoch == state.owned,
+            Message::Join(join) => join.epoch <= state.promised && join.durable <= durable,
+            Message::Promised(promised) => promised.epoch <= state.promised,
+            Message::AskPromise(ask) => ask.epoch <= state.promised,
+            Message::Ack(ack) => {
+                ack.received <= end && ack.durable <= durable && ack.applied <= witness.applied
+            }
+            Message::Progress(progress) => progress.durable <= durable && progress.end <= end,
+            Message::HandedOver(release) => state.release == Some(*release),
+            Message::Refuse(_)
+            | Message::Fetch(_)
+            | Message::TakeoverAsk(_)
+            | Message::Goodbye(_) => true,
+        };
+        self.demand(true_word, "I8", || format!("{member} says {message:?}, which is not durable"));
+    }
+
+    /// What can be seen at any time.
+    pub(crate) fn look(&mut self, member: MemberId, node: &Node) {
+        let status = node.status();
+        let order = [status.end, status.written, status.durable, status.applied];
+        let sane = order.is_sorted_by(|a, b| a >= b) && status.applied >= status.checkpointed;
+        self.demand(sane, "I9", || format!("{member} shows {status:?}"));
+        let lost_alone = matches!(status.standing, Standing::Diverged(_)) && !self.was_forced();
+        self.demand(!lost_alone, "§2.5", || format!("{member} diverged though nobody used force"));
+    }
+
+    /// Two members whose replicas should be the same.
+    pub(crate) fn same_image(&mut self, member: MemberId, image: &[u8]) {
+        let path = &self.see(member).path;
+        let end = path.end.lsn;
+        let differs = self.ledger.differs(path, end, image);
+        self.demand(differs.is_none(), "I5", || {
+            format!("{member} stopped at {end}, but block {differs:?} of its image differs")
+        });
+    }
+}

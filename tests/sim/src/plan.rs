@@ -1,0 +1,337 @@
+//! What a run is made of, and plans made from seeds.
+
+use std::fmt;
+use std::time::Duration;
+
+use hadrian_protocol::node::Command;
+use hadrian_protocol::replica::Mode;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use crate::{MS, Micros, NAMES, SECOND};
+
+/// A member by its index.
+pub type Host = u8;
+
+/// Everything that a run depends on.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Of all choices that are not in the list: delays, what clients do, what a power loss keeps.
+    pub seed: u64,
+    /// Members with a replica.
+    pub members: u8,
+    /// The mode of the resource at the start.
+    pub mode: Mode,
+    /// `commit = "write"`.
+    pub commit_on_write: bool,
+    /// How long answers are held for a lost standby.
+    pub peer_window: Duration,
+    /// Bytes of each member's log.
+    pub log_bytes: u64,
+    /// Clients that work at the same time.
+    pub clients: u8,
+    /// Mean time between two requests of one client.
+    pub pace: Micros,
+    /// When the last happening is over and everything is mended.
+    pub length: Micros,
+    /// What happens, in the order of time.
+    pub happenings: Vec<(Micros, Happening)>,
+}
+
+/// Which way of a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// Both.
+    Both,
+    /// From the first to the second only.
+    There,
+    /// From the second to the first only.
+    Back,
+}
+
+/// Something that happens to the cluster from outside.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Happening {
+    /// `kill -9` of a daemon.
+    Kill(Host),
+    /// A host loses power: what was not synced is lost, kept or torn.
+    PowerLoss(Host),
+    /// All hosts lose power at once.
+    PowerLossOfAll,
+    /// The power goes while the replica is opened, at the n-th change of the disk.
+    StartAndLosePower(Host, u64),
+    /// A daemon is started, if it does not run.
+    Start(Host),
+    /// A link swallows everything, without a word to anybody.
+    Cut(Host, Host, Way),
+    /// A link works again.
+    Heal(Host, Host),
+    /// A connection is reset, seen by both ends.
+    Reset(Host, Host),
+    /// A connection ends for the first host only; the second believes in it still.
+    HalfOpen(Host, Host),
+    /// A link becomes slow, by this much per parcel.
+    Slow(Host, Host, Micros),
+    /// A daemon stands still for so long (SIGSTOP, a paused virtual machine).
+    Pause(Host, Micros),
+    /// A disk does nothing for so long.
+    DiskHangs(Host, Micros),
+    /// The n-th further change of a disk fails with EIO.
+    DiskFails(Host, u64),
+    /// The wall clock of a host jumps by so many seconds.
+    WallJumps(Host, i64),
+    /// An operator's command.
+    Command(Host, Command),
+}
+
+impl fmt::Display for Happening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |host: &Host| NAMES.get(usize::from(*host)).copied().unwrap_or("?");
+        let ms = |micros: &Micros| micros / MS;
+        match self {
+            Self::Kill(a) => write!(f, "{} is killed", name(a)),
+            Self::PowerLoss(a) => write!(f, "{} loses power", name(a)),
+            Self::PowerLossOfAll => write!(f, "everybody loses power"),
+            Self::StartAndLosePower(a, n) => {
+                write!(f, "{} starts and loses power at change {n} of its disk", name(a))
+            }
+            Self::Start(a) => write!(f, "{} is started", name(a)),
+            Self::Cut(a, b, Way::Both) => write!(f, "the link {}-{} is cut", name(a), name(b)),
+            Self::Cut(a, b, Way::There) => write!(f, "nothing gets from {} to {}", name(a), name(b)),
+            Self::Cut(a, b, Way::Back) => write!(f, "nothing gets from {} to {}", name(b), name(a)),
+            Self::Heal(a, b) => write!(f, "the link {}-{} works again", name(a), name(b)),
+            Self::Reset(a, b) => write!(f, "the connection {}-{} is reset", name(a), name(b)),
+            Self::HalfOpen(a, b) => {
+                write!(f, "{} loses its connection to {}, which does not notice", name(a), name(b))
+            }
+            Self::Slow(a, b, by) => {
+                write!(f, "the link {}-{} is slow, {} ms", name(a), name(b), ms(by))
+            }
+            Self::Pause(a, time) => write!(f, "{} stands still for {} ms", name(a), ms(time)),
+            Self::DiskHangs(a, time) => {
+                write!(f, "the disk of {} hangs for {} ms", name(a), ms(time))
+            }
+            Self::DiskFails(a, n) => write!(f, "the disk of {} fails {n} changes on", name(a)),
+            Self::WallJumps(a, by) => write!(f, "the wall clock of {} jumps by {by} s", name(a)),
+            Self::Command(a, command) => write!(f, "operator on {}: {command:?}", name(a)),
+        }
+    }
+}
+
+impl Plan {
+    /// Two members in nearsync, a window of two seconds, two clients, and nothing that happens.
+    #[must_use]
+    pub fn quiet(seed: u64) -> Self {
+        Self {
+            seed,
+            members: 2,
+            mode: Mode::Nearsync,
+            commit_on_write: false,
+            peer_window: Duration::from_secs(2),
+            log_bytes: 4 << 20,
+            clients: 2,
+            pace: 8 * MS,
+            length: 3 * SECOND,
+            happenings: Vec::new(),
+        }
+    }
+
+    /// Adds something that happens at `at`.
+    #[must_use]
+    pub fn with(mut self, at: Micros, happening: Happening) -> Self {
+        self.happenings.push((at, happening));
+        self.happenings.sort_by_key(|(at, _)| *at);
+        self
+    }
+
+    /// The plan of a seed: a few episodes, each of which breaks something and mends it.
+    #[must_use]
+    pub fn from_seed(seed: u64) -> Self {
+        let mut rng = SmallRng::seed_from_u64(seed ^ 0x5EED_0F_9A7A);
+        let modes = [Mode::Sync, Mode::Nearsync, Mode::Nearsync, Mode::Async, Mode::Superasync];
+        let windows = [0, 300, 1500, 4000];
+        let mut plan = Self {
+            seed,
+            members: if rng.random_bool(0.25) { 3 } else { 2 },
+            mode: modes[rng.random_range(0..modes.len())],
+            commit_on_write: rng.random_bool(0.15),
+            peer_window: Duration::from_millis(windows[rng.random_range(0..windows.len())]),
+            log_bytes: if rng.random_bool(0.2) { 1 << 20 } else { 4 << 20 },
+            clients: rng.random_range(1..=3),
+            pace: rng.random_range(3..20) * MS,
+            length: 0,
+            happenings: Vec::new(),
+        };
+        let episodes = rng.random_range(1..=6);
+        let mut at = rng.random_range(100..800) * MS;
+        for _ in 0..episodes {
+            let took = Episodes { plan: &mut plan, rng: &mut rng, at }.draw();
+            // Episodes may run into each other.
+            at += if rng.random_bool(0.3) { took / 2 } else { took };
+            at += rng.random_range(0..1200) * MS;
+        }
+        plan.length = at + SECOND;
+        plan.happenings.sort_by_key(|(at, _)| *at);
+        plan
+    }
+}
+
+/// Draws one episode at a time.
+struct Episodes<'a> {
+    plan: &'a mut Plan,
+    rng: &'a mut SmallRng,
+    at: Micros,
+}
+
+impl Episodes<'_> {
+    fn add(&mut self, after: Micros, happening: Happening) {
+        self.plan.happenings.push((self.at + after, happening));
+    }
+
+    fn host(&mut self) -> Host {
+        self.rng.random_range(0..self.plan.members)
+    }
+
+    fn pair(&mut self) -> (Host, Host) {
+        let first = self.host();
+        let step = self.rng.random_range(1..self.plan.members);
+        (first, (first + step) % self.plan.members)
+    }
+
+    /// Mostly shorter than every timer, sometimes longer than all of them.
+    fn time(&mut self) -> Micros {
+        let most = [20, 200, 1200, 5000][self.rng.random_range(0..4)];
+        self.rng.random_range(1..most) * MS
+    }
+
+    fn way(&mut self) -> Way {
+        [Way::Both, Way::Both, Way::There, Way::Back][self.rng.random_range(0..4)]
+    }
+
+    fn command(&mut self) -> Command {
+        let modes = [Mode::Sync, Mode::Nearsync, Mode::Async, Mode::Superasync];
+        match self.rng.random_range(0..9) {
+            0..=3 => Command::Takeover { force: false, test: false },
+            4 | 5 => Command::Takeover { force: true, test: false },
+            6 => Command::StartPrimary,
+            7 => Command::Takeover { force: self.rng.random(), test: true },
+            _ => Command::SetMode(modes[self.rng.random_range(0..modes.len())]),
+        }
+    }
+
+    /// Adds what the episode does; returns how long it takes.
+    fn draw(mut self) -> Micros {
+        match self.rng.random_range(0..12) {
+            0..=2 => self.daemon_lost(),
+            3 | 4 => self.power_lost(),
+            5 | 6 => self.link_lost(),
+            7 => self.link_trouble(),
+            8 => self.standstill(),
+            9 => self.disk_trouble(),
+            _ => self.commands(),
+        }
+    }
+
+    fn daemon_lost(&mut self) -> Micros {
+        let (host, time) = (self.host(), self.time());
+        self.add(0, Happening::Kill(host));
+        self.maybe_takeover(host, time);
+        self.add(time, Happening::Start(host));
+        time
+    }
+
+    fn power_lost(&mut self) -> Micros {
+        let time = self.time();
+        if self.rng.random_bool(0.3) {
+            self.add(0, Happening::PowerLossOfAll);
+            let mut last = 0;
+            for host in 0..self.plan.members {
+                let time = self.time();
+                last = last.max(time);
+                self.add(time, Happening::Start(host));
+            }
+            return last;
+        }
+        let host = self.host();
+        self.add(0, Happening::PowerLoss(host));
+        self.maybe_takeover(host, time);
+        if self.rng.random_bool(0.3) {
+            let change = self.rng.random_range(1..20);
+            self.add(time, Happening::StartAndLosePower(host, change));
+        }
+        self.add(time + 50 * MS, Happening::Start(host));
+        time + 50 * MS
+    }
+
+    /// An operator moves service away from a lost host, now and then.
+    fn maybe_takeover(&mut self, lost: Host, within: Micros) {
+        if self.rng.random_bool(0.4) {
+            let step = self.rng.random_range(1..self.plan.members);
+            let other = (lost + step) % self.plan.members;
+            let after = self.rng.random_range(0..=within);
+            let force = self.rng.random_bool(0.8);
+            self.add(after, Happening::Command(other, Command::Takeover { force, test: false }));
+        }
+    }
+
+    fn link_lost(&mut self) -> Micros {
+        let ((a, b), way, time) = (self.pair(), self.way(), self.time());
+        self.add(0, Happening::Cut(a, b, way));
+        if self.rng.random_bool(0.3) {
+            let (host, after) = (self.host(), self.rng.random_range(0..=time));
+            let command = self.command();
+            self.add(after, Happening::Command(host, command));
+        }
+        self.add(time, Happening::Heal(a, b));
+        time
+    }
+
+    fn link_trouble(&mut self) -> Micros {
+        let ((a, b), time) = (self.pair(), self.time());
+        match self.rng.random_range(0..3) {
+            0 => self.add(0, Happening::Reset(a, b)),
+            1 => self.add(0, Happening::HalfOpen(a, b)),
+            _ => {
+                let by = self.rng.random_range(1..400) * MS;
+                self.add(0, Happening::Slow(a, b, by));
+                self.add(time, Happening::Heal(a, b));
+            }
+        }
+        time
+    }
+
+    fn standstill(&mut self) -> Micros {
+        let (host, time) = (self.host(), self.time());
+        self.add(0, Happening::Pause(host, time));
+        if self.rng.random_bool(0.3) {
+            self.maybe_takeover(host, time);
+        }
+        if self.rng.random_bool(0.3) {
+            let by = [-7200, -3, 2, 3600][self.rng.random_range(0..4)];
+            self.add(0, Happening::WallJumps(host, by));
+        }
+        time
+    }
+
+    fn disk_trouble(&mut self) -> Micros {
+        let (host, time) = (self.host(), self.time());
+        if self.rng.random_bool(0.7) {
+            self.add(0, Happening::DiskHangs(host, time));
+        } else {
+            let change = self.rng.random_range(1..60);
+            self.add(0, Happening::DiskFails(host, change));
+            self.maybe_takeover(host, time);
+            self.add(time, Happening::Kill(host));
+            self.add(time + 100 * MS, Happening::Start(host));
+        }
+        time + 100 * MS
+    }
+
+    fn commands(&mut self) -> Micros {
+        for number in 0..self.rng.random_range(1..=3) {
+            let (host, command) = (self.host(), self.command());
+            self.add(number * 30 * MS, Happening::Command(host, command));
+        }
+        500 * MS
+    }
+}

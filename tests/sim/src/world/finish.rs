@@ -1,0 +1,137 @@
+//! The end of a run: nothing goes wrong any more, so the cluster must come together, and then stop
+//! in order with the same content everywhere.
+
+use hadrian_protocol::node::{Command, Event, NodeStatus, StandbyState, Standing};
+use hadrian_protocol::wire::Refusal;
+
+use super::{Act, Due, World};
+use crate::plan::Host as Index;
+use crate::{MS, NAMES};
+
+/// Checks, a fifth of a second apart, until an operator helps; and until it is too late.
+const PATIENCE: u32 = 60;
+const TOO_LATE: u32 = 300;
+
+impl World<'_> {
+    pub(super) fn check(&mut self, times: u32) {
+        let all: Vec<_> = (0..self.plan.members).map(|index| self.status(index)).collect();
+        match together(&all) {
+            Ok(()) => return self.stop_all(),
+            Err(why) if times >= TOO_LATE => {
+                self.oracle.broken("liveness", format!("mended, and yet {why}"));
+            }
+            Err(_) if times > 0 && times.is_multiple_of(PATIENCE) => self.help(&all, times),
+            Err(_) => {}
+        }
+        self.after(200 * MS, Due::Check(times + 1));
+    }
+
+    fn status(&self, index: Index) -> Option<NodeStatus> {
+        let process = self.hosts[usize::from(index)].process()?;
+        Some(process.node.status())
+    }
+
+    /// An operator does what status says: opens a gate, or makes a standby primary; and restarts
+    /// what has failed.
+    fn help(&mut self, all: &[Option<NodeStatus>], times: u32) {
+        let leads = |status: &Option<NodeStatus>| {
+            status.as_ref().is_some_and(|status| status.standing == Standing::Primary)
+        };
+        for index in 0..self.plan.members {
+            let failed = matches!(
+                all[usize::from(index)],
+                Some(NodeStatus { standing: Standing::Failed(_), .. })
+            );
+            if failed {
+                self.end_process(index, false);
+                self.start(index, None);
+            }
+        }
+        if all.iter().any(leads) {
+            return;
+        }
+        // The best log first, then whoever is left.
+        let mut order: Vec<Index> = (0..self.plan.members).collect();
+        order.sort_by_key(|index| {
+            let status = all[usize::from(*index)].as_ref();
+            std::cmp::Reverse(status.map(|status| (status.epoch, status.end)))
+        });
+        let turn = (times / PATIENCE - 1) as usize % order.len();
+        let command = Command::Takeover { force: true, test: false };
+        self.story.note("help", &[], || {
+            format!("** an operator helps with {}", NAMES[usize::from(order[turn])])
+        });
+        self.command(order[turn], command);
+    }
+
+    fn stop_all(&mut self) {
+        self.story.note("together", &[], || "** the cluster is together; it is stopped".into());
+        self.act = Act::Stopping;
+        // The primary goes first: its standbys hear how far they may apply.
+        let primary = (0..self.plan.members)
+            .find(|index| self.hosts[usize::from(*index)].serves())
+            .unwrap_or_default();
+        self.stop(primary);
+    }
+
+    fn stop(&mut self, index: Index) {
+        let id = self.clients.next_id();
+        self.event(index, Event::Command { id, command: Command::Stop });
+        self.after(100 * MS, Due::Stopped(index, 0));
+    }
+
+    pub(super) fn check_stopped(&mut self, index: Index, times: u32) {
+        let stopped = self.hosts[usize::from(index)].has_stopped();
+        if !stopped && times < TOO_LATE {
+            return self.after(100 * MS, Due::Stopped(index, times + 1));
+        }
+        if !stopped {
+            let name = NAMES[usize::from(index)];
+            self.oracle.broken("liveness", format!("{name} does not stop"));
+            return;
+        }
+        let (member, image) =
+            (self.hosts[usize::from(index)].member, self.hosts[usize::from(index)].image());
+        self.oracle.same_image(member, &image);
+        self.end_process(index, false);
+        let next = (0..self.plan.members).find(|other| {
+            let host = &self.hosts[usize::from(*other)];
+            host.process().is_some_and(|process| takes_part(&process.node.status()))
+        });
+        match next {
+            Some(next) => self.stop(next),
+            None => self.act = Act::Over,
+        }
+    }
+}
+
+fn takes_part(status: &NodeStatus) -> bool {
+    !matches!(status.standing, Standing::Failed(_) | Standing::Diverged(_))
+}
+
+/// One primary, and everybody who can be is with it and has everything.
+fn together(all: &[Option<NodeStatus>]) -> Result<(), String> {
+    let running = || all.iter().flatten();
+    let primaries: Vec<_> =
+        running().filter(|status| status.standing == Standing::Primary).collect();
+    let [primary] = primaries[..] else {
+        let standings: Vec<_> = running().map(|status| status.standing.clone()).collect();
+        return Err(format!("{} primaries among {standings:?}", primaries.len()));
+    };
+    for peer in &primary.peers {
+        let own = running().find(|status| status.member == peer.member);
+        let out = own.is_none_or(|status| !takes_part(status));
+        let gone = matches!(
+            peer.refusal,
+            Some(Refusal::LogGone { .. } | Refusal::Diverged { .. } | Refusal::Unrelated)
+        );
+        let with = peer.state == Some(StandbyState::Peer)
+            || (peer.state == Some(StandbyState::RemoteCatchup)
+                && !peer.in_set
+                && peer.received == Some(primary.end));
+        if !out && !gone && !with {
+            return Err(format!("{} is not with its primary: {peer:?}", peer.member));
+        }
+    }
+    Ok(())
+}
