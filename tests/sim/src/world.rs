@@ -66,8 +66,8 @@ enum Due {
     Mend,
     /// Whether the cluster has come together again.
     Check(u32),
-    /// Whether the stopped member has stopped.
-    Stopped(Index, u32),
+    /// Whether a member has stopped that was told to, after the primary or as it.
+    Stopped(Index, Index, u32),
 }
 
 /// Which part of a run it is.
@@ -207,7 +207,7 @@ impl<'a> World<'a> {
             Due::Client(client) => self.client(client),
             Due::Mend => self.mend(),
             Due::Check(times) => self.check(times),
-            Due::Stopped(index, times) => self.check_stopped(index, times),
+            Due::Stopped(index, primary, times) => self.check_stopped(index, primary, times),
         }
     }
 
@@ -472,6 +472,7 @@ impl<'a> World<'a> {
         let reached = self.ways.works(from, to)
             && self.ways.works(to, from)
             && called.runs()
+            && !called.has_stopped()
             && called.paused_until <= now;
         if !reached {
             let pause = self.rng.random_range(50..400) * MS;

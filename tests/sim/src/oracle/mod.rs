@@ -300,13 +300,18 @@ impl Oracle {
         self.demand(!lost_alone, "§2.5", || format!("{member} diverged though nobody used force"));
     }
 
-    /// Two members whose replicas should be the same.
-    pub(crate) fn same_image(&mut self, member: MemberId, image: &[u8]) {
-        let path = &self.see(member).path;
-        let end = path.end.lsn;
-        let differs = self.ledger.differs(path, end, image);
+    /// A member has stopped in order: its volume can be used without Hadrian, as of the position
+    /// that it has applied; all of the log, where that is what the `primary` stopped with.
+    pub(crate) fn stopped(&mut self, member: MemberId, primary: MemberId, image: &[u8]) {
+        let (all, witness) = (self.see(primary).path.end, self.see(member));
+        let (applied, end) = (witness.applied, witness.path.end);
+        let whole = end != all || applied == end.lsn;
+        let differs = self.ledger.differs(&witness.path, applied, image);
         self.demand(differs.is_none(), "I5", || {
-            format!("{member} stopped at {end}, but block {differs:?} of its image differs")
+            format!("{member} stopped at {applied}, but block {differs:?} of its image differs")
+        });
+        self.demand(whole, "§2.4", || {
+            format!("{member} stopped with {applied} in its image, but had {}", end.lsn)
         });
     }
 }

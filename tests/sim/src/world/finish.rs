@@ -71,35 +71,35 @@ impl World<'_> {
         let primary = (0..self.plan.members)
             .find(|index| self.hosts[usize::from(*index)].serves())
             .unwrap_or_default();
-        self.stop(primary);
+        self.stop(primary, primary);
     }
 
-    fn stop(&mut self, index: Index) {
+    fn stop(&mut self, index: Index, primary: Index) {
         let id = self.clients.next_id();
         self.event(index, Event::Command { id, command: Command::Stop });
-        self.after(100 * MS, Due::Stopped(index, 0));
+        self.after(100 * MS, Due::Stopped(index, primary, 0));
     }
 
-    pub(super) fn check_stopped(&mut self, index: Index, times: u32) {
+    pub(super) fn check_stopped(&mut self, index: Index, primary: Index, times: u32) {
         let stopped = self.hosts[usize::from(index)].has_stopped();
         if !stopped && times < TOO_LATE {
-            return self.after(100 * MS, Due::Stopped(index, times + 1));
+            return self.after(100 * MS, Due::Stopped(index, primary, times + 1));
         }
         if !stopped {
             let name = NAMES[usize::from(index)];
             self.oracle.broken("liveness", format!("{name} does not stop"));
             return;
         }
-        let (member, image) =
-            (self.hosts[usize::from(index)].member, self.hosts[usize::from(index)].image());
-        self.oracle.same_image(member, &image);
+        let of = |index: Index| &self.hosts[usize::from(index)];
+        let (member, first, image) = (of(index).member, of(primary).member, of(index).image());
+        self.oracle.stopped(member, first, &image);
         self.end_process(index, false);
         let next = (0..self.plan.members).find(|other| {
             let host = &self.hosts[usize::from(*other)];
             host.process().is_some_and(|process| takes_part(&process.node.status()))
         });
         match next {
-            Some(next) => self.stop(next),
+            Some(next) => self.stop(next, primary),
             None => self.act = Act::Over,
         }
     }
