@@ -71,6 +71,16 @@ impl Node {
         self.answers.flushes = self.answers.flushes.max(flushes);
     }
 
+    /// Whether every member of the set that is connected has received everything: what it lacks
+    /// may not go into the image, so a stop waits for it; not for one that is lost.
+    pub(super) fn set_has_all(&self) -> bool {
+        let end = self.log.end().lsn;
+        self.blockers().all(|life| {
+            let feed = self.peers.get(&life.member).and_then(|peer| peer.feed());
+            feed.filter(|feed| feed.life == life).is_none_or(|feed| feed.received == end)
+        })
+    }
+
     /// Whether a commit must be durable on the standby.
     pub(super) fn commits_wait_for_disk(&self) -> bool {
         self.state.mode == Mode::Sync

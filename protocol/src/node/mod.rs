@@ -120,7 +120,7 @@ impl Node {
             applying: answer::Applying::new(&log, clock.now),
             follow: Follow::default(),
             insync: insync::InSync::new(&state),
-            persist: Persist::default(),
+            persist: Persist::new(&state),
             standing: Part::Waking,
             config,
             state,
@@ -252,7 +252,8 @@ impl Node {
             && self.apply_target() == self.state.apply_limit
             && self.state.checkpoint.lsn == self.log.applied()
             && self.persist.is_quiet()
-            && self.all_are_told();
+            && self.all_are_told()
+            && self.set_has_all();
         let Part::Stopping(command) = self.standing else {
             return;
         };

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::{Action, Node};
 use crate::frame::LogPosition;
 use crate::ids::{Epoch, Incarnate, Lsn, SessionId};
-use crate::replica::Release;
+use crate::replica::{Release, ReplicaState, Role};
 
 /// What waits for a write of the superblock. Each is looked at again when its turn comes: what
 /// has been overtaken meanwhile does nothing.
@@ -31,16 +31,48 @@ pub(super) enum After {
     Checkpointed(LogPosition),
 }
 
+/// The part of the state that is spoken of without being asked for: only what is durable may be
+/// said, because a crash could take back the rest (I7, I8).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Words {
+    pub(super) role: Role,
+    pub(super) promised: Epoch,
+    pub(super) owned: Epoch,
+    pub(super) release: Option<Release>,
+}
+
+impl Words {
+    fn of(state: &ReplicaState) -> Self {
+        let ReplicaState { role, promised, owned, release, .. } = *state;
+        Self { role, promised, owned, release }
+    }
+}
+
 /// One write at a time; what changes meanwhile goes into the next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Persist {
     issued: u64,
     done: u64,
     dirty: bool,
+    /// In the write under way, and in the last that was done.
+    issued_words: Words,
+    words: Words,
     after: VecDeque<(u64, After)>,
 }
 
 impl Persist {
+    /// Nothing is under way, and `state` is durable.
+    pub(super) fn new(state: &ReplicaState) -> Self {
+        let words = Words::of(state);
+        let (issued, done, dirty) = (0, 0, false);
+        Self { issued, done, dirty, issued_words: words, words, after: VecDeque::new() }
+    }
+
+    /// What may be spoken of.
+    pub(super) fn words(&self) -> Words {
+        self.words
+    }
+
     pub(super) fn touch(&mut self) {
         self.dirty = true;
     }
@@ -61,6 +93,7 @@ impl Node {
         if self.persist.dirty && self.persist.done == self.persist.issued {
             self.persist.dirty = false;
             self.persist.issued += 1;
+            self.persist.issued_words = Words::of(&self.state);
             self.state.durable = self.log.durable();
             let (number, state) = (self.persist.issued, Box::new(self.state.clone()));
             self.out.push_back(Action::Persist { number, state });
@@ -70,6 +103,9 @@ impl Node {
     pub(super) fn persisted(&mut self, number: u64) {
         assert!(number <= self.persist.issued, "only what was issued can become durable");
         self.persist.done = self.persist.done.max(number);
+        if self.persist.done == self.persist.issued {
+            self.persist.words = self.persist.issued_words;
+        }
         while let Some((_, after)) = self.persist.after.pop_front_if(|(due, _)| *due <= number) {
             self.do_after(after);
         }

@@ -81,19 +81,19 @@ impl Node {
     }
 
     fn say_hello(&mut self, session: SessionId) {
-        let state = &self.state;
+        let (state, words) = (&self.state, self.persist.words());
         let hello = Hello {
             life: state.life(),
-            role: state.role,
+            role: words.role,
             leading: self.is_leading(),
-            promised: state.promised,
-            owned: state.owned,
+            promised: words.promised,
+            owned: words.owned,
             history: state.history.clone(),
             end: self.log.end(),
             log_start: self.log.start(),
             base: state.base,
             volumes: state.volumes.clone(),
-            release: state.release,
+            release: words.release,
         };
         self.send(session, Message::Hello(Box::new(hello)));
     }

@@ -466,7 +466,7 @@ impl<'a> World<'a> {
             let [a, b] = conn.ends;
             a.host == from && a.life == life && a.open && b.host == to
         });
-        if caller.life != life || !caller.runs() || open {
+        if caller.life != life || !caller.runs() || caller.has_stopped() || open {
             return;
         }
         let reached = self.ways.works(from, to)
