@@ -287,8 +287,8 @@ pub enum Denied {
     /// It does not wait in the start gate.
     #[error("this member does not wait to become primary; use takeover on a standby")]
     NotInGate,
-    /// The replica has failed or diverged.
-    #[error("this replica has failed or diverged and cannot lead")]
+    /// The replica has failed.
+    #[error("this replica has failed and cannot lead; see the log, mend its disk, start it again")]
     Unfit,
     /// The daemon stops.
     #[error("this resource is stopping")]

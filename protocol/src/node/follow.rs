@@ -3,7 +3,7 @@
 
 use super::peer::{Joining, Phase};
 use super::persist::After;
-use super::{Action, Denied, Node, Note, Part, Unfit};
+use super::{Action, Denied, Node, Note, Part};
 use crate::frame::{Began, Frame, LogPosition};
 use crate::history::Parting;
 use crate::ids::{Epoch, Lsn, MemberId, SessionId};
@@ -17,6 +17,9 @@ pub(super) struct Follow {
     pub(super) primary_durable: Lsn,
     /// The end of the primary's log, as last told.
     pub(super) primary_end: Lsn,
+    /// Where the history of this replica parted from that of a primary which it met, and it could
+    /// not be cut there; until it follows or leads.
+    pub(super) diverged: Option<Lsn>,
     /// The primary counts this replica as `peer`.
     pub(super) peer: bool,
     said: Option<Ack>,
@@ -66,8 +69,7 @@ impl Node {
         });
         let at = beyond.map_or(lead.end, |entry| entry.start);
         if !(untouched && unanswered && at.lsn == point) {
-            self.become_unfit(Unfit::Diverged(point));
-            return self.refuse(session, Refusal::Diverged { fork: point });
+            return self.diverge(session, point);
         }
         if let Some(open) = self.session_mut(session) {
             open.phase = Phase::Joining(Joining { epoch: lead.epoch, point: Some(at) });
@@ -75,6 +77,13 @@ impl Node {
         let (from, to) = (point, self.log.end().lsn);
         self.out.push_back(Action::Note(Note::TailCut { from, to }));
         self.out.push_back(Action::Truncate(at));
+    }
+
+    /// Nothing is discarded and nothing is applied: the replica stays as it is, promises what it is
+    /// asked to promise, and can still be made primary by force where its history is wanted.
+    fn diverge(&mut self, session: SessionId, fork: Lsn) {
+        self.follow.diverged = Some(fork);
+        self.refuse(session, Refusal::Diverged { fork });
     }
 
     /// The tail is saved and gone, durably, before anything is written in its place (I6).
@@ -93,8 +102,7 @@ impl Node {
             return self.persist.touch();
         };
         if joining.point.is_some_and(|point| point != end) {
-            self.become_unfit(Unfit::Diverged(end.lsn));
-            return self.refuse(session, Refusal::Diverged { fork: end.lsn });
+            return self.diverge(session, end.lsn);
         }
         self.promise_and_join(session, member, joining.epoch);
     }
@@ -102,9 +110,7 @@ impl Node {
     fn join(&mut self, session: SessionId, member: MemberId, lead: &Lead) {
         let same_end = lead.end.lsn == self.log.end().lsn;
         if same_end && lead.end.chain != self.log.end().chain {
-            let fork = lead.end.lsn;
-            self.become_unfit(Unfit::Diverged(fork));
-            return self.refuse(session, Refusal::Diverged { fork });
+            return self.diverge(session, lead.end.lsn);
         }
         if let Some(open) = self.session_mut(session) {
             open.phase = Phase::Joining(Joining { epoch: lead.epoch, point: None });

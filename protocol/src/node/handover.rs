@@ -23,7 +23,7 @@ const HANDOVER_LIMIT: Duration = Duration::from_secs(10);
 /// A standby that has asked its primary to hand over.
 #[derive(Debug)]
 pub(super) struct Asking {
-    command: u64,
+    pub(super) command: u64,
     primary: MemberId,
 }
 
@@ -168,7 +168,7 @@ impl Node {
         }
         self.standing = Part::Standby(None);
         self.insync.reset(&self.state);
-        self.out.push_back(Action::Serve(false));
+        self.end_service();
         self.stop_feeding();
         let session = self.peers.get(&release.to).and_then(|peer| Some(peer.session.as_ref()?.id));
         if let Some(session) = session {

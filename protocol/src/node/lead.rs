@@ -29,7 +29,7 @@ pub(super) struct Candidate {
     promises: BTreeSet<MemberId>,
     /// Whose later tail is under way.
     fetching: Option<MemberId>,
-    command: Option<u64>,
+    pub(super) command: Option<u64>,
 }
 
 /// Makes the start of its epoch durable.
@@ -37,7 +37,7 @@ pub(super) struct Candidate {
 pub(super) struct Beginning {
     pub(super) epoch: Epoch,
     recording: bool,
-    command: Option<u64>,
+    pub(super) command: Option<u64>,
 }
 
 impl Candidate {
@@ -84,7 +84,10 @@ impl Node {
                 if candidate.began == Began::Restart {
                     candidate.began = Began::Forced;
                 }
+                let epoch = candidate.epoch;
                 self.need_only_connected();
+                // Who has said "not now" to a mere restart is asked again.
+                self.self_promised_again(epoch);
                 None
             }
             Part::Candidate(_) | Part::Beginning(_) => Some(Err(Denied::Busy)),
@@ -144,6 +147,7 @@ impl Node {
             command,
         };
         self.standing = Part::Candidate(candidate);
+        self.follow.diverged = None;
         self.state.promised = epoch;
         self.log.want(self.log.end().lsn);
         self.persist_then(After::SelfPromised(epoch));
@@ -154,6 +158,13 @@ impl Node {
         let heard = self.peers.values().filter_map(|peer| Some(peer.hello()?.promised));
         let highest = heard.fold(self.state.promised.max(self.state.history.epoch()), Epoch::max);
         highest.next_for(self.state.member)
+    }
+
+    /// Asks once more, if the own promise was durable already.
+    fn self_promised_again(&mut self, epoch: Epoch) {
+        if matches!(&self.standing, Part::Candidate(candidate) if candidate.promised_self) {
+            self.self_promised(epoch);
+        }
     }
 
     pub(super) fn self_promised(&mut self, epoch: Epoch) {
@@ -350,7 +361,9 @@ impl Node {
         let command = beginning.command;
         self.insync.reset(&self.state);
         self.standing = Part::Leading;
-        self.out.push_back(Action::Serve(true));
+        // A primary that began a higher epoch over its own has held its clients meanwhile.
+        let again = std::mem::replace(&mut self.serving, true);
+        self.out.push_back(if again { Action::Hold(false) } else { Action::Serve(true) });
         self.out.push_back(Action::Note(Note::Leads(epoch)));
         if let Some(id) = command {
             self.out.push_back(Action::Reply { id, result: Ok(Done::Leading(epoch)) });
@@ -375,13 +388,13 @@ impl Node {
     /// Stops serving because a higher epoch exists. What is unanswered stays unanswered. The
     /// in-sync set is kept: it says later whether the tail is worth anything (design §6.4).
     pub(super) fn step_down(&mut self) {
-        self.out.push_back(Action::Serve(false));
         self.out.push_back(Action::Note(Note::SteppedDown(self.state.owned)));
         self.become_standby();
         self.stop_feeding();
     }
 
     pub(super) fn become_standby(&mut self) {
+        self.end_service();
         self.state.role = Role::Standby;
         self.persist.touch();
         self.standing = Part::Standby(None);
@@ -389,14 +402,10 @@ impl Node {
 
     /// A candidate gives up and is a standby again.
     pub(super) fn give_up(&mut self, why: Denied) {
-        let command = match &self.standing {
-            Part::Candidate(candidate) => candidate.command,
-            Part::Beginning(beginning) => beginning.command,
-            _ => return,
-        };
-        if let Some(id) = command {
-            self.out.push_back(Action::Reply { id, result: Err(why) });
+        if !matches!(self.standing, Part::Candidate(_) | Part::Beginning(_)) {
+            return;
         }
+        self.drop_command(why);
         self.become_standby();
     }
 

@@ -64,6 +64,8 @@ pub struct Node {
     insync: insync::InSync,
     answers: Answers,
     applying: answer::Applying,
+    /// Clients were let in.
+    serving: bool,
     clock: Clock,
     out: VecDeque<Action>,
 }
@@ -85,19 +87,12 @@ enum Part {
     Leading,
     /// Serves nobody any more and hands over.
     Releasing(Releasing),
-    /// A part of it failed, or its history parted: it takes no part any more.
-    Unfit(Unfit),
+    /// A part of it failed: it takes no part any more.
+    Unfit(FailedPart),
     /// Stops when everything is in the image.
     Stopping(Option<u64>),
     /// Stopped.
     Stopped,
-}
-
-/// A state that a replica cannot leave by itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Unfit {
-    Failed(FailedPart),
-    Diverged(Lsn),
 }
 
 impl Node {
@@ -122,6 +117,7 @@ impl Node {
             insync: insync::InSync::new(&state),
             persist: Persist::new(&state),
             standing: Part::Waking,
+            serving: false,
             config,
             state,
             log,
@@ -236,9 +232,8 @@ impl Node {
     }
 
     fn stop(&mut self, id: u64) -> Option<Result<Done, Denied>> {
-        if matches!(self.standing, Part::Leading | Part::Releasing(_)) {
-            self.out.push_back(Action::Serve(false));
-        }
+        self.end_service();
+        self.drop_command(Denied::Stopping);
         self.log.want(self.log.end().lsn);
         self.standing = Part::Stopping(Some(id));
         None
@@ -270,14 +265,29 @@ impl Node {
 
     /// A failed sync or write is final (design §2.7).
     fn failed(&mut self, part: FailedPart) {
-        self.become_unfit(Unfit::Failed(part));
+        self.end_service();
+        self.drop_command(Denied::Unfit);
+        self.standing = Part::Unfit(part);
     }
 
-    fn become_unfit(&mut self, unfit: Unfit) {
-        if self.is_leading() {
+    /// Clients are thrown out, where there are any; what is unanswered stays unanswered.
+    fn end_service(&mut self) {
+        if std::mem::take(&mut self.serving) {
             self.out.push_back(Action::Serve(false));
         }
-        self.standing = Part::Unfit(unfit);
+    }
+
+    /// The command under way comes to nothing.
+    fn drop_command(&mut self, why: Denied) {
+        let command = match &self.standing {
+            Part::Candidate(candidate) => candidate.command,
+            Part::Beginning(beginning) => beginning.command,
+            Part::Standby(Some(asking)) => Some(asking.command),
+            _ => None,
+        };
+        if let Some(id) = command {
+            self.out.push_back(Action::Reply { id, result: Err(why) });
+        }
     }
 
     fn settle_standing(&mut self) {

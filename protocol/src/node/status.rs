@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::peer::{Entry, Phase};
-use super::{Node, Part, Unfit};
+use super::{Node, Part};
 use crate::ids::{Epoch, Lsn, MemberId};
 use crate::replica::Mode;
 use crate::wire::Refusal;
@@ -144,15 +144,14 @@ impl Node {
     fn standing_in_words(&self) -> Standing {
         match &self.standing {
             Part::Waking => Standing::Starting,
-            Part::Standby(_) => Standing::Standby,
+            Part::Standby(_) => self.follow.diverged.map_or(Standing::Standby, Standing::Diverged),
             Part::Gate => Standing::StartGate(self.unheard()),
             Part::Candidate(candidate) if candidate.force => Standing::TakingOver,
             Part::Candidate(candidate) => Standing::StartGate(candidate.waits_for()),
             Part::Beginning(_) => Standing::TakingOver,
             Part::Leading => Standing::Primary,
             Part::Releasing(_) => Standing::HandingOver,
-            Part::Unfit(Unfit::Failed(part)) => Standing::Failed(*part),
-            Part::Unfit(Unfit::Diverged(fork)) => Standing::Diverged(*fork),
+            Part::Unfit(part) => Standing::Failed(*part),
             Part::Stopping(_) | Part::Stopped => Standing::Stopping,
         }
     }

@@ -61,8 +61,8 @@ pub(crate) enum Outward {
     Note(Note),
     /// Clients can come, or are thrown out.
     Serve(bool),
-    /// A request is answered; a read with its content.
-    Answer(u64, Option<Vec<u8>>),
+    /// A request is answered.
+    Answer(u64),
     Stopped,
 }
 
@@ -330,7 +330,7 @@ impl Process {
         ids.extend(ready(&mut self.commits, answers.flushes));
         for id in ids {
             oracle.answered(member, id, &self.node);
-            self.out.push(Outward::Answer(id, None));
+            self.out.push(Outward::Answer(id));
         }
     }
 
@@ -374,7 +374,7 @@ impl Process {
                 {
                     let content = parts.concat();
                     oracle.read(member, id, &content, &self.node);
-                    self.out.push(Outward::Answer(id, Some(content)));
+                    self.out.push(Outward::Answer(id));
                 }
                 return;
             }
@@ -427,7 +427,12 @@ impl Process {
                 self.stopped = true;
                 self.out.push(Outward::Stopped);
             }
-            Action::Note(note) => self.out.push(Outward::Note(note)),
+            Action::Note(note) => {
+                if matches!(note, Note::Leads(_)) {
+                    oracle.leads(member, &self.node);
+                }
+                self.out.push(Outward::Note(note));
+            }
         }
     }
 
@@ -445,9 +450,7 @@ impl Process {
     fn serve(&mut self, member: MemberId, serve: bool, oracle: &mut Oracle) {
         (self.serving, self.holding) = (serve, false);
         self.out.push(Outward::Serve(serve));
-        if serve {
-            oracle.serves(member, &self.node);
-        } else {
+        if !serve {
             oracle.stands_down(member);
             self.writes.clear();
             self.commits.clear();

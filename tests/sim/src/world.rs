@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng};
 use crate::clients::Clients;
 use crate::host::{self, Ask, Host, Outward};
 use crate::net::{Conn, End, Parcel, Ways};
-use crate::oracle::{Force, Oracle, Violation};
+use crate::oracle::{Oracle, Violation};
 use crate::plan::{Happening, Host as Index, Plan};
 use crate::story::Story;
 use crate::{MS, Micros, NAMES};
@@ -332,7 +332,7 @@ impl<'a> World<'a> {
                     self.forget_requests(index);
                 }
             }
-            Outward::Answer(id, _) => {
+            Outward::Answer(id) => {
                 self.story.note("answer", &[id], || format!("{name} answers request {id}"));
                 self.outstanding.remove(&id);
             }
@@ -643,7 +643,7 @@ impl<'a> World<'a> {
         }
         let member = host.member;
         if is_force(command) {
-            self.oracle.uses_force(member, Force::Plain);
+            self.oracle.uses_force(member);
         }
         let id = self.clients.next_id();
         self.commands.insert(id, command);

@@ -10,13 +10,6 @@ use hadrian_protocol::replica::Mode;
 use super::Oracle;
 use crate::host::{Ask, BLOCK};
 
-/// How an operator has used force on a member.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Force {
-    /// `takeover --force`, `start --primary --force`: may lose anything.
-    Plain,
-}
-
 /// Everything about requests.
 #[derive(Debug, Default)]
 pub(super) struct Answered {
@@ -24,7 +17,8 @@ pub(super) struct Answered {
     taken: BTreeMap<u64, Taken>,
     kept: Vec<Kept>,
     begun: BTreeMap<Epoch, Begun>,
-    forced: BTreeMap<MemberId, Force>,
+    /// Commands with force that may still come to something.
+    forced: BTreeMap<MemberId, u32>,
     was_forced: bool,
     /// Who has answered in an epoch.
     voices: BTreeMap<Epoch, Incarnate>,
@@ -57,7 +51,6 @@ struct Kept {
 /// An epoch that somebody served in.
 #[derive(Debug)]
 struct Begun {
-    by: MemberId,
     forced: bool,
 }
 
@@ -66,13 +59,15 @@ impl Oracle {
         self.answered.asks.insert(id, ask);
     }
 
-    pub(crate) fn uses_force(&mut self, member: MemberId, force: Force) {
-        self.answered.forced.insert(member, force);
+    pub(crate) fn uses_force(&mut self, member: MemberId) {
+        *self.answered.forced.entry(member).or_default() += 1;
     }
 
     /// The command came to nothing.
     pub(crate) fn force_refused(&mut self, member: MemberId) {
-        self.answered.forced.remove(&member);
+        if let Some(count) = self.answered.forced.get_mut(&member) {
+            *count -= 1;
+        }
     }
 
     pub(super) fn was_forced(&self) -> bool {
@@ -92,16 +87,16 @@ impl Oracle {
     }
 
     /// A member begins to serve.
-    pub(crate) fn serves(&mut self, member: MemberId, node: &Node) {
+    pub(crate) fn leads(&mut self, member: MemberId, node: &Node) {
         let (epoch, life) = (node.state().owned, node.state().life());
         let began = node.state().history.last().map(|entry| entry.began);
         let previous = node.state().history.entries().iter().rev().nth(1).map(|entry| entry.epoch);
-        let force = self.answered.forced.remove(&member).is_some();
+        let force = self.answered.forced.remove(&member).is_some_and(|count| count > 0);
         let inherits = began == Some(Began::Restart)
             && previous.and_then(|epoch| self.answered.begun.get(&epoch)).is_some_and(|b| b.forced);
         let forced = force || inherits;
         self.answered.was_forced |= forced;
-        let again = self.answered.begun.insert(epoch, Begun { by: member, forced });
+        let again = self.answered.begun.insert(epoch, Begun { forced });
         self.demand(again.is_none(), "I4", || format!("epoch {epoch} begins twice"));
         let owned = self.see(member).state.as_ref().map(|state| state.owned);
         self.demand(owned == Some(epoch), "I4", || format!("{life:?} serves without owning"));

@@ -17,7 +17,6 @@ use hadrian_protocol::wire::Message;
 
 use crate::Micros;
 use answers::Answered;
-pub(crate) use answers::Force;
 use ledger::{Ledger, Path};
 
 /// A broken promise.
