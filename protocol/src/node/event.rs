@@ -290,6 +290,9 @@ pub enum Denied {
     /// The replica has failed.
     #[error("this replica has failed and cannot lead; see the log, mend its disk, start it again")]
     Unfit,
+    /// It has not said hello yet.
+    #[error("this resource is just starting; ask again in a moment")]
+    Starting,
     /// The daemon stops.
     #[error("this resource is stopping")]
     Stopping,

@@ -4,14 +4,14 @@
 //! others to promise it, fetches a later log where one of them has it, and makes its own log
 //! durable. Only then the epoch begins: its first frame durable, its ownership durable, service.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::peer::Phase;
 use super::persist::After;
 use super::{Action, Denied, Done, Node, Note, Part};
-use crate::frame::{Began, Draft, HEAD_LEN};
+use crate::frame::{Began, Draft, HEAD_LEN, LogPosition};
 use crate::history::Parting;
-use crate::ids::{Epoch, MemberId, SessionId};
+use crate::ids::{Epoch, Lsn, MemberId, SessionId};
 use crate::replica::Role;
 use crate::wire::{AskPromise, Lead, Message, Promised, Refusal};
 
@@ -26,9 +26,11 @@ pub(super) struct Candidate {
     promised_self: bool,
     /// Members whose promise it waits for.
     pub(super) need: BTreeSet<MemberId>,
-    promises: BTreeSet<MemberId>,
+    promises: BTreeMap<MemberId, Promised>,
     /// Whose later tail is under way.
     fetching: Option<MemberId>,
+    /// Members that have refused to send theirs.
+    unwilling: BTreeSet<MemberId>,
     pub(super) command: Option<u64>,
 }
 
@@ -41,9 +43,26 @@ pub(super) struct Beginning {
 }
 
 impl Candidate {
-    /// Members that have not promised yet.
-    pub(super) fn waits_for(&self) -> Vec<MemberId> {
-        self.need.difference(&self.promises).copied().collect()
+    /// Members that have not promised yet, or hold more than they can send.
+    pub(super) fn lacks(&self) -> Vec<MemberId> {
+        let unwilling = self.unwilling.iter().filter(|member| self.promises.contains_key(member));
+        self.waits_for().into_iter().chain(unwilling.copied()).collect()
+    }
+
+    fn waits_for(&self) -> Vec<MemberId> {
+        let waits = self.need.iter().filter(|member| !self.promises.contains_key(member));
+        waits.copied().collect()
+    }
+
+    /// Who has promised and holds the latest log of all, if it is later than `mine`: by epoch,
+    /// then by length (design §6.3).
+    fn later_than(&self, mine: (Epoch, Lsn)) -> Option<(MemberId, &Promised)> {
+        let of = |promised: &Promised| (promised.history.epoch(), promised.end.lsn);
+        let later = self.promises.iter().filter(|(member, promised)| {
+            of(promised) > mine && !(self.force && self.unwilling.contains(member))
+        });
+        let latest = later.max_by_key(|(_, promised)| of(promised));
+        latest.map(|(member, promised)| (*member, promised))
     }
 }
 
@@ -142,8 +161,9 @@ impl Node {
             force,
             promised_self: false,
             need,
-            promises: BTreeSet::new(),
+            promises: BTreeMap::new(),
             fetching: None,
+            unwilling: BTreeSet::new(),
             command,
         };
         self.standing = Part::Candidate(candidate);
@@ -269,34 +289,55 @@ impl Node {
         self.send(session, Message::Promised(Promised { epoch, end, history }));
     }
 
-    pub(super) fn on_promised(
-        &mut self,
-        session: SessionId,
-        member: MemberId,
-        promised: &Promised,
-    ) {
+    pub(super) fn on_promised(&mut self, member: MemberId, promised: Promised) {
+        if let Part::Candidate(candidate) = &mut self.standing
+            && candidate.epoch == promised.epoch
+        {
+            candidate.promises.insert(member, promised);
+        }
+    }
+
+    /// Of all that have promised, the latest log is fetched, where it continues this one; then
+    /// the latest of the rest, if it is later still.
+    fn settle_fetching(&mut self) {
         let end = self.log.end();
-        let Part::Candidate(candidate) = &mut self.standing else {
+        let mine = (self.state.history.epoch(), end.lsn);
+        let Part::Candidate(candidate) = &self.standing else {
             return;
         };
-        if candidate.epoch != promised.epoch {
+        if candidate.fetching.is_some() || !candidate.waits_for().is_empty() {
             return;
         }
-        candidate.promises.insert(member);
-        let mine = (self.state.history.epoch(), end.lsn);
-        if (promised.history.epoch(), promised.end.lsn) <= mine || candidate.fetching.is_some() {
+        let Some((member, promised)) = candidate.later_than(mine) else {
             return;
-        }
-        // The other has a later log: have it, where it continues this one.
+        };
         let parting = self.state.history.parting(end.lsn, &promised.history, promised.end.lsn);
-        if parting == (Parting::At { point: end.lsn }) {
+        let (continues, to) = (parting == Parting::At { point: end.lsn }, promised.end);
+        let force = candidate.force;
+        let willing = !candidate.unwilling.contains(&member);
+        let session = self.peers.get(&member).and_then(|peer| Some(peer.session.as_ref()?.id));
+        match session {
+            Some(session) if continues && willing => self.fetch(session, member, to),
+            // A restart waits for whoever has more, and says for whom.
+            _ if continues && !force => {}
+            _ if force => self.leave_unfetched(member),
+            _ => self.give_up(Denied::GivenUp),
+        }
+    }
+
+    fn fetch(&mut self, session: SessionId, member: MemberId, to: LogPosition) {
+        self.send(session, Message::Fetch(self.log.end()));
+        if let Some(open) = self.session_mut(session) {
+            open.phase = Phase::Fetching(to);
+        }
+        if let Part::Candidate(candidate) = &mut self.standing {
             candidate.fetching = Some(member);
-            self.send(session, Message::Fetch(end));
-            if let Some(open) = self.session_mut(session) {
-                open.phase = Phase::Fetching(promised.end);
-            }
-        } else if !candidate.force {
-            self.give_up(Denied::GivenUp);
+        }
+    }
+
+    fn leave_unfetched(&mut self, member: MemberId) {
+        if let Part::Candidate(candidate) = &mut self.standing {
+            candidate.unwilling.insert(member);
         }
     }
 
@@ -311,10 +352,13 @@ impl Node {
     }
 
     pub(super) fn settle_candidate(&mut self) {
+        self.settle_fetching();
+        let mine = (self.state.history.epoch(), self.log.end().lsn);
         let Part::Candidate(candidate) = &self.standing else {
             return;
         };
         let ready = candidate.promised_self
+            && candidate.later_than(mine).is_none()
             && candidate.fetching.is_none()
             && candidate.waits_for().is_empty()
             && self.log.durable() == self.log.end().lsn;
@@ -444,10 +488,15 @@ impl Node {
                 self.state.promised = promised;
                 self.stand_higher();
             }
-            _ if candidate.force => {
-                candidate.need.remove(&member);
+            _ => {
+                // It has promised, and then could not send what it has.
+                if candidate.fetching == Some(member) {
+                    candidate.fetching = None;
+                    candidate.unwilling.insert(member);
+                } else if candidate.force {
+                    candidate.need.remove(&member);
+                }
             }
-            _ => {}
         }
     }
 }

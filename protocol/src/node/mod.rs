@@ -220,6 +220,7 @@ impl Node {
         let result = match (command, &self.standing) {
             (_, Part::Unfit(_)) if command != Command::Stop => Some(Err(Denied::Unfit)),
             (_, Part::Stopping(_) | Part::Stopped) => Some(Err(Denied::Stopping)),
+            (_, Part::Waking) if command != Command::Stop => Some(Err(Denied::Starting)),
             (Command::Takeover { force: true, test }, _) => self.forced_takeover(id, test),
             (Command::Takeover { force: false, test }, _) => self.planned_takeover(id, test),
             (Command::StartPrimary, _) => self.start_primary(id),
@@ -303,6 +304,9 @@ impl Node {
 
     /// The incarnation is durable: from here on the replica speaks.
     fn awake(&mut self) {
+        if !matches!(self.standing, Part::Waking) {
+            return;
+        }
         let primary = self.state.role == Role::Primary;
         self.standing = if primary { Part::Gate } else { Part::Standby(None) };
         self.log.want(self.log.end().lsn);

@@ -71,7 +71,7 @@ impl Node {
             (Message::Lead(lead), _) => self.on_lead(session, member, &lead),
             (Message::Join(join), _) => self.on_join(session, member, join),
             (Message::AskPromise(ask), _) => self.on_ask_promise(session, ask),
-            (Message::Promised(promised), _) => self.on_promised(session, member, &promised),
+            (Message::Promised(promised), _) => self.on_promised(member, promised),
             (Message::Fetch(from), _) => self.on_fetch(session, member, from),
             (Message::Ack(ack), _) => self.on_ack(session, member, ack),
             (Message::Progress(progress), _) => self.on_progress(session, progress),
@@ -186,6 +186,10 @@ impl Node {
     }
 
     pub(super) fn send(&mut self, session: SessionId, message: Message) {
+        // Nobody hears from a life that is not durable yet; when it is, hellos say it all.
+        if matches!(self.standing, Part::Waking) {
+            return;
+        }
         let now = self.clock.now;
         if let Some(open) = self.session_mut(session) {
             open.sent_at = now;

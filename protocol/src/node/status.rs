@@ -147,7 +147,7 @@ impl Node {
             Part::Standby(_) => self.follow.diverged.map_or(Standing::Standby, Standing::Diverged),
             Part::Gate => Standing::StartGate(self.unheard()),
             Part::Candidate(candidate) if candidate.force => Standing::TakingOver,
-            Part::Candidate(candidate) => Standing::StartGate(candidate.waits_for()),
+            Part::Candidate(candidate) => Standing::StartGate(candidate.lacks()),
             Part::Beginning(_) => Standing::TakingOver,
             Part::Leading => Standing::Primary,
             Part::Releasing(_) => Standing::HandingOver,

@@ -10,9 +10,7 @@ use hadrian_blockdev::replica::{self, Replica, ReplicaError, ReplicaEvent};
 use hadrian_blockdev::volume::Store;
 use hadrian_protocol::frame::{Draft, Frame, HEAD_LEN};
 use hadrian_protocol::ids::{Lsn, MemberId, ResourceId, SessionId, VolumeIndex};
-use hadrian_protocol::node::{
-    Action, Denied, Done, Event, FailedPart, Node, NodeConfig, Note,
-};
+use hadrian_protocol::node::{Action, Denied, Done, Event, FailedPart, Node, NodeConfig, Note};
 use hadrian_protocol::range::ByteRange;
 use hadrian_protocol::replica::{Base, Mode, ReplicaState, Role, VolumeGeometry};
 use hadrian_protocol::time::{Clock, Now, WallTime};
@@ -37,9 +35,15 @@ const WALL_START: i64 = 1_700_000_000_000_000;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Ask {
     /// Blocks that now hold this number; zero is written as zeroes, or trimmed.
-    Write { changes: Vec<Change>, fua: bool },
+    Write {
+        changes: Vec<Change>,
+        fua: bool,
+    },
     Flush,
-    Read { block: u64, count: u64 },
+    Read {
+        block: u64,
+        count: u64,
+    },
 }
 
 /// Blocks and what they shall hold.

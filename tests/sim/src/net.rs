@@ -40,6 +40,8 @@ pub(crate) struct End {
     pub(crate) life: u64,
     pub(crate) session: SessionId,
     pub(crate) open: bool,
+    /// It was closed in order: what still comes is read and thrown away, and nobody is told.
+    pub(crate) lingers: bool,
 }
 
 /// One connection: pipe 0 leads from end 0 to end 1.

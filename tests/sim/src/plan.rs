@@ -97,7 +97,9 @@ impl fmt::Display for Happening {
             }
             Self::Start(a) => write!(f, "{} is started", name(a)),
             Self::Cut(a, b, Way::Both) => write!(f, "the link {}-{} is cut", name(a), name(b)),
-            Self::Cut(a, b, Way::There) => write!(f, "nothing gets from {} to {}", name(a), name(b)),
+            Self::Cut(a, b, Way::There) => {
+                write!(f, "nothing gets from {} to {}", name(a), name(b))
+            }
             Self::Cut(a, b, Way::Back) => write!(f, "nothing gets from {} to {}", name(b), name(a)),
             Self::Heal(a, b) => write!(f, "the link {}-{} works again", name(a), name(b)),
             Self::Reset(a, b) => write!(f, "the connection {}-{} is reset", name(a), name(b)),
@@ -170,8 +172,9 @@ impl Plan {
             at += if rng.random_bool(0.3) { took / 2 } else { took };
             at += rng.random_range(0..1200) * MS;
         }
-        plan.length = at + SECOND;
         plan.happenings.sort_by_key(|(at, _)| *at);
+        let last = plan.happenings.last().map_or(0, |(at, _)| *at);
+        plan.length = at.max(last) + SECOND;
         plan
     }
 }

@@ -358,6 +358,7 @@ impl<'a> World<'a> {
     fn close(&mut self, index: Index, session: SessionId) {
         let Some((conn, end)) = self.sessions.get(&session).copied() else { return };
         self.post(session, Parcel::End);
+        self.conns[conn].ends[end].lingers = true;
         self.end_closed(conn, end, index);
     }
 
@@ -433,6 +434,12 @@ impl<'a> World<'a> {
                 let (head, body) = bytes.split_at(ENVELOPE_LEN);
                 let envelope = head.first_chunk().and_then(|head| Envelope::parse(head).ok());
                 let message = envelope.and_then(|envelope| envelope.message(body).ok());
+                if let Some(message) = &message {
+                    let facts = [u64::from(host), session.get()];
+                    self.story.note("hear", &facts, || {
+                        format!("{} hears {message:?}", NAMES[usize::from(host)])
+                    });
+                }
                 match message {
                     Some(message) => self.event(host, Event::Heard { session, message }),
                     None => self.oracle.broken("wire", "a message does not read back".into()),
@@ -451,10 +458,11 @@ impl<'a> World<'a> {
     /// Nobody is at the other end: the sender is told so, where the way back works.
     fn nobody_there(&mut self, conn: usize, way: usize) {
         let from = self.conns[conn].ends[way];
-        let to = self.conns[conn].ends[1 - way].host;
+        let End { host: to, life, lingers, .. } = self.conns[conn].ends[1 - way];
         self.conns[conn].pipes[way].clear();
         let host = &self.hosts[usize::from(to)];
-        if host.life > 0 && from.open && self.ways.works(to, from.host) {
+        let quiet = lingers && host.life == life && host.runs();
+        if !quiet && host.life > 0 && from.open && self.ways.works(to, from.host) {
             self.end_closed(conn, way, from.host);
         }
     }
@@ -488,7 +496,7 @@ impl<'a> World<'a> {
             let session = SessionId::new(self.next_session);
             self.next_session += 1;
             self.sessions.insert(session, (number, end));
-            End { host, life, session, open: true }
+            End { host, life, session, open: true, lingers: false }
         };
         let ends = [end(from, lives[0], 0), end(to, lives[1], 1)];
         self.conns.push(Conn { ends, pipes: Default::default() });
@@ -694,9 +702,9 @@ fn is_force(command: Command) -> bool {
 fn describe(ask: &Ask) -> String {
     match ask {
         Ask::Write { changes, fua } => {
-            let words = changes.iter().map(|change| {
-                format!("{}+{} := {}", change.block, change.count, change.number)
-            });
+            let words = changes
+                .iter()
+                .map(|change| format!("{}+{} := {}", change.block, change.count, change.number));
             let words: Vec<_> = words.collect();
             format!("write {}{}", words.join(", "), if *fua { " FUA" } else { "" })
         }

@@ -207,8 +207,8 @@ impl Oracle {
         let own = self.see(member);
         let state = own.state.as_ref();
         let in_sync = state.map_or(Vec::new(), |state| state.in_sync.clone());
-        let sync = node.state().mode == Mode::Sync
-            && state.is_some_and(|state| state.mode == Mode::Sync);
+        let sync =
+            node.state().mode == Mode::Sync && state.is_some_and(|state| state.mode == Mode::Sync);
         let (lsn, durable) = (taken.point.lsn, own.durable);
         self.demand(!commit || durable >= lsn, "I2", || {
             format!("{member} answers a commit at {lsn}, durable to {durable} only")

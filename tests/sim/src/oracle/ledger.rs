@@ -86,7 +86,8 @@ impl Ledger {
         for record in frame.records() {
             let (range, number) = match record {
                 Record::Write { range, payload, .. } => {
-                    let number = payload.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+                    let number =
+                        payload.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
                     (range, number)
                 }
                 Record::Zero { range, .. } | Record::Trim { range, .. } => (range, 0),
