@@ -67,8 +67,14 @@ impl Node {
                 self.state.in_sync.is_empty() || self.state.in_sync.contains(&entry.leader);
             entry.began == Began::InSync && in_set
         });
-        let at = beyond.map_or(lead.end, |entry| entry.start);
-        if !(untouched && unanswered && at.lsn == point) {
+        // Nor for an epoch that this member began itself and never came to own.
+        let never_owned =
+            self.state.history.first_beyond(point).filter(|own| {
+                own.leader.member == self.state.member && own.epoch > self.state.owned
+            });
+        let at = never_owned.or(beyond).map_or(lead.end, |entry| entry.start);
+        let worthless = unanswered || never_owned.is_some();
+        if !(untouched && worthless && at.lsn == point) {
             return self.diverge(session, point);
         }
         if let Some(open) = self.session_mut(session) {

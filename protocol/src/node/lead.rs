@@ -38,6 +38,8 @@ pub(super) struct Candidate {
 #[derive(Debug)]
 pub(super) struct Beginning {
     pub(super) epoch: Epoch,
+    /// What it owned before.
+    owned_before: Epoch,
     recording: bool,
     pub(super) command: Option<u64>,
 }
@@ -373,7 +375,9 @@ impl Node {
         let mut draft = Draft::new(vec![0; HEAD_LEN]);
         let added = draft.epoch_start(began, previous, self.state.incarnation);
         assert!(added.is_ok(), "an empty frame has room for one record");
-        self.standing = Part::Beginning(Beginning { epoch, recording: false, command });
+        let owned_before = self.state.owned;
+        self.standing =
+            Part::Beginning(Beginning { epoch, owned_before, recording: false, command });
         let end = self.append_own(draft);
         self.log.want(end);
     }
@@ -450,6 +454,10 @@ impl Node {
             return;
         }
         self.drop_command(why);
+        if let Part::Beginning(beginning) = &self.standing {
+            // Nobody was served in it: it was never this member's.
+            self.state.owned = beginning.owned_before;
+        }
         self.become_standby();
     }
 

@@ -74,6 +74,11 @@ impl Oracle {
         self.answered.was_forced
     }
 
+    /// Whether anybody has served in this epoch.
+    pub(super) fn has_begun(&self, epoch: Epoch) -> bool {
+        self.answered.begun.contains_key(&epoch)
+    }
+
     /// How many writes were answered, and how many of them force has thrown away.
     pub(crate) fn tally(&self) -> (u64, u64) {
         (self.answered.writes, self.answered.lost)

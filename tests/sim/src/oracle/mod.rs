@@ -213,9 +213,10 @@ impl Oracle {
         let before = std::mem::replace(&mut witness.persisting, later);
         let (was, is) = (witness.state.take(), before.into_values().next_back());
         witness.state = is.or_else(|| was.clone());
-        let grows = witness.state.as_ref().zip(was.as_ref()).is_none_or(|(is, was)| {
+        let both = witness.state.clone().zip(was);
+        let grows = both.is_none_or(|(is, was)| {
             is.promised >= was.promised
-                && is.owned >= was.owned
+                && (is.owned >= was.owned || !self.has_begun(was.owned))
                 && is.apply_limit >= was.apply_limit
                 && is.incarnation >= was.incarnation
         });
