@@ -278,8 +278,8 @@ pub enum Denied {
     /// The old primary went on.
     #[error("the takeover was given up and the old primary goes on; ask again when it is stable")]
     GivenUp,
-    /// Another command of this kind is under way.
-    #[error("another takeover is under way; wait for its end")]
+    /// Another command of this kind is under way, or the log is just being cut.
+    #[error("another takeover, or a cut of the log, is under way; wait for its end")]
     Busy,
     /// Only a primary can do this.
     #[error("only the primary can do this; ask there")]

@@ -59,7 +59,8 @@ impl Node {
     /// A candidate asks for the tail that it lacks; the promise to it was given before.
     pub(super) fn on_fetch(&mut self, session: SessionId, member: MemberId, from: LogPosition) {
         let end = self.log.end().lsn;
-        if !matches!(self.standing, Part::Standby(_)) || from.lsn > end {
+        let ready = matches!(self.standing, Part::Standby(_)) && !self.follow.cutting;
+        if !ready || from.lsn > end {
             return self.refuse(session, Refusal::NotNow);
         }
         let life = self.peers.get(&member).and_then(|peer| peer.hello()).map(|hello| hello.life);
@@ -71,6 +72,10 @@ impl Node {
     }
 
     pub(super) fn on_ack(&mut self, session: SessionId, member: MemberId, ack: Ack) {
+        // It follows somebody else by now, or did when it said so.
+        if ack.epoch != self.state.owned {
+            return;
+        }
         let Some((_, feed)) = self.peers.get_mut(&member).and_then(|peer| peer.feed_mut()) else {
             return;
         };
@@ -181,7 +186,7 @@ impl Node {
             match news {
                 Some(news) if leading && (news || quiet) => self.say_progress(member),
                 _ if peer.is_following() => self.say_ack_if_due(session, quiet),
-                _ if quiet => self.say_ack(session),
+                _ if quiet => self.send(session, Message::Alive),
                 _ => {}
             }
         }

@@ -20,6 +20,10 @@ pub(super) struct Follow {
     /// Where the history of this replica parted from that of a primary which it met, and it could
     /// not be cut there; until it follows or leads.
     pub(super) diverged: Option<Lsn>,
+    /// Who leads, as it said itself.
+    pub(super) owner: Option<Epoch>,
+    /// A cut of the log is under way; nothing may join it meanwhile.
+    pub(super) cutting: bool,
     /// The primary counts this replica as `peer`.
     pub(super) peer: bool,
     said: Option<Ack>,
@@ -35,10 +39,20 @@ impl Follow {
 }
 
 impl Node {
-    pub(super) fn on_lead(&mut self, session: SessionId, member: MemberId, lead: &Lead) {
+    pub(super) fn hear_lead(&mut self, session: SessionId, member: MemberId, lead: Box<Lead>) {
+        if let Some(open) = self.session_mut(session) {
+            open.lead = Some(lead.clone());
+        }
+        self.on_lead(session, member, &lead);
+    }
+
+    fn on_lead(&mut self, session: SessionId, member: MemberId, lead: &Lead) {
         if lead.epoch < self.state.promised {
-            let refusal = Refusal::Overtaken { promised: self.state.promised };
-            return self.send(session, Message::Refuse(Refuse { refusal }));
+            return self.say_overtaken(session);
+        }
+        if self.follow.cutting {
+            // Looked at again when the log has its new end.
+            return;
         }
         match self.standing {
             Part::Leading | Part::Beginning(_) if lead.epoch <= self.state.promised => return,
@@ -48,6 +62,8 @@ impl Node {
             Part::Standby(_) => {}
             _ => return,
         }
+        self.stop_following();
+        self.follow.owner = Some(lead.epoch);
         let end = self.log.end();
         match self.state.history.parting(end.lsn, &lead.history, lead.end.lsn) {
             Parting::Unrelated => self.refuse(session, Refusal::Unrelated),
@@ -82,7 +98,32 @@ impl Node {
         }
         let (from, to) = (point, self.log.end().lsn);
         self.out.push_back(Action::Note(Note::TailCut { from, to }));
+        self.follow.cutting = true;
         self.out.push_back(Action::Truncate(at));
+    }
+
+    /// Tells the other side that this one has promised more than it leads in.
+    pub(super) fn say_overtaken(&mut self, session: SessionId) {
+        let promised = self.state.promised;
+        let owned = promised == self.state.owned
+            || promised == self.state.history.epoch()
+            || self.follow.owner == Some(promised);
+        let refusal = Refusal::Overtaken { promised, owned };
+        self.send(session, Message::Refuse(Refuse { refusal }));
+    }
+
+    /// Whoever led this replica in a lower epoch must hear that it is over, at once: it may be
+    /// holding answers for a standby that has gone (design §6.0).
+    pub(super) fn tell_former_leaders(&mut self) {
+        let promised = self.state.promised;
+        let former = |(_, session): &(MemberId, SessionId)| {
+            let lead = self.session(*session).and_then(|open| open.lead.as_ref());
+            lead.is_some_and(|lead| lead.epoch < promised)
+        };
+        let former: Vec<_> = self.greeted_sessions().into_iter().filter(former).collect();
+        for (_, session) in former {
+            self.say_overtaken(session);
+        }
     }
 
     /// Nothing is discarded and nothing is applied: the replica stays as it is, promises what it is
@@ -96,6 +137,7 @@ impl Node {
     pub(super) fn truncated(&mut self, end: LogPosition) {
         self.log.cut(end);
         self.state.history.truncate(end.lsn);
+        self.follow.cutting = false;
         let joining = self.peers.values().find_map(|peer| {
             let open = peer.session.as_ref()?;
             match open.phase {
@@ -105,7 +147,8 @@ impl Node {
         });
         // Without the session, the next hello finds a log that ends at the fork.
         let Some((member, session, joining)) = joining else {
-            return self.persist.touch();
+            self.persist.touch();
+            return self.hear_leads_again();
         };
         if joining.point.is_some_and(|point| point != end) {
             return self.diverge(session, end.lsn);
@@ -129,10 +172,25 @@ impl Node {
         self.state.in_sync.clear();
         self.state.in_set_of = None;
         self.state.release = None;
-        self.follow = Follow::default();
+        self.follow = Follow { owner: Some(epoch), ..Follow::default() };
         self.forget_refusal(member);
         self.out.push_back(Action::Note(Note::Follows(member, epoch)));
         self.persist_then(After::Join(session, epoch));
+    }
+
+    /// What was said while the log was being cut.
+    fn hear_leads_again(&mut self) {
+        let leads: Vec<_> = self
+            .greeted_sessions()
+            .into_iter()
+            .filter_map(|(member, session)| {
+                let lead = self.session(session)?.lead.clone()?;
+                Some((member, session, lead))
+            })
+            .collect();
+        for (member, session, lead) in leads {
+            self.on_lead(session, member, &lead);
+        }
     }
 
     pub(super) fn say_join(&mut self, session: SessionId, epoch: Epoch) {
@@ -148,6 +206,7 @@ impl Node {
         }
         open.phase = Phase::Following;
         self.send(session, Message::Join(Join { epoch, from, durable }));
+        self.tell_former_leaders();
     }
 
     pub(super) fn frame_in(&mut self, session: SessionId, frame: Frame) {
@@ -210,7 +269,8 @@ impl Node {
 
     fn ack(&self) -> Ack {
         let applied = self.log.applied();
-        Ack { received: self.log.end().lsn, durable: self.log.durable(), applied }
+        let (epoch, received) = (self.state.promised, self.log.end().lsn);
+        Ack { epoch, received, durable: self.log.durable(), applied }
     }
 
     pub(super) fn say_ack_if_due(&mut self, session: SessionId, quiet: bool) {

@@ -189,7 +189,9 @@ impl Node {
             return;
         };
         let command = asking.take().map(|asking| asking.command);
-        let fits = self.log.end().lsn >= release.lsn && self.state.history.epoch() < release.epoch;
+        let fits = !self.follow.cutting
+            && self.log.end().lsn >= release.lsn
+            && self.state.history.epoch() < release.epoch;
         if !fits {
             if let Some(id) = command {
                 self.out.push_back(Action::Reply { id, result: Err(Denied::GivenUp) });

@@ -132,6 +132,7 @@ impl Node {
             Part::Leading | Part::Releasing(_) => return Some(Err(Denied::AlreadyPrimary)),
             Part::Beginning(_) => return Some(Err(Denied::Busy)),
             Part::Gate | Part::Candidate(_) => return self.start_primary(id),
+            _ if self.follow.cutting => return Some(Err(Denied::Busy)),
             _ if test => return Some(Ok(Done::WouldLead)),
             _ => {}
         }
@@ -266,10 +267,9 @@ impl Node {
             _ => true,
         };
         if overtaken {
-            let refusal = Refusal::Overtaken { promised };
-            return self.send(session, Message::Refuse(crate::wire::Refuse { refusal }));
+            return self.say_overtaken(session);
         }
-        if busy {
+        if busy || self.follow.cutting {
             let refusal = Refusal::NotNow;
             return self.send(session, Message::Refuse(crate::wire::Refuse { refusal }));
         }
@@ -289,6 +289,7 @@ impl Node {
         }
         let (end, history) = (self.log.end(), self.state.history.clone());
         self.send(session, Message::Promised(Promised { epoch, end, history }));
+        self.tell_former_leaders();
     }
 
     pub(super) fn on_promised(&mut self, member: MemberId, promised: Promised) {
@@ -482,9 +483,11 @@ impl Node {
     }
 
     pub(super) fn candidate_refused(&mut self, member: MemberId, refusal: Refusal) {
-        if let (Part::Leading, Refusal::Overtaken { promised }) = (&self.standing, refusal) {
-            if promised > self.state.owned {
-                self.restamp(promised);
+        if let (Part::Leading, Refusal::Overtaken { promised, owned }) = (&self.standing, refusal) {
+            match promised > self.state.owned {
+                true if owned => self.step_down(),
+                true => self.restamp(promised),
+                false => {}
             }
             return;
         }
@@ -492,7 +495,7 @@ impl Node {
             return;
         };
         match refusal {
-            Refusal::Overtaken { promised } if promised >= candidate.epoch => {
+            Refusal::Overtaken { promised, .. } if promised >= candidate.epoch => {
                 self.state.promised = promised;
                 self.stand_higher();
             }

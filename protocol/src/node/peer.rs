@@ -3,7 +3,7 @@
 use crate::frame::LogPosition;
 use crate::ids::{Epoch, Incarnate, Lsn, MemberId, SessionId};
 use crate::time::Now;
-use crate::wire::{Hello, Refusal};
+use crate::wire::{Hello, Lead, Refusal};
 
 /// Another member, connected or not.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(super) struct Session {
     pub(super) phase: Phase,
     pub(super) heard_at: Now,
     pub(super) sent_at: Now,
+    /// The other side's last word that it leads.
+    pub(super) lead: Option<Box<Lead>>,
 }
 
 /// What a session is for at the moment.

@@ -18,8 +18,14 @@ impl Node {
             self.out.push_back(Action::Close { session: old });
             self.end_session(member);
         }
-        let fresh =
-            Session { id: session, hello: None, phase: Phase::Idle, heard_at: now, sent_at: now };
+        let fresh = Session {
+            id: session,
+            hello: None,
+            phase: Phase::Idle,
+            heard_at: now,
+            sent_at: now,
+            lead: None,
+        };
         if let Some(peer) = self.peers.get_mut(&member) {
             peer.session = Some(fresh);
             peer.refusal = None;
@@ -68,7 +74,8 @@ impl Node {
             (Message::Goodbye(goodbye), _) => self.on_goodbye(session, member, goodbye),
             (Message::Refuse(refuse), _) => self.on_refuse(member, refuse.refusal),
             (Message::Hello(_), true) | (_, false) => self.refuse(session, Refusal::Protocol),
-            (Message::Lead(lead), _) => self.on_lead(session, member, &lead),
+            (Message::Alive, _) => {}
+            (Message::Lead(lead), _) => self.hear_lead(session, member, lead),
             (Message::Join(join), _) => self.on_join(session, member, join),
             (Message::AskPromise(ask), _) => self.on_ask_promise(session, ask),
             (Message::Promised(promised), _) => self.on_promised(member, promised),
@@ -203,6 +210,11 @@ impl Node {
 
     pub(super) fn sessions(&self) -> impl Iterator<Item = (MemberId, SessionId)> + '_ {
         self.peers.values().filter_map(|peer| Some((peer.member, peer.session.as_ref()?.id)))
+    }
+
+    pub(super) fn session(&self, session: SessionId) -> Option<&Session> {
+        let open = self.peers.values().filter_map(|peer| peer.session.as_ref());
+        open.into_iter().find(|open| open.id == session)
     }
 
     pub(super) fn session_mut(&mut self, session: SessionId) -> Option<&mut Session> {

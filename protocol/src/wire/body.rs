@@ -23,6 +23,7 @@ impl Message {
             Self::Promised(_) => 7,
             Self::Fetch(_) => 8,
             Self::Ack(_) => 9,
+            Self::Alive => 15,
             Self::Progress(_) => 10,
             Self::TakeoverAsk(_) => 11,
             Self::HandedOver(_) => 12,
@@ -46,7 +47,9 @@ impl Message {
                 promised.history.put(out);
             }
             Self::Fetch(from) => out.put_position(*from),
+            Self::Alive => {}
             Self::Ack(ack) => {
+                out.put_epoch(ack.epoch);
                 out.put_lsn(ack.received);
                 out.put_lsn(ack.durable);
                 out.put_lsn(ack.applied);
@@ -83,6 +86,7 @@ impl Message {
             }),
             8 => Self::Fetch(r.position("position")?),
             9 => Self::Ack(Ack {
+                epoch: r.epoch("epoch")?,
                 received: r.lsn("received")?,
                 durable: r.lsn("durable")?,
                 applied: r.lsn("applied")?,
@@ -94,6 +98,7 @@ impl Message {
             }
             12 => Self::HandedOver(replica::get_release(r)?),
             13 => Self::Goodbye(get_goodbye(r)?),
+            15 => Self::Alive,
             other => return Err(WireError::Kind(other)),
         };
         reader.finish()?;
@@ -201,7 +206,8 @@ impl Refuse {
             Refusal::BaseDiffers => (3, 0),
             Refusal::GeometryDiffers => (4, 0),
             Refusal::LogGone { start } => (5, start.get()),
-            Refusal::Overtaken { promised } => (6, promised.get()),
+            Refusal::Overtaken { promised, owned: false } => (6, promised.get()),
+            Refusal::Overtaken { promised, owned: true } => (9, promised.get()),
             Refusal::NotNow => (7, 0),
             Refusal::Protocol => (8, 0),
         };
@@ -217,7 +223,8 @@ impl Refuse {
             3 => Refusal::BaseDiffers,
             4 => Refusal::GeometryDiffers,
             5 => Refusal::LogGone { start: Lsn::new(number) },
-            6 => Refusal::Overtaken {
+            6 | 9 => Refusal::Overtaken {
+                owned: code == 9,
                 promised: Epoch::from_outside(number)
                     .ok_or(CodecError::Value { field: "promised epoch", value: number })?,
             },

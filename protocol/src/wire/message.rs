@@ -28,6 +28,8 @@ pub enum Message {
     Ack(Ack),
     /// A primary: how far it is. Both double as heartbeats.
     Progress(Progress),
+    /// Either side, where there is nothing else to say: it is there.
+    Alive,
     /// A standby asks its primary to hand over (design §6.1).
     TakeoverAsk(TakeoverAsk),
     /// The old primary is a standby, durably; the other may begin the epoch.
@@ -113,6 +115,9 @@ pub enum Refusal {
     Overtaken {
         /// Its promise.
         promised: Epoch,
+        /// Whether somebody owns that epoch, as far as the sender knows: a primary that is told so
+        /// steps down. Otherwise it begins a higher one (design §6.0).
+        owned: bool,
     },
     /// The sender is not in a state to do what was asked.
     NotNow,
@@ -150,6 +155,9 @@ pub struct Promised {
 /// How far a standby is. Each of the three only grows within a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ack {
+    /// Of the primary that it follows. A standby that has gone over to another primary counts
+    /// positions of another history, which say nothing to the first.
+    pub epoch: Epoch,
     /// Received, in order and checked.
     pub received: Lsn,
     /// On stable storage of the standby.

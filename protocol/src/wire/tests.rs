@@ -41,7 +41,8 @@ pub(crate) fn one_of_each() -> Vec<(&'static str, Message)> {
         in_set: true,
         mode: Mode::Sync,
     };
-    let ack = Ack { received: Lsn::new(3), durable: Lsn::new(2), applied: Lsn::new(1) };
+    let (of, received) = (Epoch::new(9), Lsn::new(3));
+    let ack = Ack { epoch: of, received, durable: Lsn::new(2), applied: Lsn::new(1) };
     let fork = Lsn::new(0x3000);
     vec![
         ("hello", Message::Hello(Box::new(hello))),
@@ -52,6 +53,7 @@ pub(crate) fn one_of_each() -> Vec<(&'static str, Message)> {
         ("promised", Message::Promised(Promised { epoch, end, history })),
         ("fetch", Message::Fetch(end)),
         ("ack", Message::Ack(ack)),
+        ("alive", Message::Alive),
         ("progress", Message::Progress(progress)),
         ("takeover_ask", Message::TakeoverAsk(TakeoverAsk { epoch, by: member })),
         ("handed_over", Message::HandedOver(release)),
@@ -66,7 +68,8 @@ pub(crate) fn every_other_refusal() -> Vec<(&'static str, Message)> {
         ("base_differs", Refusal::BaseDiffers),
         ("geometry_differs", Refusal::GeometryDiffers),
         ("log_gone", Refusal::LogGone { start: Lsn::new(9) }),
-        ("overtaken", Refusal::Overtaken { promised: Epoch::new(9) }),
+        ("overtaken", Refusal::Overtaken { promised: Epoch::new(9), owned: false }),
+        ("overtaken-by-owner", Refusal::Overtaken { promised: Epoch::new(9), owned: true }),
         ("not_now", Refusal::NotNow),
         ("protocol", Refusal::Protocol),
     ];
@@ -102,7 +105,7 @@ fn every_refusal_reads_back_as_it_was_sent() {
 #[test]
 fn a_refusal_cannot_name_an_epoch_that_leaves_no_next_one() {
     let promised = Epoch::new(EPOCH_MAX + 1);
-    let message = Message::Refuse(Refuse { refusal: Refusal::Overtaken { promised } });
+    let message = Message::Refuse(Refuse { refusal: Refusal::Overtaken { promised, owned: true } });
     let error = CodecError::Value { field: "promised epoch", value: promised.get() };
     assert_eq!(read_back(&message.encode()), Err(WireError::Body(error)));
 }

@@ -283,6 +283,7 @@ impl Oracle {
             Message::Progress(progress) => progress.durable <= durable && progress.end <= end,
             Message::HandedOver(release) => state.release == Some(*release),
             Message::Refuse(_)
+            | Message::Alive
             | Message::Fetch(_)
             | Message::TakeoverAsk(_)
             | Message::Goodbye(_) => true,
