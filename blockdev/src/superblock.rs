@@ -249,10 +249,13 @@ impl SuperblockWriter {
         let file = engine.open(&path, OpenAs::Direct).map_err(io_at(&path))?;
         let copies = read_copies(engine, file).map_err(io_at(&path))?;
         let (newest, copy, other_copy) = choose(copies, &path, resource)?;
-        // What a killed process wrote can be read and yet be lost; the next write will overwrite
-        // the copy before it, so it must be durable first.
-        run(engine, Op::Sync { file }).map_err(io_at(&path))?;
         let Copy { sequence, body, .. } = copy;
+        // What a killed process wrote can be read and yet be lost; the next write will overwrite
+        // the copy before it, so it must be durable first. After a failed sync only a new write
+        // makes sure of that; the same bytes over the same bytes harm in no crash.
+        let (offset, data) = (copy_offset(newest), encode(resource, sequence, &body)?);
+        run(engine, Op::Write { file, offset, data }).map_err(io_at(&path))?;
+        run(engine, Op::Sync { file }).map_err(io_at(&path))?;
         let writer =
             Self { file, resource, tokens, newest, sequence, state: State::Idle, queued: None };
         Ok(Opened { writer, body, sequence, other_copy })

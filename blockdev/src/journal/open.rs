@@ -14,7 +14,7 @@ use super::layout::{
 use super::reader::Reads;
 use super::recovery::{Damage, Found, Start, Stopped, recover};
 use super::sheet::{Kind, SHEET_LEN, Sheet, SheetError};
-use super::truncate::zero_now;
+use super::truncate::{write_again, zero_now};
 use super::writer::Writer;
 use super::{Journal, KIND_READ, KIND_SYNC, KIND_WRITE};
 use crate::buffer::IoBuf;
@@ -162,7 +162,7 @@ impl Journal {
         for segment in segments.iter_mut() {
             segment.dirty = false;
         }
-        let Found { end, frame_count, leftover_end } = found;
+        let Found { end, frame_count, leftover_end, .. } = found;
         let recovered = Recovered {
             end,
             frame_count,
@@ -232,7 +232,9 @@ impl LastCut {
 }
 
 /// Makes the disk be what recovery says the log is: no remains behind the end, and everything
-/// durable that can be read, because a killed process leaves frames that no sync covers.
+/// durable that can be read, because a killed process leaves frames that no sync covers. They are
+/// written again first: if it was killed after a failed sync, they may be readable and yet be
+/// such that no later sync brings them to the disk. Writing the same bytes harms in no crash.
 fn mend<E: Engine + ?Sized>(
     engine: &mut E,
     segments: &Segments,
@@ -241,6 +243,7 @@ fn mend<E: Engine + ?Sized>(
     (cut, found): (&LastCut, &Found),
 ) -> io::Result<()> {
     let end = found.end.lsn;
+    write_again(engine, segments, found.durable.max(checkpoint), end)?;
     for file in segments.files_between(checkpoint, end) {
         run(engine, Op::Sync { file })?;
     }

@@ -85,6 +85,8 @@ pub(super) struct Found {
     /// Behind the last good frame.
     pub(super) end: LogPosition,
     pub(super) frame_count: u64,
+    /// How far some witness says that it was durable.
+    pub(super) durable: Lsn,
     /// Behind the last head that a crash left behind the end; the end where there is none.
     pub(super) leftover_end: Lsn,
 }
@@ -142,7 +144,7 @@ pub(super) fn recover<E: Engine + ?Sized>(
             witness,
         })));
     }
-    Ok(Found { end, frame_count, leftover_end })
+    Ok(Found { end, frame_count, durable, leftover_end })
 }
 
 fn raise(claim: &mut (Lsn, Witness), durable: Option<Lsn>, witness: Witness) {

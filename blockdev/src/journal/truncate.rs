@@ -21,7 +21,7 @@ use hadrian_protocol::frame::{FrameError, LogPosition};
 use hadrian_protocol::ids::{Lsn, ResourceId};
 
 use super::create::{piece_len, zeroes};
-use super::layout::{Segments, TRUNCATED_NAME, TRUNCATING_NAME, TRUNCATING_PART_NAME};
+use super::layout::{ALIGN, Segments, TRUNCATED_NAME, TRUNCATING_NAME, TRUNCATING_PART_NAME};
 use super::reader::{BadFrame, frame_at, head_at};
 use super::sheet::{Kind, SHEET_LEN, Sheet};
 use crate::buffer::{BODY_LEN_MAX, IoBuf};
@@ -400,6 +400,27 @@ pub(super) fn zero_now<E: Engine + ?Sized>(
     }
     for file in segments.files_between(from, to) {
         run(engine, Op::Sync { file })?;
+    }
+    Ok(())
+}
+
+/// Writes what the log holds from `from` to `to` once more, waiting for it; for opening a log.
+pub(super) fn write_again<E: Engine + ?Sized>(
+    engine: &mut E,
+    segments: &Segments,
+    from: Lsn,
+    to: Lsn,
+) -> io::Result<()> {
+    let mut at = Lsn::new(from.get() / ALIGN * ALIGN);
+    while to.since(at) > 0 {
+        let piece = first_piece(segments, at, to)?;
+        let (file, offset, len) = (piece.file, piece.offset, piece.len);
+        let buffer = IoBuf::with_len(len);
+        let Op::Read { buffer, .. } = run(engine, Op::Read { file, offset, buffer, len })? else {
+            unreachable!("an operation comes back as itself")
+        };
+        run(engine, Op::Write { file, offset, data: buffer.freeze() })?;
+        at = Lsn::new(at.get().saturating_add(len as u64));
     }
     Ok(())
 }

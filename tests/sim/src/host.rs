@@ -80,6 +80,8 @@ pub(crate) struct Host {
     wall_offset: i64,
     pub(crate) paused_until: Micros,
     pub(crate) hangs_until: Micros,
+    /// One of its operations was told to fail.
+    pub(crate) fails: bool,
     /// When it wants to be called for time alone.
     pub(crate) tick_at: Option<Micros>,
     /// Whether the next step of its disk is in the queue of the world.
@@ -132,6 +134,7 @@ impl Host {
             wall_offset: i64::from(member.index()) * 1_700,
             paused_until: 0,
             hangs_until: 0,
+            fails: false,
             tick_at: None,
             disk_due: false,
         }
@@ -188,6 +191,7 @@ impl Host {
         let (replica, state, recovered) =
             Replica::open_over(self.disk.clone(), dir, resource(), &paths, Store::open_in)?;
         self.disk.with(Double::forget_plans);
+        self.fails = false;
         oracle.opened(self.member, &state, &recovered, &self.image());
         let node = Node::new(config.clone(), state, recovered, self.clock(now));
         self.process = Some(Box::new(Process {

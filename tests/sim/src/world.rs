@@ -62,6 +62,8 @@ enum Due {
     Unlinked(Index, u64, SessionId),
     Dial(Index, Index, u64),
     Client(usize),
+    /// A start that failed because the disk did is tried again.
+    Start(Index),
     /// Everything is mended.
     Mend,
     /// Whether the cluster has come together again.
@@ -205,6 +207,7 @@ impl<'a> World<'a> {
             }
             Due::Dial(from, to, life) => self.dial(from, to, life),
             Due::Client(client) => self.client(client),
+            Due::Start(index) => self.start(index, None),
             Due::Mend => self.mend(),
             Due::Check(times) => self.check(times),
             Due::Stopped(index, primary, times) => self.check_stopped(index, primary, times),
@@ -575,6 +578,11 @@ impl<'a> World<'a> {
                 host.lose_power();
                 self.oracle.died(member, true);
             }
+            Err(_) if host.fails => {
+                host.kill();
+                host.fails = false;
+                self.after(100 * MS, Due::Start(index));
+            }
             Err(error) => {
                 self.oracle.broken("§2.3", format!("{member} does not start: {error}"));
             }
@@ -637,7 +645,9 @@ impl<'a> World<'a> {
                 host.hangs_until = host.hangs_until.max(until);
             }
             Happening::DiskFails(index, change) => {
-                self.host(index).disk.with(|disk| disk.fail_at(change));
+                let host = self.host(index);
+                host.fails = true;
+                host.disk.with(|disk| disk.fail_at(change));
             }
             Happening::WallJumps(index, by) => self.host(index).wall_jumps(by),
             Happening::Command(index, command) => self.command(index, command),
