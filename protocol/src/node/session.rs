@@ -9,7 +9,8 @@ impl Node {
     /// A new connection from a member ends its old one before the hello is answered (design §4).
     pub(super) fn linked(&mut self, session: SessionId, member: MemberId) {
         let now = self.clock.now;
-        let Some(peer) = self.peers.get_mut(&member) else {
+        let stopped = matches!(self.standing, Part::Stopped);
+        let Some(peer) = self.peers.get_mut(&member).filter(|_| !stopped) else {
             self.out.push_back(Action::Close { session });
             return;
         };

@@ -266,9 +266,12 @@ impl Cluster {
     /// If that does not happen, with the status and the logs.
     pub fn await_peer(&self, primary: Side) -> anyhow::Result<()> {
         self.patiently(primary, "has its standby in peer", || {
-            let node = self.status(primary).and_then(|status| status.node);
-            let caught_up = node.is_some_and(|node| is_peer(&node) || is_caught_up(&node));
-            Ok(caught_up.then_some(()))
+            let node = |side| self.status(side).and_then(|status| status.node);
+            let (ours, theirs) = (node(primary), node(primary.other()));
+            // The standby hears of it a moment after the primary has decided it.
+            let knows = theirs.is_some_and(|node| node.state == Some(StandbyState::Peer));
+            let done = ours.is_some_and(|node| is_peer(&node) && knows || is_caught_up(&node));
+            Ok(done.then_some(()))
         })
     }
 

@@ -139,6 +139,18 @@ impl Shared {
     pub(super) fn unlinked(&self, session: SessionId) {
         self.inner.borrow_mut().links.remove(&session);
         self.event(Event::Unlinked { session });
+        self.ended.notify_waiters();
+    }
+
+    /// Waits until no connection to another member is left.
+    pub(super) async fn links_ended(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.inner.borrow().links.is_empty() {
+                return;
+            }
+            ended.await;
+        }
     }
 
     pub(super) fn heard(&self, session: SessionId, message: Message) {

@@ -174,8 +174,8 @@ async fn serve(
     while !shared.stopped.get() {
         shared.ended.notified().await;
     }
-    // The goodbyes are in the queues; give the sockets a moment to take them.
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    // The goodbyes are in the queues: each connection ends when the other side has them.
+    let _ = tokio::time::timeout(link::LINGER * 2, shared.links_ended()).await;
     let _ = std::fs::remove_file(&start.socket);
 }
 
@@ -235,7 +235,7 @@ async fn dial(
     keys: Arc<LinkKeys>,
 ) {
     let (mut pause, mut told) = (REDIAL_FIRST, Told::default());
-    loop {
+    while !shared.stopped.get() {
         let resource = shared.resource;
         let call = async {
             let stream = TcpStream::connect(&address).await?;

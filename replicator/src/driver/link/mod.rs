@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hadrian_blockdev::buffer::IoBuf;
@@ -22,6 +23,8 @@ mod packing;
 mod stream;
 
 const READ_BUFFER: usize = 64 << 10;
+/// Longest wait for the other side's end of a connection that this side has closed.
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// Why a connection to another member ended.
 #[derive(Debug, thiserror::Error)]
@@ -86,10 +89,15 @@ pub(super) async fn run(
     let (reader, writer) = tokio::io::split(stream);
     let read = read_loop(&shared, session, BufReader::with_capacity(READ_BUFFER, reader));
     let write = write_loop(&shared, session, writer, &outgoing);
+    tokio::pin!(read);
     tokio::select! {
-        result = read => result,
-        result = write => result,
+        result = &mut read => return result,
+        result = write => result?,
     }
+    // Closed in order by this side. A socket that is dropped with bytes unread resets the
+    // connection, and the last words on their way to the other side would be lost with it.
+    let _ = tokio::time::timeout(LINGER, read).await;
+    Ok(())
 }
 
 async fn write_loop<W: AsyncWrite + Unpin>(
