@@ -36,6 +36,14 @@ crash-soak:
 
 soak:
 	$(MAKE) crash-soak ROUNDS=200
+	$(MAKE) sim SEEDS=100000 FIRST=1000000
+
+# Whole clusters on simulated time, one for each seed; the first that breaks a promise is told.
+.PHONY: sim
+SEEDS ?= 2000
+FIRST ?= 0
+sim:
+	cargo run --release --quiet -p hadrian-sim -- --seeds $(SEEDS) --first $(FIRST)
 
 # Searches for inputs that break a property, FUZZ_SECONDS on each target of fuzz/; FUZZ_TARGETS
 # names some of them. Needs a C++ compiler, which is installed where it is missing.

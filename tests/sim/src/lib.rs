@@ -25,6 +25,7 @@ pub mod oracle;
 pub mod plan;
 pub mod shrink;
 mod story;
+pub mod sweep;
 mod world;
 
 pub use oracle::Violation;

@@ -1,8 +1,10 @@
 //! Runs plans from seeds, tells the story of the first that breaks a promise, and closes with one
 //! line.
 
+use std::process::ExitCode;
+
 use clap::Parser;
-use hadrian_sim::{Plan, run, shrink};
+use hadrian_sim::{Plan, run, shrink, sweep};
 
 /// Runs whole clusters on simulated time, one for each seed.
 #[derive(Debug, Parser)]
@@ -16,53 +18,42 @@ struct Args {
     /// Tell the whole story of the first seed, whatever comes of it.
     #[arg(long)]
     tell: bool,
-    /// Go on behind a violation, and list them all.
-    #[arg(long)]
-    all: bool,
 }
 
-fn main() -> std::process::ExitCode {
+fn main() -> ExitCode {
     let args = Args::parse();
     if args.tell {
-        let report = run(&Plan::from_seed(args.first), true);
-        report.story.iter().for_each(|line| println!("{line}"));
-        if let Some(violation) = report.violation {
-            println!("VIOLATION {violation}");
-        }
-        return std::process::ExitCode::SUCCESS;
+        tell(&Plan::from_seed(args.first));
+        return ExitCode::SUCCESS;
     }
-    let (mut violations, mut answered, mut lost) = (0, 0, 0);
-    for seed in args.first..args.first + args.seeds {
-        let plan = Plan::from_seed(seed);
-        let report = run(&plan, false);
-        answered += report.answered;
-        lost += report.lost;
-        let Some(violation) = report.violation else { continue };
-        violations += 1;
+    let total = sweep::sweep(args.first, args.seeds);
+    for (seed, violation) in &total.broken {
         println!("seed {seed}: {violation}");
-        if !args.all {
-            tell_short(&plan, violation.rule);
-            break;
-        }
+    }
+    if let Some((seed, violation)) = total.broken.first() {
+        let short = shrink::shrink(&Plan::from_seed(*seed), violation.rule);
+        println!("\nthe shortest story of seed {seed} that breaks {}:", violation.rule);
+        tell(&short);
     }
     println!(
-        "seeds={} violations={violations} answered={answered} lost_by_force={lost}",
-        args.seeds
+        "seeds={} violations={} answered={} lost_by_force={}",
+        args.seeds,
+        total.broken.len(),
+        total.answered,
+        total.lost
     );
-    if violations == 0 { std::process::ExitCode::SUCCESS } else { std::process::ExitCode::FAILURE }
+    if total.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The shrunk plan and its story.
-fn tell_short(plan: &Plan, rule: &str) {
-    let short = shrink::shrink(plan, rule);
-    let report = run(&short, true);
-    println!("\nthe shortest story of seed {} that breaks {rule}:", plan.seed);
+fn tell(plan: &Plan) {
+    let report = run(plan, true);
     println!(
-        "{} members, {}, window {:?}, {} clients",
-        short.members,
-        short.mode.name(),
-        short.peer_window,
-        short.clients
+        "{} members, {}, window {:?}, {} clients, log of {} bytes",
+        plan.members,
+        plan.mode.name(),
+        plan.peer_window,
+        plan.clients,
+        plan.log_bytes
     );
     report.story.iter().for_each(|line| println!("{line}"));
     if let Some(violation) = report.violation {
