@@ -436,8 +436,12 @@ impl Process {
                 self.out.push(Outward::Stopped);
             }
             Action::Note(note) => {
-                if matches!(note, Note::Leads(_)) {
-                    oracle.leads(member, &self.node);
+                match note {
+                    Note::Leads(_) => oracle.leads(member, &self.node),
+                    Note::PeerEntered(other) => {
+                        oracle.entered(member, other, self.node.state().mode);
+                    }
+                    _ => {}
                 }
                 self.out.push(Outward::Note(note));
             }

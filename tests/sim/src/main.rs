@@ -1,6 +1,8 @@
 //! Runs plans from seeds, tells the story of the first that breaks a promise, and closes with one
 //! line.
 
+#![expect(clippy::print_stdout, reason = "a program for people")]
+
 use std::process::ExitCode;
 
 use clap::Parser;

@@ -149,7 +149,7 @@ impl Plan {
     /// The plan of a seed: a few episodes, each of which breaks something and mends it.
     #[must_use]
     pub fn from_seed(seed: u64) -> Self {
-        let mut rng = SmallRng::seed_from_u64(seed ^ 0x5EED_0F_9A7A);
+        let mut rng = SmallRng::seed_from_u64(seed ^ 0x005E_ED0F_9A7A);
         let modes = [Mode::Sync, Mode::Nearsync, Mode::Nearsync, Mode::Async, Mode::Superasync];
         let windows = [0, 300, 1500, 4000];
         let mut plan = Self {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hadrian_protocol::frame::{Began, LogPosition};
+use hadrian_protocol::frame::{Began, ChainHash, LogPosition};
 use hadrian_protocol::ids::{Epoch, Incarnate, Lsn, MemberId};
 use hadrian_protocol::node::Node;
 use hadrian_protocol::replica::Mode;
@@ -20,6 +20,7 @@ pub(super) struct Answered {
     /// Commands with force that may still come to something.
     forced: BTreeMap<MemberId, u32>,
     was_forced: bool,
+    force_was_tried: bool,
     /// Who has answered in an epoch.
     voices: BTreeMap<Epoch, Incarnate>,
     pub(super) writes: u64,
@@ -60,6 +61,7 @@ impl Oracle {
     }
 
     pub(crate) fn uses_force(&mut self, member: MemberId) {
+        self.answered.force_was_tried = true;
         *self.answered.forced.entry(member).or_default() += 1;
     }
 
@@ -72,6 +74,11 @@ impl Oracle {
 
     pub(super) fn was_forced(&self) -> bool {
         self.answered.was_forced
+    }
+
+    /// Whether an operator has used force at all, successfully or not.
+    pub(crate) fn force_was_tried(&self) -> bool {
+        self.answered.force_was_tried
     }
 
     /// Whether anybody has served in this epoch.
@@ -185,6 +192,35 @@ impl Oracle {
             let kept = Kept { point, by, committed: commit, excused, set, power_losses };
             self.answered.kept.push(kept);
         }
+    }
+
+    /// Without a word from the operator only what nobody was answered for may be cut.
+    pub(super) fn never_answered(&mut self, member: MemberId, chain: ChainHash) {
+        let answered = self.answered.kept.iter().find(|kept| kept.point.chain == chain);
+        let lsn = answered.map(|kept| kept.point.lsn);
+        self.demand(lsn.is_none(), "§6.4", || {
+            format!("{member} cuts its tail, with the answered write at {lsn:?}")
+        });
+    }
+
+    /// A standby is in the in-sync set from here on: whatever was promised before holds for it,
+    /// too (design §4; holes, story 7).
+    pub(crate) fn entered(&mut self, primary: MemberId, standby: MemberId, mode: Mode) {
+        let (own, other) = (self.see(primary), self.see(standby));
+        let in_set = own.state.as_ref().is_some_and(|state| {
+            state.in_sync.iter().any(|life| {
+                life.member == standby && life.incarnation == other.life
+            })
+        });
+        let kept = self.answered.kept.iter().filter(|kept| own.path.holds(kept.point));
+        let lacks = kept.filter(|kept| {
+            let durable = mode != Mode::Sync || !kept.committed || other.durable >= kept.point.lsn;
+            !(other.path.holds(kept.point) && durable)
+        });
+        let first = lacks.map(|kept| kept.point.lsn).next();
+        self.demand(!in_set || first.is_none(), "§4", || {
+            format!("{standby} enters the set of {primary} and lacks what was answered at {first:?}")
+        });
     }
 
     /// I4: one incarnation answers in an epoch, its own.

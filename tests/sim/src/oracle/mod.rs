@@ -241,6 +241,7 @@ impl Oracle {
         witness.truncating = false;
         witness.durable = end.lsn;
         for chain in cut {
+            self.never_answered(member, chain);
             let Some(frame) = self.ledger.frame(chain) else { continue };
             let (head, _) = frame.wire_parts();
             let kept = saved.iter().any(|file| {

@@ -50,6 +50,11 @@ impl World<'_> {
         if all.iter().any(leads) {
             return;
         }
+        let failed = all.iter().flatten().any(|status| !takes_part(status));
+        if !failed && !self.oracle.force_was_tried() {
+            let standings: Vec<_> = all.iter().flatten().map(|one| one.standing.clone()).collect();
+            self.oracle.broken("liveness", format!("{standings:?} need an operator for nothing"));
+        }
         // The best log first, then whoever is left.
         let mut order: Vec<Index> = (0..self.plan.members).collect();
         order.sort_by_key(|index| {

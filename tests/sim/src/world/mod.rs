@@ -1,0 +1,359 @@
+//! The order of events: simulated time, and everything that waits for its turn.
+
+mod finish;
+mod links;
+mod trouble;
+mod work;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hadrian_protocol::ids::{Lsn, MemberId, SessionId};
+use hadrian_protocol::node::{Command, Event, NodeConfig};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use crate::clients::Clients;
+use crate::host::{Host, Outward};
+use crate::net::{Conn, Parcel, Ways};
+use crate::oracle::{Oracle, Violation};
+use crate::plan::{Host as Index, Plan};
+use crate::story::Story;
+use crate::{MS, Micros, NAMES};
+
+/// Requests of one client that may wait for their answers.
+const OUTSTANDING_MAX: usize = 4;
+/// Bytes that may wait for one socket before something is wrong (I10).
+const WAITING_BYTES_MAX: u64 = 64 << 20;
+/// Most events of one run; a run that needs more goes round in circles.
+const STEPS_MAX: u64 = 3_000_000;
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Report {
+    /// The first broken promise.
+    pub violation: Option<Violation>,
+    /// One number for everything that happened.
+    pub digest: u64,
+    /// What happened, where it was told.
+    pub story: Vec<String>,
+    /// Answered writes.
+    pub answered: u64,
+    /// Answered writes that force, or a volatile cache, has thrown away.
+    pub lost: u64,
+}
+
+/// Runs a plan; `telling` keeps the story.
+#[must_use]
+pub fn run(plan: &Plan, telling: bool) -> Report {
+    let mut world = World::new(plan, telling);
+    world.begin();
+    world.go_on();
+    let (answered, lost) = world.oracle.tally();
+    let violation = world.oracle.violation().cloned();
+    let digest = world.story.digest();
+    Report { violation, digest, story: world.story.into_lines(), answered, lost }
+}
+
+/// Something that waits for its time.
+#[derive(Clone, Debug)]
+enum Due {
+    Happening(usize),
+    Tick(Index, u64),
+    Disk(Index, u64),
+    Deliver(usize, usize),
+    Handed(Index, u64, SessionId, Lsn),
+    Unlinked(Index, u64, SessionId),
+    Dial(Index, Index, u64),
+    Client(usize),
+    /// A start that failed because the disk did is tried again.
+    Start(Index),
+    /// Everything is mended.
+    Mend,
+    /// Whether the cluster has come together again.
+    Check(u32),
+    /// Whether a member has stopped that was told to, after the primary or as it.
+    Stopped(Index, Index, u32),
+}
+
+/// Which part of a run it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Act {
+    /// Things happen.
+    Trouble,
+    /// Nothing happens any more: the cluster must come together.
+    Mending,
+    /// One after the other is stopped.
+    Stopping,
+    Over,
+}
+
+pub(crate) struct World<'a> {
+    plan: &'a Plan,
+    config: NodeConfig,
+    now: Micros,
+    sequence: u64,
+    steps: u64,
+    queue: BTreeMap<(Micros, u64), Due>,
+    hosts: Vec<Host>,
+    conns: Vec<Conn>,
+    sessions: BTreeMap<SessionId, (usize, usize)>,
+    next_session: u64,
+    ways: Ways,
+    clients: Clients,
+    /// Requests without an answer: by whom, and where.
+    outstanding: BTreeMap<u64, (usize, Index)>,
+    commands: BTreeMap<u64, Command>,
+    act: Act,
+    rng: SmallRng,
+    pub(crate) oracle: Oracle,
+    pub(crate) story: Story,
+}
+
+fn settings(plan: &Plan) -> NodeConfig {
+    let members = (0..plan.members).filter_map(MemberId::new).collect();
+    let mut config = NodeConfig::new(members, plan.mode);
+    config.commit_on_write = plan.commit_on_write;
+    config.peer_window = plan.peer_window;
+    config.timeout = Duration::from_secs(1);
+    config.log_sync_interval = Duration::from_millis(40);
+    config.sync_bytes = 128 << 10;
+    config.apply_bytes = 64 << 10;
+    config.apply_interval = Duration::from_millis(10);
+    config.checkpoint_bytes = plan.log_bytes / 8;
+    config.retention_bytes = plan.log_bytes / 2;
+    config.tail_bytes = 128 << 10;
+    config.ship_window_bytes = 128 << 10;
+    config
+}
+
+impl<'a> World<'a> {
+    fn new(plan: &'a Plan, telling: bool) -> Self {
+        let members = (0..plan.members).filter_map(MemberId::new);
+        let host = |member: MemberId| {
+            let seed = plan.seed.wrapping_mul(31) + u64::from(member.index());
+            Host::new(member, plan.mode, plan.log_bytes, seed)
+        };
+        Self {
+            plan,
+            config: settings(plan),
+            now: 0,
+            sequence: 0,
+            steps: 0,
+            queue: BTreeMap::new(),
+            hosts: members.map(host).collect(),
+            conns: Vec::new(),
+            sessions: BTreeMap::new(),
+            next_session: 1,
+            ways: Ways::default(),
+            clients: Clients::default(),
+            outstanding: BTreeMap::new(),
+            commands: BTreeMap::new(),
+            act: Act::Trouble,
+            rng: SmallRng::seed_from_u64(plan.seed),
+            oracle: Oracle::new(plan.members),
+            story: Story::new(telling),
+        }
+    }
+
+    fn begin(&mut self) {
+        for (number, (at, _)) in self.plan.happenings.iter().enumerate() {
+            self.at(*at, Due::Happening(number));
+        }
+        (0..self.plan.members).for_each(|index| self.start(index, None));
+        for client in 0..usize::from(self.plan.clients) {
+            self.after(client as Micros * MS, Due::Client(client));
+        }
+        self.at(self.plan.length, Due::Mend);
+    }
+
+    fn go_on(&mut self) {
+        while self.act != Act::Over && self.oracle.violation().is_none() {
+            let Some(((at, _), due)) = self.queue.pop_first() else { break };
+            self.now = at;
+            self.steps += 1;
+            self.story.at(at);
+            self.oracle.at(at);
+            self.step(due);
+            if self.steps > STEPS_MAX {
+                self.oracle.broken("liveness", "the run does not come to an end".into());
+            }
+        }
+    }
+
+    fn at(&mut self, at: Micros, due: Due) {
+        self.sequence += 1;
+        self.queue.insert((at.max(self.now), self.sequence), due);
+    }
+
+    fn after(&mut self, time: Micros, due: Due) {
+        self.at(self.now + time, due);
+    }
+
+    fn step(&mut self, due: Due) {
+        if let Some(until) = self.paused(&due) {
+            return self.at(until, due);
+        }
+        match due {
+            Due::Happening(number) => {
+                if let Some((_, happening)) = self.plan.happenings.get(number) {
+                    self.happen(happening.clone());
+                }
+            }
+            Due::Tick(index, life) => self.tick(index, life),
+            Due::Disk(index, life) => self.disk_step(index, life),
+            Due::Deliver(conn, way) => self.deliver(conn, way),
+            Due::Handed(index, life, session, lsn) => {
+                self.event_of(index, life, Event::Handed { session, lsn });
+            }
+            Due::Unlinked(index, life, session) => {
+                self.event_of(index, life, Event::Unlinked { session });
+            }
+            Due::Dial(from, to, life) => self.dial(from, to, life),
+            Due::Client(client) => self.client(client),
+            Due::Start(index) => self.start(index, None),
+            Due::Mend => self.mend(),
+            Due::Check(times) => self.check(times),
+            Due::Stopped(index, primary, times) => self.check_stopped(index, primary, times),
+        }
+    }
+
+    /// Until when the process that this is for stands still.
+    fn paused(&self, due: &Due) -> Option<Micros> {
+        let index = match due {
+            Due::Tick(index, _) | Due::Disk(index, _) => *index,
+            Due::Handed(index, ..) | Due::Unlinked(index, ..) | Due::Dial(index, ..) => *index,
+            Due::Deliver(conn, way) => self.conns[*conn].ends[1 - way].host,
+            _ => return None,
+        };
+        let until = self.hosts[usize::from(index)].paused_until;
+        (until > self.now).then_some(until)
+    }
+
+    fn host(&mut self, index: Index) -> &mut Host {
+        &mut self.hosts[usize::from(index)]
+    }
+
+    fn event(&mut self, index: Index, event: Event) {
+        let now = self.now;
+        self.hosts[usize::from(index)].event(now, event, &mut self.oracle);
+        self.outward(index);
+    }
+
+    /// An event for one process only, not for its successor.
+    fn event_of(&mut self, index: Index, life: u64, event: Event) {
+        if self.hosts[usize::from(index)].life == life {
+            self.event(index, event);
+        }
+    }
+
+    fn tick(&mut self, index: Index, life: u64) {
+        let now = self.now;
+        let host = &mut self.hosts[usize::from(index)];
+        if host.life != life || host.tick_at.is_none_or(|at| at > now) {
+            return;
+        }
+        host.tick_at = None;
+        host.pump(now, &mut self.oracle);
+        if let Some(process) = host.process() {
+            self.oracle.look(host.member, &process.node);
+        }
+        self.outward(index);
+    }
+
+    fn disk_step(&mut self, index: Index, life: u64) {
+        let now = self.now;
+        let host = &mut self.hosts[usize::from(index)];
+        if host.life != life {
+            return;
+        }
+        host.disk_due = false;
+        if host.hangs_until <= now && host.disk.with(|disk| disk.advance()) {
+            host.pump(now, &mut self.oracle);
+        }
+        self.outward(index);
+    }
+
+    /// Sends on its way what a process has given out, and sees to its next turn.
+    fn outward(&mut self, index: Index) {
+        let out = match self.host(index).process_out() {
+            Some(out) => std::mem::take(out),
+            None => return,
+        };
+        for outward in out {
+            self.send(index, outward);
+        }
+        self.next_turns(index);
+    }
+
+    fn next_turns(&mut self, index: Index) {
+        let latency = match self.rng.random_range(0..200) {
+            0 => self.rng.random_range(2..20) * MS,
+            _ => self.rng.random_range(20..400),
+        };
+        let now = self.now;
+        let host = &mut self.hosts[usize::from(index)];
+        let life = host.life;
+        let deadline = host.deadline().map(|at| at.max(now + 100));
+        let earlier = deadline.filter(|at| host.tick_at.is_none_or(|tick| *at < tick));
+        if let Some(at) = earlier {
+            host.tick_at = Some(at);
+        }
+        let disk = host.disk.with(|disk| disk.has_work()) && !host.disk_due;
+        let disk_at = (now + latency).max(host.hangs_until);
+        host.disk_due |= disk;
+        if let Some(at) = earlier {
+            self.at(at, Due::Tick(index, life));
+        }
+        if disk {
+            self.at(disk_at, Due::Disk(index, life));
+        }
+    }
+
+    fn send(&mut self, index: Index, outward: Outward) {
+        let name = NAMES[usize::from(index)];
+        match outward {
+            Outward::Send(session, message) => {
+                let bytes = message.encode();
+                let facts = [u64::from(index), session.get(), bytes.len() as u64];
+                self.story.note("send", &facts, || format!("{name} says {message:?}"));
+                self.post(session, Parcel::Message(bytes));
+            }
+            Outward::Ship(session, frame) => self.post(session, Parcel::Frame(frame)),
+            Outward::Close(session) => self.close(index, session),
+            Outward::Reply(id, result) => {
+                self.story.note("reply", &[id], || format!("{name} replies {result:?}"));
+                let command = self.commands.remove(&id);
+                if result.is_err() && command.is_some_and(is_force) {
+                    let member = self.host(index).member;
+                    self.oracle.force_refused(member);
+                }
+            }
+            Outward::Note(note) => {
+                self.story.note("note", &[u64::from(index)], || format!("{name}: {note:?}"));
+            }
+            Outward::Serve(serves) => {
+                let facts = [u64::from(index), u64::from(serves)];
+                self.story.note("serve", &facts, || format!("{name} serves: {serves}"));
+                if !serves {
+                    self.forget_requests(index);
+                }
+            }
+            Outward::Answer(id) => {
+                self.story.note("answer", &[id], || format!("{name} answers request {id}"));
+                self.outstanding.remove(&id);
+            }
+            Outward::Stopped => {
+                self.story.note("stopped", &[u64::from(index)], || format!("{name} has stopped"));
+            }
+        }
+    }
+
+    fn forget_requests(&mut self, index: Index) {
+        self.outstanding.retain(|_, (_, at)| *at != index);
+    }
+}
+
+fn is_force(command: Command) -> bool {
+    matches!(command, Command::Takeover { force: true, test: false } | Command::StartPrimary)
+}

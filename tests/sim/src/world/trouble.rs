@@ -1,0 +1,160 @@
+//! What happens to the cluster from outside.
+
+use hadrian_protocol::node::{Command, Event};
+
+use super::{Act, Due, World, is_force};
+use crate::MS;
+use crate::net::Parcel;
+use crate::plan::{Happening, Host as Index};
+
+impl World<'_> {
+    pub(super) fn start(&mut self, index: Index, cut_at: Option<u64>) {
+        let now = self.now;
+        let host = &mut self.hosts[usize::from(index)];
+        if host.runs() {
+            return;
+        }
+        if let Some(change) = cut_at {
+            host.disk.with(|disk| disk.cut_power_at(change));
+        }
+        let started = host.start(now, &self.config, &mut self.oracle);
+        let (life, member) = (host.life, host.member);
+        match started {
+            Ok(()) => {
+                self.outward(index);
+                for other in 0..self.plan.members {
+                    if index < other {
+                        self.after(MS, Due::Dial(index, other, life));
+                    }
+                }
+            }
+            Err(_) if host.disk.with(|disk| disk.is_cut()) => {
+                host.lose_power();
+                self.oracle.died(member, true);
+            }
+            Err(_) if host.fails => {
+                host.kill();
+                host.fails = false;
+                self.after(100 * MS, Due::Start(index));
+            }
+            Err(error) => {
+                self.oracle.broken("§2.3", format!("{member} does not start: {error}"));
+            }
+        }
+    }
+
+    pub(super) fn end_process(&mut self, index: Index, power_lost: bool) {
+        let host = &mut self.hosts[usize::from(index)];
+        let (life, member) = (host.life, host.member);
+        if power_lost {
+            host.lose_power();
+        } else {
+            host.kill();
+        }
+        host.paused_until = 0;
+        self.oracle.died(member, power_lost);
+        self.forget_requests(index);
+        for conn in 0..self.conns.len() {
+            for end in 0..2 {
+                let this = &mut self.conns[conn].ends[end];
+                if this.host == index && this.life == life && this.open {
+                    this.open = false;
+                    // The kernel of a living host closes the sockets of a dead process.
+                    self.conns[conn].pipes[end].lose_waiting();
+                    if !power_lost {
+                        self.conns[conn].pipes[end].push(Parcel::End);
+                        self.push_on(conn, end);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn happen(&mut self, happening: Happening) {
+        self.story.note("happening", &[], || format!("** {happening}"));
+        match happening {
+            Happening::Kill(index) => self.end_process(index, false),
+            Happening::PowerLoss(index) => self.end_process(index, true),
+            Happening::PowerLossOfAll => {
+                (0..self.plan.members).for_each(|index| self.end_process(index, true));
+            }
+            Happening::Start(index) => self.start(index, None),
+            Happening::StartAndLosePower(index, change) => self.start(index, Some(change)),
+            Happening::Cut(a, b, way) => self.ways.cut(a, b, way),
+            Happening::Heal(a, b) => {
+                self.ways.heal(a, b);
+                self.flow_again();
+            }
+            Happening::Reset(a, b) => self.break_links(a, b, true),
+            Happening::HalfOpen(a, b) => self.break_links(a, b, false),
+            Happening::Slow(a, b, by) => self.ways.slow(a, b, by),
+            Happening::Pause(index, time) => {
+                let until = self.now + time;
+                let host = self.host(index);
+                host.paused_until = host.paused_until.max(until);
+            }
+            Happening::DiskHangs(index, time) => {
+                let until = self.now + time;
+                let host = self.host(index);
+                host.hangs_until = host.hangs_until.max(until);
+            }
+            Happening::DiskFails(index, change) => {
+                let host = self.host(index);
+                host.fails = true;
+                host.disk.with(|disk| disk.fail_at(change));
+            }
+            Happening::WallJumps(index, by) => self.host(index).wall_jumps(by),
+            Happening::Command(index, command) => self.command(index, command),
+        }
+    }
+
+    pub(super) fn command(&mut self, index: Index, command: Command) {
+        let (now, host) = (self.now, self.host(index));
+        if !host.runs() || host.paused_until > now {
+            return;
+        }
+        let member = host.member;
+        if is_force(command) {
+            self.oracle.uses_force(member);
+        }
+        let id = self.clients.next_id();
+        self.commands.insert(id, command);
+        self.event(index, Event::Command { id, command });
+    }
+
+    pub(super) fn break_links(&mut self, a: Index, b: Index, both: bool) {
+        for conn in 0..self.conns.len() {
+            let hosts = self.conns[conn].ends.map(|end| end.host);
+            let open = self.conns[conn].ends.iter().all(|end| end.open);
+            if !open || (hosts != [a, b] && hosts != [b, a]) {
+                continue;
+            }
+            self.conns[conn].pipes.iter_mut().for_each(|pipe| pipe.clear());
+            for (end, host) in hosts.into_iter().enumerate() {
+                if both || host == a {
+                    self.end_closed(conn, end, host);
+                }
+            }
+        }
+    }
+
+    /// Everything that stood before a cut goes on.
+    pub(super) fn flow_again(&mut self) {
+        for conn in 0..self.conns.len() {
+            (0..2).for_each(|way| self.push_on(conn, way));
+        }
+    }
+
+    pub(super) fn mend(&mut self) {
+        self.story.note("mend", &[], || "** everything is mended".into());
+        self.act = Act::Mending;
+        self.ways.heal_all();
+        self.flow_again();
+        for index in 0..self.plan.members {
+            let host = self.host(index);
+            (host.paused_until, host.hangs_until) = (0, 0);
+            self.start(index, None);
+        }
+        self.after(500 * MS, Due::Check(0));
+    }
+}

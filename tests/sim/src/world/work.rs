@@ -1,0 +1,64 @@
+//! What clients do.
+
+use rand::Rng;
+
+use super::{Act, Due, OUTSTANDING_MAX, World};
+use crate::host::Ask;
+use crate::plan::Host as Index;
+use crate::{MS, NAMES};
+
+impl World<'_> {
+    pub(super) fn client(&mut self, client: usize) {
+        if self.act == Act::Stopping {
+            return;
+        }
+        let waiting = self.outstanding.values().filter(|(of, _)| *of == client).count();
+        let serving: Vec<Index> = (0..self.plan.members)
+            .filter(|index| self.hosts[usize::from(*index)].serves())
+            .collect();
+        let paused = |index: &Index| self.hosts[usize::from(*index)].paused_until > self.now;
+        let mut pause = self.plan.pace;
+        if waiting < OUTSTANDING_MAX && !serving.is_empty() {
+            let index = serving[self.rng.random_range(0..serving.len())];
+            if paused(&index) {
+                pause = 5 * MS;
+            } else {
+                self.ask(client, index);
+            }
+        }
+        let pause = self.rng.random_range(pause / 4..pause * 2);
+        self.after(pause, Due::Client(client));
+    }
+
+    pub(super) fn ask(&mut self, client: usize, index: Index) {
+        let (id, ask) = (self.clients.next_id(), self.clients.draw(&mut self.rng));
+        self.oracle.client_asks(id, ask.clone());
+        self.outstanding.insert(id, (client, index));
+        let now = self.now;
+        let taken = self.hosts[usize::from(index)].ask(now, id, &ask, &mut self.oracle);
+        let name = NAMES[usize::from(index)];
+        let facts = [u64::from(index), id, u64::from(taken)];
+        self.story.note("ask", &facts, || {
+            let words = describe(&ask);
+            format!("client {client} asks {name}, request {id}: {words}; taken: {taken}")
+        });
+        if !taken {
+            self.outstanding.remove(&id);
+        }
+        self.outward(index);
+    }
+}
+
+fn describe(ask: &Ask) -> String {
+    match ask {
+        Ask::Write { changes, fua } => {
+            let words = changes
+                .iter()
+                .map(|change| format!("{}+{} := {}", change.block, change.count, change.number));
+            let words: Vec<_> = words.collect();
+            format!("write {}{}", words.join(", "), if *fua { " FUA" } else { "" })
+        }
+        Ask::Flush => "flush".into(),
+        Ask::Read { block, count } => format!("read {block}+{count}"),
+    }
+}
