@@ -56,7 +56,7 @@ impl Node {
         }
         match self.standing {
             Part::Leading | Part::Beginning(_) if lead.epoch <= self.state.promised => return,
-            Part::Leading => self.step_down(),
+            Part::Leading | Part::Releasing(_) => self.step_down(),
             Part::Gate => self.become_standby(),
             Part::Candidate(_) | Part::Beginning(_) => self.give_up(Denied::GivenUp),
             Part::Standby(_) => {}
@@ -178,8 +178,8 @@ impl Node {
         self.persist_then(After::Join(session, epoch));
     }
 
-    /// What was said while the log was being cut.
-    fn hear_leads_again(&mut self) {
+    /// What was said while this member was not free to act on it.
+    pub(super) fn hear_leads_again(&mut self) {
         let leads: Vec<_> = self
             .greeted_sessions()
             .into_iter()

@@ -263,7 +263,7 @@ impl Node {
             Part::Standby(_) => follows_other && !ask.force,
             Part::Gate => !ask.force,
             Part::Candidate(candidate) => candidate.force || !ask.force,
-            Part::Leading => !ask.force,
+            Part::Leading | Part::Releasing(_) => !ask.force,
             _ => true,
         };
         if overtaken {
@@ -274,7 +274,7 @@ impl Node {
             return self.send(session, Message::Refuse(crate::wire::Refuse { refusal }));
         }
         match self.standing {
-            Part::Leading => self.step_down(),
+            Part::Leading | Part::Releasing(_) => self.step_down(),
             Part::Gate => self.become_standby(),
             _ => self.give_up(Denied::GivenUp),
         }
