@@ -43,7 +43,13 @@ soak:
 SEEDS ?= 2000
 FIRST ?= 0
 sim:
-	cargo run --release --quiet -p hadrian-sim -- --seeds $(SEEDS) --first $(FIRST)
+	cargo run --release --quiet -p hadrian-sim --bin hadrian-sim -- \
+		--seeds $(SEEDS) --first $(FIRST)
+
+# Rules are taken out of the code one by one; the simulator must notice each.
+.PHONY: mutants
+mutants:
+	cargo run --quiet -p hadrian-sim --bin hadrian-mutants
 
 # Searches for inputs that break a property, FUZZ_SECONDS on each target of fuzz/; FUZZ_TARGETS
 # names some of them. Needs a C++ compiler, which is installed where it is missing.

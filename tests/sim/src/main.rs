@@ -17,6 +17,9 @@ struct Args {
     /// The first of them.
     #[arg(long, default_value_t = 0)]
     first: u64,
+    /// Stop at the first violation and tell no story.
+    #[arg(long)]
+    until_broken: bool,
     /// Tell the whole story of the first seed, whatever comes of it.
     #[arg(long)]
     tell: bool,
@@ -28,11 +31,11 @@ fn main() -> ExitCode {
         tell(&Plan::from_seed(args.first));
         return ExitCode::SUCCESS;
     }
-    let total = sweep::sweep(args.first, args.seeds);
+    let total = sweep::sweep(args.first, args.seeds, args.until_broken);
     for (seed, violation) in &total.broken {
         println!("seed {seed}: {violation}");
     }
-    if let Some((seed, violation)) = total.broken.first() {
+    if let Some((seed, violation)) = total.broken.first().filter(|_| !args.until_broken) {
         let short = shrink::shrink(&Plan::from_seed(*seed), violation.rule);
         println!("\nthe shortest story of seed {seed} that breaks {}:", violation.rule);
         tell(&short);

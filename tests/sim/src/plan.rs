@@ -164,10 +164,11 @@ impl Plan {
             length: 0,
             happenings: Vec::new(),
         };
+        let mood = Mood::draw(&mut rng);
         let episodes = rng.random_range(1..=6);
         let mut at = rng.random_range(100..800) * MS;
         for _ in 0..episodes {
-            let took = Episodes { plan: &mut plan, rng: &mut rng, at }.draw();
+            let took = Episodes { plan: &mut plan, rng: &mut rng, at, mood }.draw();
             // Episodes may run into each other.
             at += if rng.random_bool(0.3) { took / 2 } else { took };
             at += rng.random_range(0..1200) * MS;
@@ -179,11 +180,32 @@ impl Plan {
     }
 }
 
+/// What goes wrong most in a run: rare meetings of two troubles need both of them often.
+#[derive(Clone, Copy)]
+enum Mood {
+    Anything,
+    /// Disks fail and hosts lose power.
+    Disks,
+    /// Links break, and operators use force.
+    Splits,
+}
+
+impl Mood {
+    fn draw(rng: &mut SmallRng) -> Self {
+        match rng.random_range(0..10) {
+            0 | 1 => Self::Disks,
+            2 | 3 => Self::Splits,
+            _ => Self::Anything,
+        }
+    }
+}
+
 /// Draws one episode at a time.
 struct Episodes<'a> {
     plan: &'a mut Plan,
     rng: &'a mut SmallRng,
     at: Micros,
+    mood: Mood,
 }
 
 impl Episodes<'_> {
@@ -224,6 +246,14 @@ impl Episodes<'_> {
 
     /// Adds what the episode does; returns how long it takes.
     fn draw(mut self) -> Micros {
+        let mood = self.rng.random_range(0..3);
+        match self.mood {
+            Mood::Disks if mood == 0 => return self.disk_trouble(),
+            Mood::Disks if mood == 1 => return self.power_lost(),
+            Mood::Splits if mood == 0 => return self.link_lost(),
+            Mood::Splits if mood == 1 => return self.commands(),
+            _ => {}
+        }
         match self.rng.random_range(0..12) {
             0..=2 => self.daemon_lost(),
             3 | 4 => self.power_lost(),

@@ -20,9 +20,9 @@ pub struct Sweep {
 }
 
 /// Runs `count` seeds from `first` on. Each run is alone on its thread, so its outcome is the same
-/// as in any other order.
+/// as in any other order. `until_broken`: no run is begun behind the first that breaks a promise.
 #[must_use]
-pub fn sweep(first: u64, count: u64) -> Sweep {
+pub fn sweep(first: u64, count: u64, until_broken: bool) -> Sweep {
     let next = AtomicU64::new(first);
     let total = Mutex::new(Sweep::default());
     let work = || {
@@ -32,6 +32,9 @@ pub fn sweep(first: u64, count: u64) -> Sweep {
                 return;
             }
             let report = world::run(&Plan::from_seed(seed), false);
+            if until_broken && report.violation.is_some() {
+                next.store(u64::MAX / 2, Ordering::Relaxed);
+            }
             let Ok(mut total) = total.lock() else { return };
             total.answered += report.answered;
             total.lost += report.lost;

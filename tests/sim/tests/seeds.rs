@@ -7,7 +7,7 @@ const SEEDS: u64 = 2000;
 
 #[test]
 fn two_thousand_clusters_keep_every_promise() {
-    let total = sweep::sweep(0, SEEDS);
+    let total = sweep::sweep(0, SEEDS, false);
     if let Some((seed, violation)) = total.broken.first() {
         let short = shrink::shrink(&Plan::from_seed(*seed), violation.rule);
         let story = run(&short, true).story.join("\n");

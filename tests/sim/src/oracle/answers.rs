@@ -208,9 +208,10 @@ impl Oracle {
     pub(crate) fn entered(&mut self, primary: MemberId, standby: MemberId, mode: Mode) {
         let (own, other) = (self.see(primary), self.see(standby));
         let in_set = own.state.as_ref().is_some_and(|state| {
-            state.in_sync.iter().any(|life| {
-                life.member == standby && life.incarnation == other.life
-            })
+            state
+                .in_sync
+                .iter()
+                .any(|life| life.member == standby && life.incarnation == other.life)
         });
         let kept = self.answered.kept.iter().filter(|kept| own.path.holds(kept.point));
         let lacks = kept.filter(|kept| {
@@ -219,7 +220,9 @@ impl Oracle {
         });
         let first = lacks.map(|kept| kept.point.lsn).next();
         self.demand(!in_set || first.is_none(), "§4", || {
-            format!("{standby} enters the set of {primary} and lacks what was answered at {first:?}")
+            format!(
+                "{standby} enters the set of {primary} and lacks what was answered at {first:?}"
+            )
         });
     }
 

@@ -6,6 +6,7 @@ mod trouble;
 mod work;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use hadrian_protocol::ids::{Lsn, MemberId, SessionId};
@@ -47,8 +48,16 @@ pub struct Report {
 #[must_use]
 pub fn run(plan: &Plan, telling: bool) -> Report {
     let mut world = World::new(plan, telling);
-    world.begin();
-    world.go_on();
+    // The core has assertions of its own; one that fails is a broken promise like any other.
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        world.begin();
+        world.go_on();
+    }));
+    if let Err(panic) = ended {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        world.oracle.broken("assertion", text.unwrap_or("a panic without words").into());
+    }
     let (answered, lost) = world.oracle.tally();
     let violation = world.oracle.violation().cloned();
     let digest = world.story.digest();

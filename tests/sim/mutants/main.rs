@@ -1,0 +1,120 @@
+//! Takes one rule after the other out of the code and looks whether the simulator notices. A bug
+//! that it does not find is a gap in the simulator.
+#![expect(clippy::print_stdout, reason = "a program for people")]
+
+mod table;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use clap::Parser;
+use table::{MUTANTS, Mutant};
+
+/// Puts each bug of the table into a copy of the sources and runs the simulator over it.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Seeds that are run at most before a bug counts as not found.
+    #[arg(long, default_value_t = 6000)]
+    seeds: u64,
+    /// Only bugs whose name holds this.
+    #[arg(long, default_value = "")]
+    only: String,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let args = Args::parse();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
+    let copy = root.join("target/mutants/tree");
+    if copy.exists() {
+        fs::remove_dir_all(&copy)?;
+    }
+    copy_tree(&root, &copy)?;
+    let house = House { copy, target: root.join("target/mutants/target") };
+    let broken = house.run(args.seeds.min(200)).context("the sources as they are")?;
+    if let Some(line) = broken {
+        bail!("the sources break a promise without any help: {line}");
+    }
+    let mutants: Vec<_> = MUTANTS.iter().filter(|m| m.name.contains(&args.only)).collect();
+    let mut caught = 0;
+    for mutant in &mutants {
+        let began = Instant::now();
+        let found = house.try_out(mutant, args.seeds).with_context(|| mutant.name)?;
+        let (verdict, line) = match &found {
+            Some(line) => ("caught  ", line.as_str()),
+            None => ("SURVIVED", "no seed breaks a promise"),
+        };
+        let seconds = began.elapsed().as_secs();
+        println!("{verdict}  {} ({}), {seconds} s\n          {line}", mutant.name, mutant.rule);
+        caught += usize::from(found.is_some());
+    }
+    println!("mutants={} caught={caught}", mutants.len());
+    Ok(if caught == mutants.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A copy of the sources, and where it is built.
+struct House {
+    copy: PathBuf,
+    target: PathBuf,
+}
+
+impl House {
+    fn try_out(&self, mutant: &Mutant, seeds: u64) -> anyhow::Result<Option<String>> {
+        let path = self.copy.join(mutant.file);
+        let sound = fs::read_to_string(&path)?;
+        fs::write(&path, sound.replacen(mutant.find, mutant.put, 1))?;
+        let found = self.run(seeds);
+        fs::write(&path, sound)?;
+        found
+    }
+
+    /// Builds and runs the simulator; the first line that tells of a broken promise.
+    fn run(&self, seeds: u64) -> anyhow::Result<Option<String>> {
+        let built = self.cargo(&["build", "--quiet"]).output()?;
+        if !built.status.success() {
+            bail!("it does not build:\n{}", String::from_utf8_lossy(&built.stderr));
+        }
+        let simulator = self.target.join("debug/hadrian-sim");
+        let ran = Command::new(simulator)
+            .args(["--until-broken", "--seeds", &seeds.to_string()])
+            .env("RUST_BACKTRACE", "0")
+            .output()?;
+        if ran.status.success() {
+            return Ok(None);
+        }
+        let (out, errors) = (String::from_utf8_lossy(&ran.stdout), ran.stderr);
+        let errors = String::from_utf8_lossy(&errors);
+        let told = out.lines().find(|line| line.starts_with("seed "));
+        // The core has assertions of its own.
+        let line = told.or_else(|| errors.lines().find(|line| !line.contains("panicked at")));
+        Ok(Some(line.unwrap_or("it fails").chars().take(160).collect()))
+    }
+
+    fn cargo(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("cargo");
+        command.args(args).args(["--package", "hadrian-sim", "--bin", "hadrian-sim"]);
+        command.current_dir(&self.copy).env("CARGO_TARGET_DIR", &self.target);
+        command
+    }
+}
+
+/// Everything but what was built.
+fn copy_tree(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == "target" || name == ".git" {
+            continue;
+        }
+        let (from, to) = (entry.path(), to.join(&name));
+        if entry.file_type()?.is_dir() {
+            copy_tree(&from, &to)?;
+        } else {
+            fs::copy(&from, &to)?;
+        }
+    }
+    Ok(())
+}

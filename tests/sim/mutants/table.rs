@@ -1,0 +1,315 @@
+//! Bugs that somebody could make: a rule of the contract each, taken out of the code.
+
+/// One bug, as a change of one place in the sources.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mutant {
+    /// The rule that is missing.
+    pub(crate) name: &'static str,
+    /// Where it stands in the contract, or the story of what happens without it.
+    pub(crate) rule: &'static str,
+    /// The file, from the top of the workspace.
+    pub(crate) file: &'static str,
+    /// A text that stands there once.
+    pub(crate) find: &'static str,
+    /// What stands there instead.
+    pub(crate) put: &'static str,
+}
+
+const fn mutant(
+    name: &'static str,
+    rule: &'static str,
+    file: &'static str,
+    find: &'static str,
+    put: &'static str,
+) -> Mutant {
+    Mutant { name, rule, file, find, put }
+}
+
+const ANSWER: &str = "protocol/src/node/answer.rs";
+const FOLLOW: &str = "protocol/src/node/follow.rs";
+const LEAD: &str = "protocol/src/node/lead.rs";
+const INSYNC: &str = "protocol/src/node/insync.rs";
+const NODE: &str = "protocol/src/node/mod.rs";
+const SESSION: &str = "protocol/src/node/session.rs";
+const FEED: &str = "protocol/src/node/feed.rs";
+const HANDOVER: &str = "protocol/src/node/handover.rs";
+const REPLICA: &str = "blockdev/src/replica.rs";
+const RECOVERY: &str = "blockdev/src/journal/recovery.rs";
+const OPEN: &str = "blockdev/src/journal/open.rs";
+const WRITER: &str = "blockdev/src/journal/writer.rs";
+const TRUNCATE: &str = "blockdev/src/journal/truncate.rs";
+
+/// All of them.
+pub(crate) const MUTANTS: &[Mutant] = &[
+    mutant(
+        "a write is answered before the standby has it",
+        "§3",
+        ANSWER,
+        "            writes = writes.min(received);\n",
+        "            let _ = &mut writes;\n",
+    ),
+    mutant(
+        "a commit in sync waits for receipt only",
+        "§3",
+        ANSWER,
+        "let committed = if self.state.mode == Mode::Sync { durable } else { received };",
+        "let committed = received.max(durable);",
+    ),
+    mutant(
+        "a flush is answered before the primary's own log is durable",
+        "§3",
+        ANSWER,
+        "(self.log.written(), self.log.durable())",
+        "(self.log.written(), self.log.written())",
+    ),
+    mutant(
+        "a standby accepts an older epoch",
+        "I7",
+        FOLLOW,
+        "if lead.epoch < self.state.promised {",
+        "if lead.epoch < self.state.owned {",
+    ),
+    mutant(
+        "durability is acknowledged before the sync",
+        "I8",
+        FOLLOW,
+        "durable: self.log.durable(), applied }",
+        "durable: self.log.end().lsn, applied }",
+    ),
+    mutant(
+        "a standby is left out before the record says so",
+        "§5.1",
+        INSYNC,
+        "        self.state.in_sync.retain(|life| life.member != member);\n",
+        "        self.state.in_sync.retain(|life| life.member != member);\n        \
+         self.insync.recorded.clone_from(&self.state.in_sync);\n",
+    ),
+    mutant(
+        "a promise is forgotten over a restart",
+        "I7",
+        NODE,
+        "state.incarnation = state.incarnation.next();",
+        "state.incarnation = state.incarnation.next();\n        state.promised = state.owned;",
+    ),
+    mutant(
+        "a promise is spoken before it is durable",
+        "I7",
+        LEAD,
+        "self.persist_then(After::SayPromised(session, ask.epoch));",
+        "self.persist.touch();\n        self.say_promised(session, ask.epoch);",
+    ),
+    mutant(
+        "a hello speaks of what is not durable yet",
+        "I7, I8",
+        SESSION,
+        "promised: words.promised,",
+        "promised: state.promised,",
+    ),
+    mutant(
+        "a member speaks before its new life is durable",
+        "§5.4",
+        SESSION,
+        "        if matches!(self.standing, Part::Waking) {\n            return;\n        }\n",
+        "",
+    ),
+    mutant(
+        "frames are applied before the log is durable",
+        "§2.2",
+        ANSWER,
+        "        let durable = self.log.durable();\n        let leads",
+        "        let durable = self.log.end().lsn;\n        let leads",
+    ),
+    mutant(
+        "a primary applies what its standby lacks",
+        "§2.5",
+        ANSWER,
+        "allowed.min(feed.map_or(Lsn::START, |feed| feed.received))",
+        "feed.map_or(allowed, |_| allowed)",
+    ),
+    mutant(
+        "a standby applies what its primary may lose",
+        "§2.5",
+        ANSWER,
+        "durable.min(self.follow.primary_durable)",
+        "durable.max(self.follow.primary_durable.min(durable))",
+    ),
+    mutant(
+        "the apply limit is used before it is recorded",
+        "§2.5",
+        ANSWER,
+        "self.persist_then(After::Apply(target));",
+        "self.persist.touch();\n                self.out.push_back(Action::Apply(target));",
+    ),
+    mutant(
+        "a restart replays the whole log",
+        "§2.5; holes, story 1",
+        REPLICA,
+        "let limit = state.apply_limit.min(recovered.end.lsn);",
+        "let limit = recovered.end.lsn;",
+    ),
+    mutant(
+        "a frame of an older epoch is refused in catch-up",
+        "I7; holes, story 2",
+        FOLLOW,
+        "if self.state.history.check_next(self.log.end(), &frame).is_err() {",
+        "if frame.epoch() < self.state.promised && frame.epoch_start().is_none() {\n            \
+         return self.refuse(session, Refusal::Protocol);\n        }\n        \
+         if self.state.history.check_next(self.log.end(), &frame).is_err() {",
+    ),
+    mutant(
+        "a restarted standby counts as in sync",
+        "§5.4; holes, story 3",
+        LEAD,
+        "                && word.incarnation == self.state.incarnation\n",
+        "",
+    ),
+    mutant(
+        "an epoch is owned while its log is unsynced",
+        "§6.0; holes, story 4",
+        LEAD,
+        "if beginning.recording || self.log.durable() < self.log.end().lsn {",
+        "if beginning.recording {",
+    ),
+    mutant(
+        "a restarted primary asks nobody",
+        "§6.3; holes, story 5",
+        LEAD,
+        "        if self.peers.keys().all(heard) {\n            let began = \
+         self.began_or_birth(Began::Restart);\n            let need = \
+         self.peers.keys().copied().collect();",
+        "        if self.peers.keys().all(heard) || !self.peers.is_empty() {\n            \
+         let began = self.began_or_birth(Began::Restart);\n            let need = \
+         BTreeSet::new();",
+    ),
+    mutant(
+        "a restarted primary does not fetch the later log",
+        "§6.3",
+        LEAD,
+        "of(promised) > mine && !(self.force",
+        "of(promised) > (Epoch::new(u64::MAX), mine.1) && !(self.force",
+    ),
+    mutant(
+        "a proposed standby does not count yet",
+        "§4; holes, story 6",
+        ANSWER,
+        "for life in self.blockers() {\n            let feed",
+        "let recorded = self.insync.recorded.clone();\n        let me = self.state.member;\n        \
+         let short = recorded.into_iter().filter(|life| {\n            \
+         life.member != me && self.state.in_sync.contains(life) && self.peers.get(&life.member)\n\
+         .and_then(|peer| peer.feed()).is_none_or(|feed| feed.entry == Entry::Peer)\n        \
+         });\n        for life in short {\n            let feed",
+    ),
+    mutant(
+        "in sync, caught up means received",
+        "§4; holes, story 7",
+        INSYNC,
+        "Mode::Sync => answers.flushes,",
+        "Mode::Sync => crate::ids::Lsn::START,",
+    ),
+    mutant(
+        "a standby enters the set before it has every answered write",
+        "§4",
+        INSYNC,
+        "feed.entry = Entry::Proposed { received: answers.writes, durable };",
+        "feed.entry = Entry::Proposed { received: crate::ids::Lsn::START, durable };",
+    ),
+    mutant(
+        "two members can make the same epoch",
+        "§1; holes, story 8",
+        LEAD,
+        "highest.next_for(self.state.member)",
+        "Epoch::new(highest.get() + 1)",
+    ),
+    mutant(
+        "an incarnation goes on in the epoch of the one before",
+        "§1",
+        LEAD,
+        "            self.stand(self.next_epoch(), began, false, need, None);",
+        "            let epoch = self.state.owned.max(Epoch::new(1));\n            \
+         self.stand(epoch, began, false, need, None);",
+    ),
+    mutant(
+        "nobody follows up a lost confirmation of a handover",
+        "§6.1; holes, story 11",
+        LEAD,
+        "if let Some(release) = release.filter(|r| r.to == self.state.member) {",
+        "if let Some(release) = release.filter(|r| r.to != self.state.member) {",
+    ),
+    mutant(
+        "a member outside the set does not promise to a restart",
+        "§6.3; holes, story 12",
+        LEAD,
+        "Part::Standby(_) => follows_other && !ask.force,",
+        "Part::Standby(_) => !ask.force && (follows_other || self.state.in_set_of.is_none()),",
+    ),
+    mutant(
+        "an owned epoch is overtaken by a re-stamp",
+        "§6.0; holes, story 14",
+        LEAD,
+        "true if owned => self.step_down(),",
+        "true if owned && promised == self.state.owned => self.step_down(),",
+    ),
+    mutant(
+        "a valid frame behind a lost one is damage",
+        "§2.3; holes, story 16",
+        RECOVERY,
+        "    if durable > end.lsn {",
+        "    if durable > end.lsn || leftover_end > end.lsn {",
+    ),
+    mutant(
+        "a sync speaks for writes that came behind it",
+        "I8",
+        WRITER,
+        "        self.durable = round.target;",
+        "        self.durable = round.target.max(self.written);",
+    ),
+    mutant(
+        "what a failed sync has lost counts as durable after a restart",
+        "I8",
+        OPEN,
+        "    write_again(engine, segments, found.durable.max(checkpoint), end)?;\n",
+        "",
+    ),
+    mutant(
+        "a tail is cut before it is saved",
+        "I6",
+        TRUNCATE,
+        "Step::CopyHead => self.copy_next(engine, segments)?,",
+        "Step::CopyHead => self.sync(engine, Step::CopySync),",
+    ),
+    mutant(
+        "an interrupted cut is not finished at the next start",
+        "§6.4; holes, story 17",
+        OPEN,
+        "if let Some(sheet) = cut.sheet.filter(|_| cut.is_pending) {",
+        "if let Some(sheet) = cut.sheet.filter(|_| false) {",
+    ),
+    mutant(
+        "a handover is confirmed before it is durable",
+        "§6.1",
+        HANDOVER,
+        "self.persist_then(After::Released(release));",
+        "self.persist.touch();\n                self.released(release);",
+    ),
+    mutant(
+        "an acknowledgement counts in whatever history it was given",
+        "I2",
+        FEED,
+        "if ack.epoch != self.state.owned {",
+        "if ack.epoch > self.state.promised {",
+    ),
+    mutant(
+        "any tail is cut without a question",
+        "§6.4",
+        FOLLOW,
+        "if !(untouched && worthless && at.lsn == point) {",
+        "let _ = worthless;\n        if !(untouched && at.lsn == point) {",
+    ),
+    mutant(
+        "a stop does not wait for the standby's receipt",
+        "§2.4",
+        NODE,
+        "            && self.set_has_all();",
+        "            ;",
+    ),
+];
