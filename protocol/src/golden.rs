@@ -88,7 +88,8 @@ fn messages() -> Vec<(String, Message)> {
         named.map(|(name, message)| (format!("message-{name}"), message)).collect();
     let refusals = crate::wire::tests::every_other_refusal().into_iter();
     all.extend(refusals.map(|(name, message)| (format!("message-refuse-{name}"), message)));
-    all.push(("message-goodbye-replaced".into(), crate::wire::tests::replaced()));
+    let goodbyes = crate::wire::tests::other_goodbyes().into_iter();
+    all.extend(goodbyes.map(|(name, message)| (format!("message-goodbye-{name}"), message)));
     all
 }
 

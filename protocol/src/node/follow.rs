@@ -76,12 +76,13 @@ impl Node {
     fn part(&mut self, session: SessionId, lead: &Lead, point: Lsn) {
         let beyond = lead.history.first_beyond(point);
         let untouched = self.state.apply_limit <= point;
-        // After a takeover by a member without which nothing was answered here, nobody was
-        // answered for the tail. A set that was shrunk since is not that set any more.
-        let unanswered = beyond.is_some_and(|entry| {
-            let in_set =
-                self.state.in_sync.is_empty() || self.state.in_sync.contains(&entry.leader);
-            entry.began == Began::InSync && in_set
+        // An old primary knows without whom it answered nothing: if that was the one who took over,
+        // in that very life, nobody was answered for the tail. A set that was shrunk since is not
+        // that set any more. A standby knows only what the new leader says of itself.
+        let set = &self.state.in_sync;
+        let unanswered = beyond.is_some_and(|entry| match set.is_empty() {
+            true => entry.began == Began::InSync,
+            false => set.contains(&entry.leader),
         });
         // Nor for an epoch that this member began itself and never came to own.
         let never_owned =

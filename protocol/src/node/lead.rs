@@ -117,9 +117,26 @@ impl Node {
         }
     }
 
+    /// A standby has promised a higher epoch. Whoever wants it may be about to own it, and would
+    /// overtake a re-stamp again, and so on: so it is given time first, each member another.
+    fn overtaken_by(&mut self, promised: Epoch) {
+        let turn = u32::from(self.state.member.index()) + 1;
+        let at = self.clock.now.after(self.config.heartbeat() * turn);
+        let known = self.overtaken.map_or(at, |(_, at)| at);
+        self.overtaken = Some((promised, known));
+    }
+
+    pub(super) fn settle_overtaken(&mut self) {
+        let due = self.overtaken.filter(|(_, at)| *at <= self.clock.now);
+        if let (Part::Leading, Some((promised, _))) = (&self.standing, due) {
+            self.restamp(promised);
+        }
+    }
+
     /// A standby has promised a higher epoch that nobody owns: the primary begins a higher one
     /// still, holding its clients meanwhile (design §6.0; holes, story 2).
-    pub(super) fn restamp(&mut self, promised: Epoch) {
+    fn restamp(&mut self, promised: Epoch) {
+        self.overtaken = None;
         self.stop_feeding();
         self.out.push_back(Action::Hold(true));
         self.state.promised = self.state.promised.max(promised);
@@ -136,13 +153,8 @@ impl Node {
             _ if test => return Some(Ok(Done::WouldLead)),
             _ => {}
         }
-        // The primary's word that this standby is in the set holds in its epoch and this life only.
-        let in_set = self.state.in_set_of.is_some_and(|word| {
-            word.epoch == self.state.promised
-                && word.epoch == self.state.history.epoch()
-                && word.incarnation == self.state.incarnation
-        });
-        let began = self.began_or_birth(if in_set { Began::InSync } else { Began::Forced });
+        // Whether the old primary went on without this standby, nobody here can know.
+        let began = self.began_or_birth(Began::Forced);
         let need = self.connected();
         self.stand(self.next_epoch(), began, true, need, Some(id));
         None
@@ -443,6 +455,7 @@ impl Node {
     }
 
     pub(super) fn become_standby(&mut self) {
+        self.overtaken = None;
         self.end_service();
         self.state.role = Role::Standby;
         self.persist.touch();
@@ -486,7 +499,7 @@ impl Node {
         if let (Part::Leading, Refusal::Overtaken { promised, owned }) = (&self.standing, refusal) {
             match promised > self.state.owned {
                 true if owned => self.step_down(),
-                true => self.restamp(promised),
+                true => self.overtaken_by(promised),
                 false => {}
             }
             return;

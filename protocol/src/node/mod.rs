@@ -41,9 +41,10 @@ pub use status::{NodeStatus, PeerStatus, StandbyState, Standing};
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::frame::{Draft, Frame, FrameBuffer};
-use crate::ids::{Lsn, MemberId};
+use crate::ids::{Epoch, Lsn, MemberId};
 use crate::replica::{ReplicaState, Role};
 use crate::time::{Clock, Now};
+use crate::wire::Goodbye;
 use follow::Follow;
 use handover::{Asking, Releasing};
 use lead::{Beginning, Candidate};
@@ -66,6 +67,8 @@ pub struct Node {
     applying: answer::Applying,
     /// Clients were let in.
     serving: bool,
+    /// As primary: an epoch that another has promised, and when to begin a higher one.
+    overtaken: Option<(Epoch, Now)>,
     clock: Clock,
     out: VecDeque<Action>,
 }
@@ -118,6 +121,7 @@ impl Node {
             persist: Persist::new(&state),
             standing: Part::Waking,
             serving: false,
+            overtaken: None,
             config,
             state,
             log,
@@ -207,6 +211,7 @@ impl Node {
             .into_iter()
             .flatten()
             .chain(self.window_deadline())
+            .chain(self.overtaken.map(|(_, at)| at))
             .fold(heartbeat, Now::min)
     }
 
@@ -256,7 +261,7 @@ impl Node {
         if !everything {
             return;
         }
-        self.say_goodbye();
+        self.say_goodbye(Goodbye::Stopping);
         if let Some(id) = command {
             self.out.push_back(Action::Reply { id, result: Ok(Done::Stopped) });
         }
@@ -269,6 +274,8 @@ impl Node {
         self.end_service();
         self.drop_command(Denied::Unfit);
         self.standing = Part::Unfit(part);
+        // Whoever counts on this replica must not wait for it.
+        self.say_goodbye(Goodbye::Failed);
     }
 
     /// Clients are thrown out, where there are any; what is unanswered stays unanswered.
@@ -293,6 +300,7 @@ impl Node {
 
     fn settle_standing(&mut self) {
         match self.standing {
+            Part::Leading => self.settle_overtaken(),
             Part::Gate => self.settle_gate(),
             Part::Candidate(_) => self.settle_candidate(),
             Part::Beginning(_) => self.settle_beginning(),

@@ -9,7 +9,7 @@ impl Node {
     /// A new connection from a member ends its old one before the hello is answered (design §4).
     pub(super) fn linked(&mut self, session: SessionId, member: MemberId) {
         let now = self.clock.now;
-        let stopped = matches!(self.standing, Part::Stopped);
+        let stopped = matches!(self.standing, Part::Stopped | Part::Unfit(_));
         let Some(peer) = self.peers.get_mut(&member).filter(|_| !stopped) else {
             self.out.push_back(Action::Close { session });
             return;
@@ -170,10 +170,10 @@ impl Node {
         }
     }
 
-    pub(super) fn say_goodbye(&mut self) {
+    pub(super) fn say_goodbye(&mut self, goodbye: Goodbye) {
         let sessions: Vec<_> = self.sessions().collect();
         for (member, session) in sessions {
-            self.send(session, Message::Goodbye(Goodbye::Stopping));
+            self.send(session, Message::Goodbye(goodbye));
             self.out.push_back(Action::Close { session });
             self.end_session(member);
         }

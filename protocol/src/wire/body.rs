@@ -63,6 +63,7 @@ impl Message {
             Self::Goodbye(goodbye) => out.put_u8(match goodbye {
                 Goodbye::Stopping => 1,
                 Goodbye::Replaced => 2,
+                Goodbye::Failed => 3,
             }),
         }
     }
@@ -242,6 +243,7 @@ fn get_goodbye(reader: &mut Reader<'_>) -> Result<Goodbye, CodecError> {
     match reader.u8("goodbye")? {
         1 => Ok(Goodbye::Stopping),
         2 => Ok(Goodbye::Replaced),
+        3 => Ok(Goodbye::Failed),
         other => Err(CodecError::Value { field: "goodbye", value: u64::from(other) }),
     }
 }

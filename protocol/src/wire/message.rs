@@ -201,6 +201,9 @@ pub enum Goodbye {
     /// The sender's daemon or resource stops; a standby that says so leaves the in-sync set at
     /// once, without the peer window (design §4).
     Stopping,
+    /// A part of the sender's replica has failed: it neither receives nor sends any more. To its
+    /// primary it is lost, and the peer window begins.
+    Failed,
     /// The sender has a newer connection to the receiver.
     Replaced,
 }

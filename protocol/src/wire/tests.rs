@@ -76,9 +76,10 @@ pub(crate) fn every_other_refusal() -> Vec<(&'static str, Message)> {
     named.map(|(name, refusal)| (name, Message::Refuse(Refuse { refusal }))).into()
 }
 
-/// The goodbye that [`one_of_each`] does not hold.
-pub(crate) fn replaced() -> Message {
-    Message::Goodbye(Goodbye::Replaced)
+/// The goodbyes that [`one_of_each`] does not hold.
+pub(crate) fn other_goodbyes() -> [(&'static str, Message); 2] {
+    let goodbye = Message::Goodbye;
+    [("replaced", goodbye(Goodbye::Replaced)), ("failed", goodbye(Goodbye::Failed))]
 }
 
 fn read_back(bytes: &[u8]) -> Result<Message, WireError> {

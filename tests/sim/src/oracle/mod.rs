@@ -253,7 +253,10 @@ impl Oracle {
     }
 
     pub(crate) fn failed(&mut self, member: MemberId) {
-        self.of(member).failed = true;
+        let witness = self.of(member);
+        witness.failed = true;
+        // What it held in memory is gone, as if its host had lost power.
+        witness.power_losses += 1;
     }
 
     /// A member's process ended, with its host's power or without.
