@@ -185,13 +185,19 @@ impl Node {
     /// The old primary is a standby, durably: this member begins, unless it has promised more
     /// meanwhile or lacks the end of the log.
     pub(super) fn accept_release(&mut self, release: Release) {
+        let newest = self.state.history.epoch();
+        // An epoch that this member began for this very release, and died before it owned it,
+        // stands in the log and is nobody's.
+        let in_vain = self.state.history.last().is_some_and(|entry| {
+            entry.leader.member == self.state.member && entry.epoch > self.state.owned
+        });
         let Part::Standby(asking) = &mut self.standing else {
             return;
         };
         let command = asking.take().map(|asking| asking.command);
         let fits = !self.follow.cutting
             && self.log.end().lsn >= release.lsn
-            && self.state.history.epoch() < release.epoch;
+            && (newest < release.epoch || in_vain);
         if !fits {
             if let Some(id) = command {
                 self.out.push_back(Action::Reply { id, result: Err(Denied::GivenUp) });

@@ -64,7 +64,7 @@ impl House {
     fn try_out(&self, mutant: &Mutant, seeds: u64) -> anyhow::Result<Option<String>> {
         let path = self.copy.join(mutant.file);
         let sound = fs::read_to_string(&path)?;
-        fs::write(&path, sound.replacen(mutant.find, mutant.put, 1))?;
+        fs::write(&path, mutant.spoil(&sound))?;
         let found = self.run(seeds);
         fs::write(&path, sound)?;
         found

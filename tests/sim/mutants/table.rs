@@ -13,6 +13,8 @@ pub(crate) struct Mutant {
     pub(crate) find: &'static str,
     /// What stands there instead.
     pub(crate) put: &'static str,
+    /// A second place in the same file, where the rule is held twice.
+    pub(crate) also: Option<(&'static str, &'static str)>,
 }
 
 const fn mutant(
@@ -22,7 +24,21 @@ const fn mutant(
     find: &'static str,
     put: &'static str,
 ) -> Mutant {
-    Mutant { name, rule, file, find, put }
+    Mutant { name, rule, file, find, put, also: None }
+}
+
+impl Mutant {
+    const fn and(mut self, find: &'static str, put: &'static str) -> Self {
+        self.also = Some((find, put));
+        self
+    }
+
+    /// The sources with the bug in them.
+    #[allow(dead_code, reason = "the test of the table does not need it")]
+    pub(crate) fn spoil(&self, sound: &str) -> String {
+        let spoilt = sound.replacen(self.find, self.put, 1);
+        self.also.map_or(spoilt.clone(), |(find, put)| spoilt.replacen(find, put, 1))
+    }
 }
 
 const ANSWER: &str = "protocol/src/node/answer.rs";
@@ -159,9 +175,9 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     mutant(
         "a restarted standby counts as in sync",
         "§5.4; holes, story 3",
-        LEAD,
-        "                && word.incarnation == self.state.incarnation\n",
-        "",
+        FOLLOW,
+        "false => set.contains(&entry.leader),",
+        "false => set.iter().any(|life| life.member == entry.leader.member),",
     ),
     mutant(
         "an epoch is owned while its log is unsynced",
@@ -169,6 +185,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         LEAD,
         "if beginning.recording || self.log.durable() < self.log.end().lsn {",
         "if beginning.recording {",
+    )
+    .and(
+        "            && self.log.durable() == self.log.end().lsn;\n        if ready",
+        ";\n        if ready",
     ),
     mutant(
         "a restarted primary asks nobody",

@@ -13,6 +13,8 @@ fn every_bug_of_the_table_has_its_place_in_the_sources() {
         let text = fs::read_to_string(root.join(mutant.file)).unwrap();
         let places = text.matches(mutant.find).count();
         assert_eq!(places, 1, "{} ({}): in {}", mutant.name, mutant.rule, mutant.file);
+        let again = mutant.also.map_or(1, |(find, _)| text.matches(find).count());
+        assert_eq!(again, 1, "{}: its second place", mutant.name);
         assert_ne!(mutant.find, mutant.put, "{}", mutant.name);
     }
 }

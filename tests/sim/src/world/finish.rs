@@ -72,11 +72,11 @@ impl World<'_> {
     fn stop_all(&mut self) {
         self.story.note("together", &[], || "** the cluster is together; it is stopped".into());
         self.act = Act::Stopping;
+        self.primary =
+            (0..self.plan.members).find(|index| self.hosts[usize::from(*index)].serves());
         // The primary goes first: its standbys hear how far they may apply.
-        let primary = (0..self.plan.members)
-            .find(|index| self.hosts[usize::from(*index)].serves())
-            .unwrap_or_default();
-        self.stop(primary, primary);
+        let first = self.primary.unwrap_or_default();
+        self.stop(first, first);
     }
 
     fn stop(&mut self, index: Index, primary: Index) {

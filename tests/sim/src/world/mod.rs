@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use hadrian_protocol::ids::{Lsn, MemberId, SessionId};
-use hadrian_protocol::node::{Command, Event, NodeConfig};
+use hadrian_protocol::node::{Command, Denied, Done, Event, NodeConfig, Note};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -42,6 +42,12 @@ pub struct Report {
     pub answered: u64,
     /// Answered writes that force, or a volatile cache, has thrown away.
     pub lost: u64,
+    /// What the members had to tell, in order.
+    pub notes: Vec<(Micros, Index, Note)>,
+    /// What the operator was answered, in order.
+    pub replies: Vec<(Index, Result<Done, Denied>)>,
+    /// Who served when everything was mended.
+    pub primary: Option<Index>,
 }
 
 /// Runs a plan; `telling` keeps the story.
@@ -60,8 +66,16 @@ pub fn run(plan: &Plan, telling: bool) -> Report {
     }
     let (answered, lost) = world.oracle.tally();
     let violation = world.oracle.violation().cloned();
-    let digest = world.story.digest();
-    Report { violation, digest, story: world.story.into_lines(), answered, lost }
+    Report {
+        violation,
+        digest: world.story.digest(),
+        answered,
+        lost,
+        notes: world.notes,
+        replies: world.replies,
+        primary: world.primary,
+        story: world.story.into_lines(),
+    }
 }
 
 /// Something that waits for its time.
@@ -114,6 +128,9 @@ pub(crate) struct World<'a> {
     outstanding: BTreeMap<u64, (usize, Index)>,
     commands: BTreeMap<u64, Command>,
     act: Act,
+    notes: Vec<(Micros, Index, Note)>,
+    replies: Vec<(Index, Result<Done, Denied>)>,
+    primary: Option<Index>,
     rng: SmallRng,
     pub(crate) oracle: Oracle,
     pub(crate) story: Story,
@@ -159,6 +176,9 @@ impl<'a> World<'a> {
             outstanding: BTreeMap::new(),
             commands: BTreeMap::new(),
             act: Act::Trouble,
+            notes: Vec::new(),
+            replies: Vec::new(),
+            primary: None,
             rng: SmallRng::seed_from_u64(plan.seed),
             oracle: Oracle::new(plan.members),
             story: Story::new(telling),
@@ -332,6 +352,7 @@ impl<'a> World<'a> {
             Outward::Close(session) => self.close(index, session),
             Outward::Reply(id, result) => {
                 self.story.note("reply", &[id], || format!("{name} replies {result:?}"));
+                self.replies.push((index, result));
                 let command = self.commands.remove(&id);
                 if result.is_err() && command.is_some_and(is_force) {
                     let member = self.host(index).member;
@@ -340,6 +361,7 @@ impl<'a> World<'a> {
             }
             Outward::Note(note) => {
                 self.story.note("note", &[u64::from(index)], || format!("{name}: {note:?}"));
+                self.notes.push((self.now, index, note));
             }
             Outward::Serve(serves) => {
                 let facts = [u64::from(index), u64::from(serves)];
