@@ -112,6 +112,11 @@ impl Oracle {
         self.demand(again.is_none(), "I4", || format!("epoch {epoch} begins twice"));
         let owned = self.see(member).state.as_ref().map(|state| state.owned);
         self.demand(owned == Some(epoch), "I4", || format!("{life:?} serves without owning"));
+        let start = node.state().history.last().map(|entry| entry.start.lsn);
+        let durable = self.see(member).durable;
+        self.demand(start.is_some_and(|start| durable > start), "§6.0", || {
+            format!("{member} leads from {start:?}, durable to {durable} only")
+        });
         self.of(member).leads = true;
         self.alone(member, epoch);
         self.nothing_is_lost(member, began, force);
