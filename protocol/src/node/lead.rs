@@ -6,14 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::peer::Phase;
 use super::persist::After;
 use super::{Action, Denied, Done, Node, Note, Part};
-use crate::frame::{Began, Draft, HEAD_LEN, LogPosition};
-use crate::history::Parting;
+use crate::frame::{Began, Draft, HEAD_LEN};
 use crate::ids::{Epoch, Lsn, MemberId, SessionId};
 use crate::replica::Role;
-use crate::wire::{AskPromise, Lead, Message, Promised, Refusal};
+use crate::wire::{AskPromise, Lead, Message, Promised};
 
 /// Wants to lead and collects what it needs for it.
 #[derive(Debug)]
@@ -23,14 +21,14 @@ pub(super) struct Candidate {
     /// By an operator's word: does not wait for members that cannot be heard.
     pub(super) force: bool,
     /// Its own promise is durable.
-    promised_self: bool,
+    pub(super) promised_self: bool,
     /// Members whose promise it waits for.
     pub(super) need: BTreeSet<MemberId>,
-    promises: BTreeMap<MemberId, Promised>,
+    pub(super) promises: BTreeMap<MemberId, Promised>,
     /// Whose later tail is under way.
-    fetching: Option<MemberId>,
+    pub(super) fetching: Option<MemberId>,
     /// Members that have refused to send theirs.
-    unwilling: BTreeSet<MemberId>,
+    pub(super) unwilling: BTreeSet<MemberId>,
     pub(super) command: Option<u64>,
 }
 
@@ -51,14 +49,14 @@ impl Candidate {
         self.waits_for().into_iter().chain(unwilling.copied()).collect()
     }
 
-    fn waits_for(&self) -> Vec<MemberId> {
+    pub(super) fn waits_for(&self) -> Vec<MemberId> {
         let waits = self.need.iter().filter(|member| !self.promises.contains_key(member));
         waits.copied().collect()
     }
 
     /// Who has promised and holds the latest log of all, if it is later than `mine`: by epoch,
     /// then by length (design §6.3).
-    fn later_than(&self, mine: (Epoch, Lsn)) -> Option<(MemberId, &Promised)> {
+    pub(super) fn later_than(&self, mine: (Epoch, Lsn)) -> Option<(MemberId, &Promised)> {
         let of = |promised: &Promised| (promised.history.epoch(), promised.end.lsn);
         let later = self.promises.iter().filter(|(member, promised)| {
             of(promised) > mine && !(self.force && self.unwilling.contains(member))
@@ -81,12 +79,12 @@ impl Node {
         }
     }
 
-    fn began_or_birth(&self, began: Began) -> Began {
+    pub(super) fn began_or_birth(&self, began: Began) -> Began {
         let born = self.state.history.epoch() > Epoch::NONE_YET;
         if born { began } else { Began::Birth }
     }
 
-    fn connected(&self) -> BTreeSet<MemberId> {
+    pub(super) fn connected(&self) -> BTreeSet<MemberId> {
         self.greeted_sessions().into_iter().map(|(member, _)| member).collect()
     }
 
@@ -115,33 +113,6 @@ impl Node {
             Part::Leading => Some(Err(Denied::AlreadyPrimary)),
             _ => Some(Err(Denied::NotInGate)),
         }
-    }
-
-    /// A standby has promised a higher epoch. Whoever wants it may be about to own it, and would
-    /// overtake a re-stamp again, and so on: so it is given time first, each member another.
-    fn overtaken_by(&mut self, promised: Epoch) {
-        let turn = u32::from(self.state.member.index()) + 1;
-        let at = self.clock.now.after(self.config.heartbeat() * turn);
-        let known = self.overtaken.map_or(at, |(_, at)| at);
-        self.overtaken = Some((promised, known));
-    }
-
-    pub(super) fn settle_overtaken(&mut self) {
-        let due = self.overtaken.filter(|(_, at)| *at <= self.clock.now);
-        if let (Part::Leading, Some((promised, _))) = (&self.standing, due) {
-            self.restamp(promised);
-        }
-    }
-
-    /// A standby has promised a higher epoch that nobody owns: the primary begins a higher one
-    /// still, holding its clients meanwhile (design §6.0; holes, story 2).
-    fn restamp(&mut self, promised: Epoch) {
-        self.overtaken = None;
-        self.stop_feeding();
-        self.out.push_back(Action::Hold(true));
-        self.state.promised = self.state.promised.max(promised);
-        let need = self.connected();
-        self.stand(self.next_epoch(), Began::Restart, true, need, None);
     }
 
     pub(super) fn forced_takeover(&mut self, id: u64, test: bool) -> Option<Result<Done, Denied>> {
@@ -254,116 +225,13 @@ impl Node {
     }
 
     /// Somebody has promised as much already: ask again, above it.
-    fn stand_higher(&mut self) {
+    pub(super) fn stand_higher(&mut self) {
         let Part::Candidate(candidate) = &self.standing else {
             return;
         };
         let (began, force, command) = (candidate.began, candidate.force, candidate.command);
         let need = candidate.need.clone();
         self.stand(self.next_epoch(), began, force, need, command);
-    }
-
-    pub(super) fn on_ask_promise(&mut self, session: SessionId, ask: AskPromise) {
-        let Some(member) = self.member_of(session) else {
-            return;
-        };
-        let promised = self.state.promised;
-        let overtaken = ask.epoch <= promised;
-        let follows_other =
-            self.peers.values().any(|peer| peer.is_following() && peer.member != member);
-        let busy = match &self.standing {
-            Part::Standby(_) => follows_other && !ask.force,
-            Part::Gate => !ask.force,
-            Part::Candidate(candidate) => candidate.force || !ask.force,
-            Part::Leading | Part::Releasing(_) => !ask.force,
-            _ => true,
-        };
-        if overtaken {
-            return self.say_overtaken(session);
-        }
-        if busy || self.follow.cutting {
-            let refusal = Refusal::NotNow;
-            return self.send(session, Message::Refuse(crate::wire::Refuse { refusal }));
-        }
-        match self.standing {
-            Part::Leading | Part::Releasing(_) => self.step_down(),
-            Part::Gate => self.become_standby(),
-            _ => self.give_up(Denied::GivenUp),
-        }
-        self.stop_following();
-        self.state.promised = ask.epoch;
-        self.persist_then(After::SayPromised(session, ask.epoch));
-    }
-
-    pub(super) fn say_promised(&mut self, session: SessionId, epoch: Epoch) {
-        if self.state.promised != epoch {
-            return;
-        }
-        let (end, history) = (self.log.end(), self.state.history.clone());
-        self.send(session, Message::Promised(Promised { epoch, end, history }));
-        self.tell_former_leaders();
-    }
-
-    pub(super) fn on_promised(&mut self, member: MemberId, promised: Promised) {
-        if let Part::Candidate(candidate) = &mut self.standing
-            && candidate.epoch == promised.epoch
-        {
-            candidate.promises.insert(member, promised);
-        }
-    }
-
-    /// Of all that have promised, the latest log is fetched, where it continues this one; then
-    /// the latest of the rest, if it is later still.
-    fn settle_fetching(&mut self) {
-        let end = self.log.end();
-        let mine = (self.state.history.epoch(), end.lsn);
-        let Part::Candidate(candidate) = &self.standing else {
-            return;
-        };
-        if candidate.fetching.is_some() || !candidate.waits_for().is_empty() {
-            return;
-        }
-        let Some((member, promised)) = candidate.later_than(mine) else {
-            return;
-        };
-        let parting = self.state.history.parting(end.lsn, &promised.history, promised.end.lsn);
-        let (continues, to) = (parting == Parting::At { point: end.lsn }, promised.end);
-        let force = candidate.force;
-        let willing = !candidate.unwilling.contains(&member);
-        let session = self.peers.get(&member).and_then(|peer| Some(peer.session.as_ref()?.id));
-        match session {
-            Some(session) if continues && willing => self.fetch(session, member, to),
-            // A restart waits for whoever has more, and says for whom.
-            _ if continues && !force => {}
-            _ if force => self.leave_unfetched(member),
-            _ => self.give_up(Denied::GivenUp),
-        }
-    }
-
-    fn fetch(&mut self, session: SessionId, member: MemberId, to: LogPosition) {
-        self.send(session, Message::Fetch(self.log.end()));
-        if let Some(open) = self.session_mut(session) {
-            open.phase = Phase::Fetching(to);
-        }
-        if let Part::Candidate(candidate) = &mut self.standing {
-            candidate.fetching = Some(member);
-        }
-    }
-
-    fn leave_unfetched(&mut self, member: MemberId) {
-        if let Part::Candidate(candidate) = &mut self.standing {
-            candidate.unwilling.insert(member);
-        }
-    }
-
-    /// The tail that was fetched is here.
-    pub(super) fn fetched(&mut self, member: MemberId) {
-        self.log.want(self.log.end().lsn);
-        if let Part::Candidate(candidate) = &mut self.standing
-            && candidate.fetching == Some(member)
-        {
-            candidate.fetching = None;
-        }
     }
 
     pub(super) fn settle_candidate(&mut self) {
@@ -480,47 +348,6 @@ impl Node {
         let connected = self.connected();
         if let Part::Candidate(candidate) = &mut self.standing {
             candidate.need.retain(|member| connected.contains(member));
-        }
-    }
-
-    pub(super) fn candidate_lost(&mut self, member: MemberId) {
-        if let Part::Candidate(candidate) = &mut self.standing {
-            candidate.promises.remove(&member);
-            if candidate.fetching == Some(member) {
-                candidate.fetching = None;
-            }
-            if candidate.force {
-                candidate.need.remove(&member);
-            }
-        }
-    }
-
-    pub(super) fn candidate_refused(&mut self, member: MemberId, refusal: Refusal) {
-        if let (Part::Leading, Refusal::Overtaken { promised, owned }) = (&self.standing, refusal) {
-            match promised > self.state.owned {
-                true if owned => self.step_down(),
-                true => self.overtaken_by(promised),
-                false => {}
-            }
-            return;
-        }
-        let Part::Candidate(candidate) = &mut self.standing else {
-            return;
-        };
-        match refusal {
-            Refusal::Overtaken { promised, .. } if promised >= candidate.epoch => {
-                self.state.promised = promised;
-                self.stand_higher();
-            }
-            _ => {
-                // It has promised, and then could not send what it has.
-                if candidate.fetching == Some(member) {
-                    candidate.fetching = None;
-                    candidate.unwilling.insert(member);
-                } else if candidate.force {
-                    candidate.need.remove(&member);
-                }
-            }
         }
     }
 }

@@ -12,6 +12,8 @@
 //! |---|---|
 //! | `session` | hellos, refusals, heartbeats, the end of connections |
 //! | `lead` | candidates: start gate, forced takeover, the beginning of an epoch |
+//! | `promise` | giving promises, collecting them, fetching later logs |
+//! | `rival` | a primary that hears of a higher epoch |
 //! | `handover` | planned takeover, both sides |
 //! | `follow` | a standby's side: joining, cutting a tail, frames, acks |
 //! | `feed` | a primary's side: shipping from memory or from the log |
@@ -30,6 +32,8 @@ mod lead;
 mod log;
 mod peer;
 mod persist;
+mod promise;
+mod rival;
 mod session;
 mod status;
 

@@ -44,6 +44,7 @@ impl Mutant {
 const ANSWER: &str = "protocol/src/node/answer.rs";
 const FOLLOW: &str = "protocol/src/node/follow.rs";
 const LEAD: &str = "protocol/src/node/lead.rs";
+const PROMISE: &str = "protocol/src/node/promise.rs";
 const INSYNC: &str = "protocol/src/node/insync.rs";
 const NODE: &str = "protocol/src/node/mod.rs";
 const SESSION: &str = "protocol/src/node/session.rs";
@@ -110,7 +111,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     mutant(
         "a promise is spoken before it is durable",
         "I7",
-        LEAD,
+        PROMISE,
         "self.persist_then(After::SayPromised(session, ask.epoch));",
         "self.persist.touch();\n        self.say_promised(session, ask.epoch);",
     ),
@@ -258,14 +259,14 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     mutant(
         "a member outside the set does not promise to a restart",
         "§6.3; holes, story 12",
-        LEAD,
+        PROMISE,
         "Part::Standby(_) => follows_other && !ask.force,",
         "Part::Standby(_) => !ask.force && (follows_other || self.state.in_set_of.is_none()),",
     ),
     mutant(
         "an owned epoch is overtaken by a re-stamp",
         "§6.0; holes, story 14",
-        LEAD,
+        PROMISE,
         "true if owned => self.step_down(),",
         "true if owned && promised == self.state.owned => self.step_down(),",
     ),
