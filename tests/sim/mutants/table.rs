@@ -214,7 +214,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "§4; holes, story 6",
         ANSWER,
         "for life in self.blockers() {\n            let feed",
-        "let recorded = self.insync.recorded.clone();\n        let me = self.state.member;\n        \
+        "let recorded = self.insync.recorded.clone();\n        \
+         let me = self.state.member;\n        \
          let short = recorded.into_iter().filter(|life| {\n            \
          life.member != me && self.state.in_sync.contains(life) && self.peers.get(&life.member)\n\
          .and_then(|peer| peer.feed()).is_none_or(|feed| feed.entry == Entry::Peer)\n        \
