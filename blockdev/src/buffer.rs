@@ -9,7 +9,7 @@
 //! a frame is ([`HEAD_LEN`] + payload). A dropped buffer goes to a list of the dropping thread;
 //! the data path is one thread per resource, so there is no lock and nothing is shared. Each list
 //! is bounded by [`FREE_BYTES_MAX`].
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "allocates with the alignment that disks want")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::RefCell;

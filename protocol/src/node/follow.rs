@@ -86,9 +86,7 @@ impl Node {
         });
         // Nor for an epoch that this member began itself and never came to own.
         let never_owned =
-            self.state.history.first_beyond(point).filter(|own| {
-                own.leader.member == self.state.member && own.epoch > self.state.owned
-            });
+            self.state.history.first_beyond(point).filter(|own| self.began_in_vain(own));
         let at = never_owned.or(beyond).map_or(lead.end, |entry| entry.start);
         let worthless = unanswered || never_owned.is_some();
         if !(untouched && worthless && at.lsn == point) {
@@ -106,8 +104,9 @@ impl Node {
     /// Tells the other side that this one has promised more than it leads in.
     pub(super) fn say_overtaken(&mut self, session: SessionId) {
         let promised = self.state.promised;
-        let owned = promised == self.state.owned
-            || promised == self.state.history.epoch()
+        let newest = self.state.history.last().filter(|entry| !self.began_in_vain(entry));
+        let owned = promised == self.persist.words().owned
+            || newest.is_some_and(|entry| entry.epoch == promised)
             || self.follow.owner == Some(promised);
         let refusal = Refusal::Overtaken { promised, owned };
         self.send(session, Message::Refuse(Refuse { refusal }));
@@ -179,8 +178,8 @@ impl Node {
         self.persist_then(After::Join(session, epoch));
     }
 
-    /// What was said while this member was not free to act on it.
-    pub(super) fn hear_leads_again(&mut self) {
+    /// What was said while the log was being cut.
+    fn hear_leads_again(&mut self) {
         let leads: Vec<_> = self
             .greeted_sessions()
             .into_iter()

@@ -188,9 +188,7 @@ impl Node {
         let newest = self.state.history.epoch();
         // An epoch that this member began for this very release, and died before it owned it,
         // stands in the log and is nobody's.
-        let in_vain = self.state.history.last().is_some_and(|entry| {
-            entry.leader.member == self.state.member && entry.epoch > self.state.owned
-        });
+        let in_vain = self.state.history.last().is_some_and(|entry| self.began_in_vain(entry));
         let Part::Standby(asking) = &mut self.standing else {
             return;
         };

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::persist::After;
 use super::{Action, Denied, Done, Node, Note, Part};
 use crate::frame::{Began, Draft, HEAD_LEN};
+use crate::history::EpochEntry;
 use crate::ids::{Epoch, Lsn, MemberId, SessionId};
 use crate::replica::Role;
 use crate::wire::{AskPromise, Lead, Message, Promised};
@@ -103,10 +104,9 @@ impl Node {
                 if candidate.began == Began::Restart {
                     candidate.began = Began::Forced;
                 }
-                let epoch = candidate.epoch;
                 self.need_only_connected();
                 // Who has said "not now" to a mere restart is asked again.
-                self.self_promised_again(epoch);
+                self.ask_promises();
                 None
             }
             Part::Candidate(_) | Part::Beginning(_) => Some(Err(Denied::Busy)),
@@ -166,13 +166,6 @@ impl Node {
         highest.next_for(self.state.member)
     }
 
-    /// Asks once more, if the own promise was durable already.
-    fn self_promised_again(&mut self, epoch: Epoch) {
-        if matches!(&self.standing, Part::Candidate(candidate) if candidate.promised_self) {
-            self.self_promised(epoch);
-        }
-    }
-
     pub(super) fn self_promised(&mut self, epoch: Epoch) {
         let Part::Candidate(candidate) = &mut self.standing else {
             return;
@@ -181,10 +174,23 @@ impl Node {
             return;
         }
         candidate.promised_self = true;
-        let force = candidate.force;
+        self.ask_promises();
+    }
+
+    /// Asks everybody for their promise, once the own one is durable.
+    fn ask_promises(&mut self) {
+        let Part::Candidate(Candidate { epoch, force, promised_self: true, .. }) = self.standing
+        else {
+            return;
+        };
         for (_, session) in self.greeted_sessions() {
             self.send(session, Message::AskPromise(AskPromise { epoch, force }));
         }
+    }
+
+    /// Whether this member began an epoch that it never came to own: nobody was served in it.
+    pub(super) fn began_in_vain(&self, entry: &EpochEntry) -> bool {
+        entry.leader.member == self.state.member && entry.epoch > self.state.owned
     }
 
     /// What a hello means for who leads.

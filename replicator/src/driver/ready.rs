@@ -1,5 +1,5 @@
 //! Waiting for the disks: the ring's descriptor as something that a task can wait for.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "registering a descriptor that the caller owns")]
 
 use std::os::fd::OwnedFd;
 

@@ -54,6 +54,15 @@ fn main() -> anyhow::Result<ExitCode> {
     Ok(if caught == mutants.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// The sources with the bug in them.
+fn spoil(mutant: &Mutant, sound: &str) -> String {
+    let spoilt = sound.replacen(mutant.find, mutant.put, 1);
+    match mutant.also {
+        Some((find, put)) => spoilt.replacen(find, put, 1),
+        None => spoilt,
+    }
+}
+
 /// A copy of the sources, and where it is built.
 struct House {
     copy: PathBuf,
@@ -64,7 +73,7 @@ impl House {
     fn try_out(&self, mutant: &Mutant, seeds: u64) -> anyhow::Result<Option<String>> {
         let path = self.copy.join(mutant.file);
         let sound = fs::read_to_string(&path)?;
-        fs::write(&path, mutant.spoil(&sound))?;
+        fs::write(&path, spoil(mutant, &sound))?;
         let found = self.run(seeds);
         fs::write(&path, sound)?;
         found

@@ -32,13 +32,6 @@ impl Mutant {
         self.also = Some((find, put));
         self
     }
-
-    /// The sources with the bug in them.
-    #[allow(dead_code, reason = "the test of the table does not need it")]
-    pub(crate) fn spoil(&self, sound: &str) -> String {
-        let spoilt = sound.replacen(self.find, self.put, 1);
-        self.also.map_or(spoilt.clone(), |(find, put)| spoilt.replacen(find, put, 1))
-    }
 }
 
 const ANSWER: &str = "protocol/src/node/answer.rs";

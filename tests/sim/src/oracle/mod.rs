@@ -60,7 +60,6 @@ struct Witness {
     truncating: bool,
     leads: bool,
     power_losses: u64,
-    failed: bool,
 }
 
 impl Oracle {
@@ -128,7 +127,7 @@ impl Oracle {
         witness.life = state.incarnation.next();
         witness.state = Some(state.clone());
         witness.persisting.clear();
-        (witness.truncating, witness.leads, witness.failed) = (false, false, false);
+        (witness.truncating, witness.leads) = (false, false);
         let differs = self.ledger.differs(&self.see(member).path, limit, image);
         self.demand(differs.is_none(), "I5", || {
             format!("the image of {member} is not that of {limit}: block {differs:?} differs")
@@ -253,10 +252,8 @@ impl Oracle {
     }
 
     pub(crate) fn failed(&mut self, member: MemberId) {
-        let witness = self.of(member);
-        witness.failed = true;
         // What it held in memory is gone, as if its host had lost power.
-        witness.power_losses += 1;
+        self.of(member).power_losses += 1;
     }
 
     /// A member's process ended, with its host's power or without.
