@@ -117,6 +117,16 @@ impl Oracle {
         self.demand(start.is_some_and(|start| durable > start), "§6.0", || {
             format!("{member} leads from {start:?}, durable to {durable} only")
         });
+        let told = self.see(member).told_owned.filter(|told| *told < epoch);
+        let follows =
+            |told: &Epoch| node.state().history.entries().iter().any(|e| e.epoch == *told);
+        let overtaken = told.filter(|told| !follows(told));
+        let by_itself = began == Some(Began::Restart) && !force;
+        self.demand(!(by_itself && overtaken.is_some()), "§6.0", || {
+            format!(
+                "{member} was told that epoch {overtaken:?} is owned, and begins {epoch} over it"
+            )
+        });
         self.of(member).leads = true;
         self.alone(member, epoch);
         self.nothing_is_lost(member, began, force);

@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use hadrian_protocol::frame::{Frame, LogPosition};
-use hadrian_protocol::ids::{Incarnation, Lsn, MemberId};
+use hadrian_protocol::ids::{Epoch, Incarnation, Lsn, MemberId};
 use hadrian_protocol::node::{Node, Recovered, Standing};
 use hadrian_protocol::replica::{ReplicaState, Role};
-use hadrian_protocol::wire::Message;
+use hadrian_protocol::wire::{Message, Refusal};
 
 use crate::Micros;
 use answers::Answered;
@@ -58,6 +58,8 @@ struct Witness {
     state: Option<ReplicaState>,
     persisting: BTreeMap<u64, ReplicaState>,
     truncating: bool,
+    /// A higher epoch that it was told somebody owns.
+    told_owned: Option<Epoch>,
     leads: bool,
     power_losses: u64,
 }
@@ -127,7 +129,7 @@ impl Oracle {
         witness.life = state.incarnation.next();
         witness.state = Some(state.clone());
         witness.persisting.clear();
-        (witness.truncating, witness.leads) = (false, false);
+        (witness.truncating, witness.leads, witness.told_owned) = (false, false, None);
         let differs = self.ledger.differs(&self.see(member).path, limit, image);
         self.demand(differs.is_none(), "I5", || {
             format!("the image of {member} is not that of {limit}: block {differs:?} differs")
@@ -290,6 +292,15 @@ impl Oracle {
             | Message::Goodbye(_) => true,
         };
         self.demand(true_word, "I8", || format!("{member} says {message:?}, which is not durable"));
+    }
+
+    /// What a member knows from here on.
+    pub(crate) fn heard(&mut self, member: MemberId, message: &Message) {
+        if let Message::Refuse(refuse) = message
+            && let Refusal::Overtaken { promised, owned: true } = refuse.refusal
+        {
+            self.of(member).told_owned = Some(promised);
+        }
     }
 
     /// What can be seen at any time.

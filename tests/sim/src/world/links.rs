@@ -101,6 +101,8 @@ impl World<'_> {
                 let envelope = head.first_chunk().and_then(|head| Envelope::parse(head).ok());
                 let message = envelope.and_then(|envelope| envelope.message(body).ok());
                 if let Some(message) = &message {
+                    let member = self.hosts[usize::from(host)].member;
+                    self.oracle.heard(member, message);
                     let facts = [u64::from(host), session.get()];
                     self.story.note("hear", &facts, || {
                         format!("{} hears {message:?}", NAMES[usize::from(host)])
