@@ -380,6 +380,12 @@ impl<E: Engine> Replica<E> {
         self.journal.capacity()
     }
 
+    /// Bytes of one file of the log.
+    #[must_use]
+    pub fn segment_len(&self) -> u64 {
+        self.journal.segment_len()
+    }
+
     /// Memory that frames hold until they are applied, in bytes.
     #[must_use]
     pub fn unapplied_bytes(&self) -> u64 {

@@ -98,6 +98,7 @@ fn status() -> ResourceStatus {
         member: "alpha".into(),
         members: vec!["alpha".into(), "beta".into()],
         socket: PathBuf::from("/run/hadrian/db.nbd"),
+        segment_bytes: Some(1 << 20),
         exports: vec!["db/data".into()],
         node: None,
         stopped: Some("stopped in order".into()),

@@ -6,6 +6,7 @@
 use hadrian_golden::Golden;
 use hadrian_protocol::frame::{Draft, HEAD_LEN, LogPosition, SealAs};
 use hadrian_protocol::ids::{Epoch, MemberId, ResourceId, VolumeIndex};
+use hadrian_protocol::node::How;
 use hadrian_protocol::range::ByteRange;
 use hadrian_protocol::replica::Mode;
 use hadrian_protocol::time::WallTime;
@@ -198,7 +199,7 @@ pub(crate) fn control() -> Vec<Seed> {
     let requests = [
         ("status", Request::Status { resource: None }),
         ("status-of-one", Request::Status { resource: Some(resource()) }),
-        ("takeover", Request::Takeover { resource: resource(), force: true, test: false }),
+        ("takeover", Request::Takeover { resource: resource(), how: How::Force, test: false }),
         ("mode", Request::Mode { resource: resource(), mode: Mode::Sync }),
         ("stop", Request::Stop { resource: resource() }),
         ("start", Request::Start { resource: resource(), primary: true }),

@@ -7,12 +7,14 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
+pub mod backoff;
 pub mod codec;
 pub mod frame;
 pub mod history;
 pub mod ids;
 pub mod node;
 pub mod range;
+pub mod record;
 pub mod replica;
 pub mod time;
 pub mod wire;

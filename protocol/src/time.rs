@@ -52,6 +52,12 @@ impl WallTime {
     }
 }
 
+/// Microseconds of a duration; the most that fits where it is longer.
+#[must_use]
+pub fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// Both clocks, read at the same moment by the driver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Clock {

@@ -161,6 +161,14 @@ impl Daemon {
         node.commit_on_write = resource.commit_on_write;
         node.peer_window = resource.peer_window;
         node.timeout = self.config.timeout;
+        let pace = &resource.pace;
+        node.standbys.clone_from(&pace.standbys);
+        node.on_window_end = pace.on_window_end;
+        node.peer_wait_limit = pace.peer_wait_limit;
+        node.replay_delay = pace.replay_delay;
+        node.spool_limit = pace.spool_limit_bytes;
+        node.degrade.clone_from(&pace.degrade);
+        (node.degrade_after, node.degrade_back) = (pace.degrade_after, pace.degrade_back);
         node.log_sync_interval = resource.log_sync_interval;
         node.retention_bytes = resource.log_retention_bytes;
         let higher = self.config.members.iter().filter(|member| member.id > self.me.id);
@@ -237,7 +245,7 @@ impl Daemon {
             if only.is_some_and(|only| only != resource.name) {
                 continue;
             }
-            let (node, stopped) = match self.asks(&resource.name) {
+            let (seen, stopped) = match self.asks(&resource.name) {
                 Ok(asks) => {
                     let (reply, answer) = oneshot::channel();
                     let asked = asks.send(Ask::Status(reply)).await.is_ok();
@@ -251,11 +259,25 @@ impl Daemon {
                 members: self.config.members.iter().map(|m| m.name.clone()).collect(),
                 socket: self.me.nbd_socket(resource),
                 exports: resource.exports(),
-                node,
+                segment_bytes: seen.as_ref().map(|seen| seen.segment_bytes),
+                node: seen.map(|seen| seen.node),
                 stopped,
             });
         }
         all
+    }
+
+    async fn events(&self, name: &str, after: u64) -> Response {
+        let gone = || Response::refused("not_running", "the resource stopped meanwhile");
+        let asks = match self.asks(name) {
+            Ok(asks) => asks,
+            Err(why) => return Response::refused("not_running", why),
+        };
+        let (reply, answer) = oneshot::channel();
+        if asks.send(Ask::Events(after, reply)).await.is_err() {
+            return gone();
+        }
+        answer.await.map_or_else(|_| gone(), Response::Events)
     }
 
     async fn command(&self, name: &str, command: Command) -> Response {
@@ -297,6 +319,7 @@ impl Handler for Daemon {
             (Request::Status { resource }, _) => {
                 Response::Status(self.status(resource.as_deref()).await)
             }
+            (Request::Events { resource, after }, _) => self.events(&resource, after).await,
             (Request::Start { resource, primary: false }, _) => {
                 match self.config.resource(&resource) {
                     None => Response::refused("unknown", format!("no resource {resource:?}")),
@@ -314,6 +337,7 @@ impl Handler for Daemon {
             }
             (
                 Request::Takeover { resource, .. }
+                | Request::Cancel { resource }
                 | Request::Mode { resource, .. }
                 | Request::Stop { resource }
                 | Request::Start { resource, .. },

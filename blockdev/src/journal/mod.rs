@@ -305,6 +305,12 @@ impl Journal {
         self.writer.room(&self.segments)
     }
 
+    /// Bytes of one segment.
+    #[must_use]
+    pub fn segment_len(&self) -> u64 {
+        self.segments.segment_len()
+    }
+
     /// Bytes of all segments together.
     #[must_use]
     pub fn capacity(&self) -> u64 {

@@ -48,6 +48,7 @@ impl Node {
         if !matches!(self.standing, Part::Leading | Part::Releasing(_)) {
             return;
         }
+        let before = self.answers.writes;
         let (mut writes, mut flushes) = (self.log.written(), self.log.durable());
         for life in self.blockers() {
             let feed = self.peers.get(&life.member).and_then(|peer| peer.feed());
@@ -69,6 +70,7 @@ impl Node {
         let writes = if self.config.commit_on_write { writes.min(flushes) } else { writes };
         self.answers.writes = self.answers.writes.max(writes);
         self.answers.flushes = self.answers.flushes.max(flushes);
+        self.settle_waits(before);
     }
 
     /// Whether every member of the set that is connected has received everything: what it lacks
@@ -102,9 +104,29 @@ impl Node {
                 allowed.min(feed.map_or(Lsn::START, |feed| feed.received))
             })
         } else {
-            durable.min(self.follow.primary_durable)
+            durable.min(self.follow.primary_durable).min(self.delayed())
         };
         allowed.max(self.state.apply_limit)
+    }
+
+    /// How far a standby that applies later than it receives may go by now.
+    fn delayed(&self) -> Lsn {
+        let delay = self.config.replay_delay;
+        let old = || self.log.trail().older_than(delay, self.clock.now).unwrap_or(Lsn::START);
+        match self.standing {
+            _ if delay.is_zero() => self.log.end().lsn,
+            // What is not old enough when it stops waits for the next start.
+            Part::Stopping(_) => Lsn::START,
+            _ => old(),
+        }
+    }
+
+    /// When the next frame becomes old enough to be applied.
+    pub(super) fn delay_deadline(&self) -> Option<Now> {
+        let delayed = !self.config.replay_delay.is_zero();
+        let standby = delayed && matches!(self.standing, Part::Standby(_));
+        let due = || self.log.trail().due(self.state.apply_limit, self.config.replay_delay);
+        standby.then(due).flatten()
     }
 
     /// The limit is recorded before anything up to it goes into the image; by size and by time, so

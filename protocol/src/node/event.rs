@@ -1,79 +1,14 @@
 //! What goes into a node and what comes out of it.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
+use super::command::{Command, Denied, Done};
+use super::note::Note;
 use crate::frame::{Frame, LogPosition};
-use crate::ids::{Epoch, Lsn, MemberId, SessionId};
-use crate::replica::{Mode, ReplicaState};
+use crate::ids::{Lsn, MemberId, SessionId};
+use crate::record::ControlRecord;
+use crate::replica::ReplicaState;
 use crate::wire::Message;
-
-/// Settings of a resource that the core decides by. All members have the same.
-#[derive(Clone, Debug)]
-pub struct NodeConfig {
-    /// Every member that has a replica, this one included, in the order of the file.
-    pub members: Vec<MemberId>,
-    /// The first of the list: runs in the resource's mode, the others in superasync (design §1).
-    pub principal: Option<MemberId>,
-    /// When a write is answered.
-    pub mode: Mode,
-    /// Whether every write is a commit: answered as a flush is (`commit = "write"`, design §3).
-    pub commit_on_write: bool,
-    /// How long answers are held after an in-sync standby was lost; zero: not at all.
-    pub peer_window: Duration,
-    /// Silence that ends a session.
-    pub timeout: Duration,
-    /// Longest that the log stays unsynced while no client asks (design §2.5).
-    pub log_sync_interval: Duration,
-    /// Bytes of log that may be unsynced before a sync is begun.
-    pub sync_bytes: u64,
-    /// Bytes that are allowed into the image before the limit is recorded, unless time is up.
-    pub apply_bytes: u64,
-    /// Longest that an allowed frame waits for the image.
-    pub apply_interval: Duration,
-    /// Bytes applied since the last checkpoint that ask for the next.
-    pub checkpoint_bytes: u64,
-    /// Bytes of log kept for a standby that lacks them (design §2.6).
-    pub retention_bytes: u64,
-    /// Bytes of recent frames kept in memory for shipping.
-    pub tail_bytes: u64,
-    /// Bytes under way to a standby that catches up.
-    pub ship_window_bytes: u64,
-}
-
-impl NodeConfig {
-    /// The defaults of design §3 and §4 for these members.
-    #[must_use]
-    pub fn new(members: Vec<MemberId>, mode: Mode) -> Self {
-        Self {
-            members,
-            principal: None,
-            mode,
-            commit_on_write: false,
-            peer_window: Duration::ZERO,
-            timeout: Duration::from_secs(10),
-            log_sync_interval: Duration::from_millis(200),
-            sync_bytes: 32 << 20,
-            apply_bytes: 32 << 20,
-            apply_interval: Duration::from_millis(50),
-            checkpoint_bytes: 128 << 20,
-            retention_bytes: 512 << 20,
-            tail_bytes: 32 << 20,
-            ship_window_bytes: 16 << 20,
-        }
-    }
-
-    /// Heartbeat interval: a quarter of the timeout and of the window, 30 s at most (design §4).
-    #[must_use]
-    pub fn heartbeat(&self) -> Duration {
-        let window = match self.peer_window {
-            Duration::ZERO => Duration::MAX,
-            window => window,
-        };
-        (self.timeout.min(window) / 4).min(Duration::from_secs(30))
-    }
-}
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -103,6 +38,12 @@ pub enum Event {
         session: SessionId,
         /// What.
         frame: Frame,
+    },
+    /// The driver takes nothing more from this connection until there is room again; said again
+    /// and again while it lasts. Silence proves nothing meanwhile.
+    Full {
+        /// Which.
+        session: SessionId,
     },
     /// Every frame up to here was given to the connection's socket.
     Handed {
@@ -135,6 +76,11 @@ pub enum Event {
     Truncated(LogPosition),
     /// The driver takes no more requests and has appended those that it had ([`Action::Hold`]).
     Held,
+    /// What the control record holds; the answer to [`Action::ReadRecord`]. None: nothing yet.
+    RecordRead(Option<ControlRecord>),
+    /// What the control record holds after [`Action::Propose`] was decided: the proposal, if it
+    /// won. While the record cannot be reached there is no such event, however long it takes.
+    Decided(Option<ControlRecord>),
     /// A part of the replica failed for good (design §2.7).
     Failed(FailedPart),
     /// An operator asks for something.
@@ -158,24 +104,6 @@ pub enum FailedPart {
     Superblock,
     /// A backing store could not be read, written or synced.
     Store,
-}
-
-/// What an operator can ask of a resource.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Command {
-    /// Become primary.
-    Takeover {
-        /// Without the old primary's agreement; may lose writes (design §6.2).
-        force: bool,
-        /// Only answer whether it would be granted.
-        test: bool,
-    },
-    /// Leave the start gate without the members it waits for (design §6.3).
-    StartPrimary,
-    /// Change the mode.
-    SetMode(Mode),
-    /// Stop in order.
-    Stop,
 }
 
 /// Something to be done. The driver may do actions of one batch in any order, but frames are
@@ -233,6 +161,11 @@ pub enum Action {
     Hold(bool),
     /// Begin or end serving clients. At the end, what is unanswered stays unanswered.
     Serve(bool),
+    /// Read the control record, and say [`Event::RecordRead`].
+    ReadRecord,
+    /// Change the control record, if its number is still one less than that of `record`; then say
+    /// [`Event::Decided`]. One at a time. Whether it was done may become known late, or never.
+    Propose(ControlRecord),
     /// Answer an operator.
     Reply {
         /// The number of the command.
@@ -244,87 +177,4 @@ pub enum Action {
     Stopped,
     /// Tell people.
     Note(Note),
-}
-
-/// What became of a command.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Done {
-    /// This member is primary, in this epoch.
-    Leading(Epoch),
-    /// The takeover would be granted.
-    WouldLead,
-    /// The mode is changed.
-    ModeSet,
-    /// The resource is stopped.
-    Stopped,
-    /// The resource is started again.
-    Started,
-}
-
-/// Why a command was not carried out.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
-#[serde(rename_all = "snake_case")]
-pub enum Denied {
-    /// It is primary already.
-    #[error("this member is primary already")]
-    AlreadyPrimary,
-    /// A planned takeover needs the primary, in `peer`.
-    #[error(
-        "this standby is not in peer with a primary; wait until status shows peer, \
-         or use takeover --force, which says first what it may lose"
-    )]
-    NotInPeer,
-    /// The old primary went on.
-    #[error("the takeover was given up and the old primary goes on; ask again when it is stable")]
-    GivenUp,
-    /// Another command of this kind is under way, or the log is just being cut.
-    #[error("another takeover, or a cut of the log, is under way; wait for its end")]
-    Busy,
-    /// Only a primary can do this.
-    #[error("only the primary can do this; ask there")]
-    NotPrimary,
-    /// It does not wait in the start gate.
-    #[error("this member does not wait to become primary; use takeover on a standby")]
-    NotInGate,
-    /// The replica has failed.
-    #[error("this replica has failed and cannot lead; see the log, mend its disk, start it again")]
-    Unfit,
-    /// It has not said hello yet.
-    #[error("this resource is just starting; ask again in a moment")]
-    Starting,
-    /// The daemon stops.
-    #[error("this resource is stopping")]
-    Stopping,
-}
-
-/// Something that people should know; the driver logs it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Note {
-    /// This member leads.
-    Leads(Epoch),
-    /// This member no longer leads, and who made it stop.
-    SteppedDown(Epoch),
-    /// A standby entered `peer`.
-    PeerEntered(MemberId),
-    /// A standby was left out of the in-sync set.
-    LeftOut(MemberId),
-    /// Answers are held for a lost in-sync standby.
-    Holding(MemberId),
-    /// A tail that nobody was answered for is saved and cut.
-    TailCut {
-        /// From.
-        from: Lsn,
-        /// To.
-        to: Lsn,
-    },
-    /// A session cannot go on.
-    Refused {
-        /// Who said so to whom does not matter: this peer.
-        peer: MemberId,
-        /// Why.
-        refusal: crate::wire::Refusal,
-    },
-    /// This replica follows a primary.
-    Follows(MemberId, Epoch),
 }

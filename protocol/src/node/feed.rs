@@ -15,6 +15,7 @@ impl Feed {
             joined: Some(from),
             reading: false,
             handed: from.lsn,
+            stuck_since: None,
             received: from.lsn,
             durable: durable.min(from.lsn),
             applied: Lsn::START,
@@ -76,6 +77,7 @@ impl Node {
         if ack.epoch != self.state.owned {
             return;
         }
+        self.hear_stamp(session, ack.stamp, ack.heard);
         let Some((_, feed)) = self.peers.get_mut(&member).and_then(|peer| peer.feed_mut()) else {
             return;
         };
@@ -98,6 +100,7 @@ impl Node {
             && let Phase::Feeding(feed) = &mut open.phase
         {
             feed.handed = feed.handed.max(lsn.min(feed.next));
+            feed.stuck_since = None;
         }
     }
 
@@ -226,21 +229,29 @@ impl Node {
         };
         let Some(feed) = peer.feed() else { return };
         let peer_state = feed.entry == Entry::Peer;
+        let in_set = peer_state && !peer.leaving && self.state.in_sync.contains(&feed.life);
         let progress = Progress {
             epoch: self.state.owned,
             end: self.log.end().lsn,
             durable: self.log.durable(),
             wanted: self.wanted_of(feed),
             peer: peer_state,
-            in_set: peer_state && self.state.in_sync.contains(&feed.life),
+            in_set,
             mode: self.state.mode,
+            number: 0,
+            echo: None,
         };
-        let Some((session, feed)) = self.peers.get_mut(&member).and_then(|peer| peer.feed_mut())
-        else {
+        let Some(open) = self.peers.get_mut(&member).and_then(|peer| peer.session.as_mut()) else {
             return;
         };
-        feed.told = progress.durable;
-        feed.wanted = feed.wanted.max(progress.wanted);
-        self.send(session, Message::Progress(progress));
+        let (session, (number, echo)) = (open.id, open.word.next(in_set));
+        if let Phase::Feeding(feed) = &mut open.phase {
+            feed.told = progress.durable;
+            feed.wanted = feed.wanted.max(progress.wanted);
+        }
+        if in_set {
+            self.word_given(member);
+        }
+        self.send(session, Message::Progress(Progress { number, echo, ..progress }));
     }
 }

@@ -3,6 +3,7 @@
 
 use super::peer::{Joining, Phase};
 use super::persist::After;
+use super::proof::Proof;
 use super::{Action, Denied, Node, Note, Part};
 use crate::frame::{Began, Frame, LogPosition};
 use crate::history::Parting;
@@ -26,15 +27,22 @@ pub(super) struct Follow {
     pub(super) cutting: bool,
     /// The primary counts this replica as `peer`.
     pub(super) peer: bool,
-    said: Option<Ack>,
+    /// What it can prove of the primary's window (design §5.3).
+    pub(super) proof: Option<Proof>,
+    /// Number of the newest progress message of this session.
+    pub(super) heard: u64,
+    /// The primary waits for a word that this was heard.
+    pub(super) must_ack: bool,
+    said: Option<[Lsn; 3]>,
 }
 
 impl Follow {
-    /// The session is over: the word that it was in the set ended with it (design §5.3). What the
-    /// primary said of its disk stays true.
+    /// The session is over. What the primary said of its disk stays true, and so does, for a while,
+    /// that it holds its answers (design §5.3).
     pub(super) fn forget_word(&mut self) {
         self.peer = false;
         self.said = None;
+        (self.heard, self.must_ack) = (0, false);
     }
 }
 
@@ -79,10 +87,10 @@ impl Node {
         // An old primary knows without whom it answered nothing: if that was the one who took over,
         // in that very life, nobody was answered for the tail. A set that was shrunk since is not
         // that set any more. A standby knows only what the new leader says of itself.
-        let set = &self.state.in_sync;
+        let (set, by_record) = (&self.state.in_sync, self.has_register());
         let unanswered = beyond.is_some_and(|entry| match set.is_empty() {
             true => entry.began == Began::InSync,
-            false => set.contains(&entry.leader),
+            false => set.contains(&entry.leader) || by_record && entry.began == Began::InSync,
         });
         // Nor for an epoch that this member began itself and never came to own.
         let never_owned =
@@ -113,10 +121,14 @@ impl Node {
     }
 
     /// Whoever led this replica in a lower epoch must hear that it is over, at once: it may be
-    /// holding answers for a standby that has gone (design §6.0).
-    pub(super) fn tell_former_leaders(&mut self) {
+    /// holding answers for a standby that has gone (design §6.0). Not the one that this replica has
+    /// just promised to.
+    pub(super) fn tell_former_leaders(&mut self, but: SessionId) {
         let promised = self.state.promised;
         let former = |(_, session): &(MemberId, SessionId)| {
+            if *session == but {
+                return false;
+            }
             let lead = self.session(*session).and_then(|open| open.lead.as_ref());
             lead.is_some_and(|lead| lead.epoch < promised)
         };
@@ -168,6 +180,8 @@ impl Node {
     }
 
     fn promise_and_join(&mut self, session: SessionId, member: MemberId, epoch: Epoch) {
+        // Whoever leads had won the record before: what was read until now may be older.
+        self.register.outdate();
         self.state.promised = epoch;
         self.state.in_sync.clear();
         self.state.in_set_of = None;
@@ -178,8 +192,8 @@ impl Node {
         self.persist_then(After::Join(session, epoch));
     }
 
-    /// What was said while the log was being cut.
-    fn hear_leads_again(&mut self) {
+    /// What was said while this replica could not follow.
+    pub(super) fn hear_leads_again(&mut self) {
         let leads: Vec<_> = self
             .greeted_sessions()
             .into_iter()
@@ -206,7 +220,18 @@ impl Node {
         }
         open.phase = Phase::Following;
         self.send(session, Message::Join(Join { epoch, from, durable }));
-        self.tell_former_leaders();
+        self.tell_former_leaders(session);
+    }
+
+    /// Whether a standby has room for more. Its spool is full only while there is something in it
+    /// that may be applied: the primary's word about the rest comes behind the next frames. A
+    /// candidate that fetches always has room.
+    #[must_use]
+    pub fn takes_frames(&self) -> bool {
+        let (end, applied) = (self.log.end().lsn, self.log.applied());
+        let allowed = self.log.durable().min(self.follow.primary_durable);
+        let full = end.since(applied) >= self.config.spool_limit && applied < allowed;
+        !(full && matches!(self.standing, Part::Standby(_)))
     }
 
     pub(super) fn frame_in(&mut self, session: SessionId, frame: Frame) {
@@ -227,6 +252,8 @@ impl Node {
         if self.state.history.check_next(self.log.end(), &frame).is_err() {
             return self.refuse(session, Refusal::Protocol);
         }
+        // Its author was durable to there when it made it, and whoever leads has all of it.
+        self.follow.primary_durable = self.follow.primary_durable.max(frame.durable());
         self.keep(&frame);
         if fetch_end.is_some_and(|end| self.log.end().lsn >= end) {
             if let Some(open) = self.session_mut(session) {
@@ -236,12 +263,13 @@ impl Node {
         }
     }
 
-    pub(super) fn on_progress(&mut self, session: SessionId, progress: Progress) {
+    pub(super) fn on_progress(&mut self, session: SessionId, member: MemberId, progress: Progress) {
         let following =
             self.session_mut(session).is_some_and(|open| matches!(open.phase, Phase::Following));
         if !following || progress.epoch != self.state.promised {
             return;
         }
+        self.hear_word(member, &progress);
         let follow = &mut self.follow;
         follow.primary_durable = follow.primary_durable.max(progress.durable);
         follow.primary_end = follow.primary_end.max(progress.end);
@@ -270,18 +298,16 @@ impl Node {
     fn ack(&self) -> Ack {
         let applied = self.log.applied();
         let (epoch, received) = (self.state.promised, self.log.end().lsn);
-        Ack { epoch, received, durable: self.log.durable(), applied }
+        let (heard, stamp) = (self.follow.heard, self.clock.now);
+        Ack { epoch, received, durable: self.log.durable(), applied, heard, stamp }
     }
 
     pub(super) fn say_ack_if_due(&mut self, session: SessionId, quiet: bool) {
-        if quiet || self.follow.said != Some(self.ack()) {
-            self.follow.said = Some(self.ack());
-            self.say_ack(session);
-        }
-    }
-
-    pub(super) fn say_ack(&mut self, session: SessionId) {
         let ack = self.ack();
-        self.send(session, Message::Ack(ack));
+        let positions = Some([ack.received, ack.durable, ack.applied]);
+        if quiet || self.follow.must_ack || self.follow.said != positions {
+            (self.follow.said, self.follow.must_ack) = (positions, false);
+            self.send(session, Message::Ack(ack));
+        }
     }
 }

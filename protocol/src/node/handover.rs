@@ -8,36 +8,45 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::peer::Entry;
+use super::lead::{Candidate, Wish};
 use super::persist::After;
-use super::{Action, Denied, Done, Node, Part};
+use super::{Action, Denied, Done, Limits, Node, Part};
 use crate::frame::{Began, Draft, HEAD_LEN};
 use crate::ids::{Epoch, Lsn, MemberId, SessionId};
 use crate::replica::{Release, Role};
 use crate::time::Now;
 use crate::wire::{Message, Refusal, Refuse, TakeoverAsk};
 
-/// Longest that clients are held for a handover before the old primary goes on.
-const HANDOVER_LIMIT: Duration = Duration::from_secs(10);
+/// A gap that is closed while clients are held; above it, the standby catches up first.
+const PRECOPY_GAP_BYTES: u64 = 4 << 20;
+/// Longest that a standby can ask to hold clients, whatever it says.
+const QUIESCE_MAX: Duration = Duration::from_secs(600);
 
 /// A standby that has asked its primary to hand over.
 #[derive(Debug)]
 pub(super) struct Asking {
     pub(super) command: u64,
-    primary: MemberId,
+    pub(super) primary: MemberId,
+    limits: Limits,
+    /// When it gives up catching up.
+    deadline: Now,
+    /// What it asked for; nothing while it still catches up.
+    pub(super) asked: Option<Epoch>,
+    /// The operator wants it no more.
+    cancelled: bool,
 }
 
 /// An old primary on its way out.
 #[derive(Debug)]
 pub(super) struct Releasing {
-    to: MemberId,
+    pub(super) to: MemberId,
     epoch: Epoch,
     deadline: Now,
-    step: Step,
+    pub(super) step: Step,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Step {
+pub(super) enum Step {
     /// The driver appends what it has taken from clients.
     Holding,
     /// The handover is in the log, up to here.
@@ -53,26 +62,106 @@ impl Releasing {
 }
 
 impl Node {
-    pub(super) fn planned_takeover(&mut self, id: u64, test: bool) -> Option<Result<Done, Denied>> {
+    /// The standby catches up first, then asks its primary to hand over.
+    pub(super) fn planned_takeover(
+        &mut self,
+        id: u64,
+        limits: Limits,
+        test: bool,
+    ) -> Option<Result<Done, Denied>> {
         match &self.standing {
             Part::Leading | Part::Releasing(_) => return Some(Err(Denied::AlreadyPrimary)),
             Part::Standby(None) => {}
-            Part::Gate | Part::Waking => return Some(Err(Denied::NotInPeer)),
+            Part::Gate | Part::Waking => return Some(Err(Denied::NotFollowing)),
             _ => return Some(Err(Denied::Busy)),
         }
         let primary = self.peers.values().find(|peer| peer.is_following());
-        let primary = primary.and_then(|peer| Some((peer.member, peer.session.as_ref()?.id)));
-        let Some((primary, session)) = primary.filter(|_| self.follow.peer) else {
-            return Some(Err(Denied::NotInPeer));
+        let Some(primary) = primary.map(|peer| peer.member) else {
+            return Some(Err(Denied::NotFollowing));
         };
         if test {
             return Some(Ok(Done::WouldLead));
         }
-        let epoch = self.next_epoch();
-        self.standing = Part::Standby(Some(Asking { command: id, primary }));
-        let by = self.state.member;
-        self.send(session, Message::TakeoverAsk(TakeoverAsk { epoch, by }));
+        let deadline = self.clock.now.after(limits.max_total);
+        let (command, asked, cancelled) = (id, None, false);
+        let asking = Asking { command, primary, limits, deadline, asked, cancelled };
+        self.standing = Part::Standby(Some(asking));
         None
+    }
+
+    /// Near enough: the primary is asked. Too late: it is not.
+    pub(super) fn settle_asking(&mut self) {
+        let (now, end) = (self.clock.now, self.log.end().lsn);
+        let gap = self.follow.primary_end.since(end);
+        let epoch = self.next_epoch();
+        let Part::Standby(Some(asking)) = &mut self.standing else { return };
+        let (primary, max_quiesce) = (asking.primary, asking.limits.max_quiesce);
+        if asking.asked.is_some() {
+            return;
+        }
+        if now >= asking.deadline {
+            return self.end_asking(Denied::TookTooLong);
+        }
+        let session = self.peers.get(&primary).filter(|peer| peer.is_following());
+        let session = session.and_then(|peer| Some(peer.session.as_ref()?.id));
+        if let Some(session) = session.filter(|_| gap <= PRECOPY_GAP_BYTES) {
+            asking.asked = Some(epoch);
+            let by = self.state.member;
+            self.send(session, Message::TakeoverAsk(TakeoverAsk { epoch, by, max_quiesce }));
+        }
+    }
+
+    pub(super) fn asking_deadline(&self) -> Option<Now> {
+        match &self.standing {
+            Part::Standby(Some(asking)) if asking.asked.is_none() => Some(asking.deadline),
+            _ => None,
+        }
+    }
+
+    fn end_asking(&mut self, why: Denied) {
+        if let Part::Standby(asking) = &mut self.standing
+            && let Some(asking) = asking.take()
+        {
+            let why = if asking.cancelled { Denied::Cancelled } else { why };
+            self.out.push_back(Action::Reply { id: asking.command, result: Err(why) });
+        }
+    }
+
+    /// The operator gives a takeover up. Once the primary was asked, the primary decides.
+    pub(super) fn cancel_takeover(&mut self) -> Result<Done, Denied> {
+        match &mut self.standing {
+            Part::Standby(Some(asking)) => {
+                asking.cancelled = true;
+                let (asked, primary) = (asking.asked, asking.primary);
+                let session = self.peers.get(&primary).and_then(|peer| peer.session.as_ref());
+                match (asked, session.map(|session| session.id)) {
+                    (Some(epoch), Some(session)) => {
+                        self.send(session, Message::TakeoverCancel(epoch));
+                    }
+                    _ => self.end_asking(Denied::Cancelled),
+                }
+                Ok(Done::CancelAsked)
+            }
+            // Once the old primary has handed over, there is no way back.
+            Part::Candidate(Candidate { began, command: Some(_), .. })
+                if *began != Began::Planned =>
+            {
+                self.give_up(Denied::Cancelled);
+                Ok(Done::CancelAsked)
+            }
+            _ => Err(Denied::NothingToCancel),
+        }
+    }
+
+    /// The old primary's side of a cancel.
+    pub(super) fn on_takeover_cancel(&mut self, member: MemberId, epoch: Epoch) {
+        if let Part::Releasing(releasing) = &self.standing
+            && releasing.to == member
+            && releasing.epoch == epoch
+            && releasing.step != Step::Recording
+        {
+            self.go_on(member);
+        }
     }
 
     /// The old primary's side begins.
@@ -83,13 +172,14 @@ impl Node {
         ask: TakeoverAsk,
     ) {
         let peer = self.peers.get(&member).and_then(|peer| peer.feed());
-        let in_peer = peer.is_some_and(|feed| feed.entry == Entry::Peer);
-        let fits = self.is_leading() && in_peer && ask.by == member && ask.epoch > self.state.owned;
+        let end = self.log.end().lsn;
+        let near = peer.is_some_and(|feed| end.since(feed.received) <= 2 * PRECOPY_GAP_BYTES);
+        let fits = self.is_leading() && near && ask.by == member && ask.epoch > self.state.owned;
         if !fits {
             let refusal = Refusal::NotNow;
             return self.send(session, Message::Refuse(Refuse { refusal }));
         }
-        let deadline = self.clock.now.after(HANDOVER_LIMIT);
+        let deadline = self.clock.now.after(ask.max_quiesce.min(QUIESCE_MAX));
         let (to, epoch) = (member, ask.epoch);
         self.standing = Part::Releasing(Releasing { to, epoch, deadline, step: Step::Holding });
         self.out.push_back(Action::Hold(true));
@@ -155,10 +245,24 @@ impl Node {
     fn go_on(&mut self, to: MemberId) {
         self.standing = Part::Leading;
         self.out.push_back(Action::Hold(false));
+        self.greet_latecomers();
         if let Some(session) = self.peers.get(&to).and_then(|peer| Some(peer.session.as_ref()?.id))
         {
             let refusal = Refusal::NotNow;
             self.send(session, Message::Refuse(Refuse { refusal }));
+        }
+    }
+
+    /// Whoever introduced itself while the handover was under way has not heard who leads.
+    fn greet_latecomers(&mut self) {
+        for (member, session) in self.greeted_sessions() {
+            let peer = self.peers.get(&member);
+            let life = peer.and_then(|peer| Some(peer.hello()?.life));
+            let fed = peer.is_some_and(|peer| peer.feed().is_some());
+            if let Some(life) = life.filter(|_| !fed) {
+                self.life_seen(life);
+                self.say_lead(session);
+            }
         }
     }
 
@@ -207,15 +311,16 @@ impl Node {
             true => release.epoch,
             false => self.next_epoch(),
         };
-        self.stand(epoch, Began::Planned, true, BTreeSet::new(), command);
+        let (began, need) = (Began::Planned, BTreeSet::new());
+        let (force, by_proof, over) = (true, false, None);
+        self.stand(epoch, Wish { began, force, by_proof, over, need, command });
     }
 
     pub(super) fn asking_refused(&mut self, member: MemberId) {
-        if let Part::Standby(asking) = &mut self.standing
-            && let Some(given_up) = asking.take_if(|asking| asking.primary == member)
+        if let Part::Standby(Some(asking)) = &self.standing
+            && asking.primary == member
         {
-            let (id, result) = (given_up.command, Err(Denied::GivenUp));
-            self.out.push_back(Action::Reply { id, result });
+            self.end_asking(Denied::GivenUp);
         }
     }
 

@@ -10,6 +10,7 @@ use super::peer::Entry;
 use super::persist::After;
 use super::{Action, Denied, Done, Node, Note, Part};
 use crate::ids::{Incarnate, MemberId};
+use crate::node::OnWindowEnd;
 use crate::replica::{Mode, ReplicaState};
 use crate::time::Now;
 
@@ -44,15 +45,19 @@ impl Node {
                 || self.insync.recorded.contains(&feed.life);
             (waits && !known).then_some(feed.life)
         });
-        let recorded = self.insync.recorded.iter();
+        let recorded = self.insync.recorded.iter().chain(self.register.pending_set());
         recorded.chain(wished).copied().chain(proposed).filter(move |life| life.member != me)
+    }
+
+    /// The standby that runs in the resource's mode: the first of the list (design §1).
+    pub(super) fn principal(&self) -> Option<MemberId> {
+        let preferred = self.config.standbys.iter().chain(&self.config.members);
+        preferred.copied().find(|member| self.peers.contains_key(member))
     }
 
     /// The mode that a standby runs in: the principal in the resource's, the others in superasync.
     pub(super) fn mode_of(&self, member: MemberId) -> Mode {
-        let first = self.peers.keys().next().copied();
-        let principal = self.config.principal.filter(|p| *p != self.state.member).or(first);
-        if principal == Some(member) { self.state.mode } else { Mode::Superasync }
+        if self.principal() == Some(member) { self.state.mode } else { Mode::Superasync }
     }
 
     pub(super) fn settle_insync(&mut self) {
@@ -63,17 +68,22 @@ impl Node {
         for member in members {
             self.settle_entry(member);
             self.settle_window(member);
+            self.settle_leaving(member);
         }
     }
 
     fn settle_entry(&mut self, member: MemberId) {
         let mode = self.mode_of(member);
         let (end, answers) = (self.log.end().lsn, self.answers);
-        let Some((_, feed)) = self.peers.get_mut(&member).and_then(|peer| peer.feed_mut()) else {
+        let Some(peer) = self.peers.get_mut(&member) else { return };
+        let (leaving, must_reach) = (peer.leaving, peer.must_reach);
+        let Some((_, feed)) = peer.feed_mut() else {
             return;
         };
         let (entry, life) = (feed.entry, feed.life);
+        let behind = must_reach.is_some_and(|lsn| feed.received < lsn);
         match entry {
+            Entry::CatchUp if leaving || behind => {}
             Entry::CatchUp if mode == Mode::Superasync || feed.reading => {}
             Entry::CatchUp if mode == Mode::Async && feed.next < end => {}
             Entry::CatchUp
@@ -122,7 +132,7 @@ impl Node {
 
     fn entered(&mut self, member: MemberId) {
         if let Some(peer) = self.peers.get_mut(&member) {
-            peer.lost_at = None;
+            (peer.lost_at, peer.must_reach) = (None, None);
         }
         self.out.push_back(Action::Note(Note::PeerEntered(member)));
         self.say_progress(member);
@@ -157,6 +167,7 @@ impl Node {
         let older =
             |entry: &Incarnate| entry.member == life.member && entry.incarnation < life.incarnation;
         if self.is_leading() && self.state.in_sync.iter().any(older) {
+            self.word_died(life);
             self.leave_out(life.member);
         }
     }
@@ -165,13 +176,50 @@ impl Node {
         let Some(deadline) = self.window_end(member) else {
             return;
         };
+        let holds_on = self.holds_on();
         let Some(peer) = self.peers.get_mut(&member) else {
             return;
         };
         if peer.session.is_some() && peer.feed().is_some() {
             // Reconnected: the window is over and the standby catches up as a member of the set.
-            peer.lost_at = None;
-        } else if deadline <= self.clock.now {
+            (peer.lost_at, peer.held_on) = (None, false);
+        } else if deadline <= self.clock.now && !holds_on {
+            self.leave_out(member);
+        } else if deadline <= self.clock.now && !std::mem::replace(&mut peer.held_on, true) {
+            self.out.push_back(Action::Note(Note::HoldsOn(member)));
+        }
+    }
+
+    /// Whether a primary never goes on alone without an operator's word (design §5.3).
+    pub(super) fn holds_on(&self) -> bool {
+        self.config.on_window_end == OnWindowEnd::Hold && !self.has_register()
+    }
+
+    /// The operator lets a primary go on that holds its answers after the window.
+    pub(super) fn go_on_alone(&mut self) -> Result<Done, Denied> {
+        let held = self.peers.values().filter(|peer| peer.lost_at.is_some());
+        let held: Vec<_> = held.map(|peer| peer.member).collect();
+        if held.is_empty() {
+            return Err(Denied::AlreadyPrimary);
+        }
+        held.into_iter().for_each(|member| self.leave_out(member));
+        Ok(Done::GoesOnAlone)
+    }
+
+    /// A standby that is connected shall leave the set: it is told, and is left out when it has
+    /// heard that, or when it can prove nothing any more.
+    pub(super) fn begin_leaving(&mut self, member: MemberId) {
+        let Some(peer) = self.peers.get_mut(&member) else { return };
+        peer.leaving = true;
+        if let Some((_, feed)) = peer.feed_mut() {
+            feed.entry = Entry::CatchUp;
+        }
+        self.say_progress(member);
+    }
+
+    fn settle_leaving(&mut self, member: MemberId) {
+        let leaving = self.peers.get(&member).is_some_and(|peer| peer.leaving);
+        if leaving && self.word_is_void(member) {
             self.leave_out(member);
         }
     }
@@ -187,30 +235,14 @@ impl Node {
     /// Records the smaller set; until that is durable the old one holds the answers.
     fn leave_out(&mut self, member: MemberId) {
         if let Some(peer) = self.peers.get_mut(&member) {
-            peer.lost_at = None;
+            (peer.lost_at, peer.leaving) = (None, false);
+            (peer.word_until, peer.held_on) = (None, false);
+        }
+        if !self.is_in_set(member) {
+            return;
         }
         self.state.in_sync.retain(|life| life.member != member);
         self.persist_then(After::SetRecorded(self.state.in_sync.clone()));
         self.out.push_back(Action::Note(Note::LeftOut(member)));
-    }
-
-    /// A new mode: every standby leaves and enters again under the new rule, so that no promise
-    /// of the new mode rests on what the old one did.
-    pub(super) fn set_mode(&mut self, mode: Mode) -> Result<Done, Denied> {
-        if !self.is_leading() {
-            return Err(Denied::NotPrimary);
-        }
-        self.state.mode = mode;
-        self.config.mode = mode;
-        self.state.in_sync = vec![self.state.life()];
-        self.persist_then(After::SetRecorded(self.state.in_sync.clone()));
-        let members: Vec<_> = self.peers.keys().copied().collect();
-        for member in members {
-            if let Some((_, feed)) = self.peers.get_mut(&member).and_then(|p| p.feed_mut()) {
-                feed.entry = Entry::CatchUp;
-            }
-            self.say_progress(member);
-        }
-        Ok(Done::ModeSet)
     }
 }

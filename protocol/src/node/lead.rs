@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::persist::After;
-use super::{Action, Denied, Done, Node, Note, Part};
+use super::register::Verdict;
+use super::{Action, Denied, Done, How, Node, Note, Part};
 use crate::frame::{Began, Draft, HEAD_LEN};
 use crate::history::EpochEntry;
 use crate::ids::{Epoch, Lsn, MemberId, SessionId};
@@ -21,6 +22,10 @@ pub(super) struct Candidate {
     pub(super) began: Began,
     /// By an operator's word: does not wait for members that cannot be heard.
     pub(super) force: bool,
+    /// Only while the old primary holds its answers for certain (design §5.3).
+    pub(super) by_proof: bool,
+    /// The owner and epoch that the operator answers for.
+    pub(super) over: Option<(MemberId, Epoch)>,
     /// Its own promise is durable.
     pub(super) promised_self: bool,
     /// Members whose promise it waits for.
@@ -40,6 +45,18 @@ pub(super) struct Beginning {
     /// What it owned before.
     owned_before: Epoch,
     recording: bool,
+    by_proof: bool,
+    pub(super) command: Option<u64>,
+}
+
+/// What a candidate wants.
+#[derive(Debug)]
+pub(super) struct Wish {
+    pub(super) began: Began,
+    pub(super) force: bool,
+    pub(super) by_proof: bool,
+    pub(super) over: Option<(MemberId, Epoch)>,
+    pub(super) need: BTreeSet<MemberId>,
     pub(super) command: Option<u64>,
 }
 
@@ -71,12 +88,14 @@ impl Node {
     /// A restarted primary waits in the gate until it has heard every other member (design §6.3).
     /// It promises nothing before: a promise that leads to no epoch only stands in the way.
     pub(super) fn settle_gate(&mut self) {
-        let greeted = self.greeted_sessions();
-        let heard = |member: &MemberId| greeted.iter().any(|(other, _)| other == member);
-        if self.peers.keys().all(heard) {
+        let Some(need) = self.gate_needs() else { return };
+        let connected = self.connected();
+        if need.is_subset(&connected) {
+            // Whoever else is there is asked too: it may have a later log.
+            let need = need.into_iter().chain(connected).collect();
             let began = self.began_or_birth(Began::Restart);
-            let need = self.peers.keys().copied().collect();
-            self.stand(self.next_epoch(), began, false, need, None);
+            let (force, by_proof, over, command) = (false, false, None, None);
+            self.stand(self.next_epoch(), Wish { began, force, by_proof, over, need, command });
         }
     }
 
@@ -93,9 +112,7 @@ impl Node {
     pub(super) fn start_primary(&mut self, id: u64) -> Option<Result<Done, Denied>> {
         match &mut self.standing {
             Part::Gate => {
-                let began = self.began_or_birth(Began::Forced);
-                let need = self.connected();
-                self.stand(self.next_epoch(), began, true, need, Some(id));
+                self.stand_by_force(false, None, Some(id));
                 None
             }
             Part::Candidate(candidate) if candidate.command.is_none() && !candidate.force => {
@@ -110,41 +127,67 @@ impl Node {
                 None
             }
             Part::Candidate(_) | Part::Beginning(_) => Some(Err(Denied::Busy)),
-            Part::Leading => Some(Err(Denied::AlreadyPrimary)),
+            Part::Leading => Some(self.go_on_alone()),
             _ => Some(Err(Denied::NotInGate)),
         }
     }
 
-    pub(super) fn forced_takeover(&mut self, id: u64, test: bool) -> Option<Result<Done, Denied>> {
+    /// A takeover without the old primary's word (design §6.2).
+    pub(super) fn forced_takeover(
+        &mut self,
+        id: u64,
+        how: How,
+        test: bool,
+    ) -> Option<Result<Done, Denied>> {
+        let by_proof = how == How::PeerWindowOnly && !self.has_register();
+        let over = match how {
+            How::Override { owner, epoch } => Some((owner, epoch)),
+            _ => None,
+        };
         match &self.standing {
             Part::Leading | Part::Releasing(_) => return Some(Err(Denied::AlreadyPrimary)),
             Part::Beginning(_) => return Some(Err(Denied::Busy)),
+            Part::Gate | Part::Candidate(_) if by_proof => return Some(Err(Denied::NoProof)),
             Part::Gate | Part::Candidate(_) => return self.start_primary(id),
             _ if self.follow.cutting => return Some(Err(Denied::Busy)),
-            _ if test => return Some(Ok(Done::WouldLead)),
             _ => {}
         }
-        // Whether the old primary went on without this standby, nobody here can know.
-        let began = self.began_or_birth(Began::Forced);
-        let need = self.connected();
-        self.stand(self.next_epoch(), began, true, need, Some(id));
+        let right = match (by_proof, self.has_register()) {
+            (true, _) => self.prove(),
+            (false, true) if test => self.right_to_own(over, |_| false).map(|_| ()),
+            (false, _) => Ok(()),
+        };
+        match right {
+            Err(why) => return Some(Err(why)),
+            Ok(()) if test => return Some(Ok(Done::WouldLead)),
+            Ok(()) => {}
+        }
+        self.stand_by_force(by_proof, over, Some(id));
         None
+    }
+
+    /// Whether the old primary went on without this member, nobody here can know.
+    fn stand_by_force(
+        &mut self,
+        by_proof: bool,
+        over: Option<(MemberId, Epoch)>,
+        command: Option<u64>,
+    ) {
+        let (began, need) = (self.began_or_birth(Began::Forced), self.connected());
+        let wish = Wish { began, force: true, by_proof, over, need, command };
+        self.stand(self.next_epoch(), wish);
     }
 
     /// Becomes a candidate: its own promise comes first, so that nothing of an older epoch is
     /// accepted from here on (design §6.0).
-    pub(super) fn stand(
-        &mut self,
-        epoch: Epoch,
-        began: Began,
-        force: bool,
-        need: BTreeSet<MemberId>,
-        command: Option<u64>,
-    ) {
+    pub(super) fn stand(&mut self, epoch: Epoch, wish: Wish) {
+        let Wish { began, force, by_proof, over, need, command } = wish;
         let candidate = Candidate {
             epoch,
             began,
             force,
+            by_proof,
+            over,
             promised_self: false,
             need,
             promises: BTreeMap::new(),
@@ -153,6 +196,8 @@ impl Node {
             command,
         };
         self.standing = Part::Candidate(candidate);
+        // What the record said before may have been changed meanwhile.
+        self.register.outdate();
         self.follow.diverged = None;
         self.state.promised = epoch;
         self.log.want(self.log.end().lsn);
@@ -162,7 +207,9 @@ impl Node {
     /// Above everything that this member has promised or heard of.
     pub(super) fn next_epoch(&self) -> Epoch {
         let heard = self.peers.values().filter_map(|peer| Some(peer.hello()?.promised));
-        let highest = heard.fold(self.state.promised.max(self.state.history.epoch()), Epoch::max);
+        let recorded = self.record().map(|record| record.epoch);
+        let own = self.state.promised.max(self.state.history.epoch());
+        let highest = heard.chain(recorded).fold(own, Epoch::max);
         highest.next_for(self.state.member)
     }
 
@@ -200,13 +247,13 @@ impl Node {
         };
         let (theirs, their_role, leading) = (hello.owned, hello.role, hello.leading);
         let (their_promise, release) = (hello.promised, hello.release);
+        // With a record, that one says who owns.
+        let owns = their_role == Role::Primary && !self.has_register();
         match &self.standing {
             Part::Leading if leading && theirs > self.state.owned => self.step_down(),
             Part::Leading => self.say_lead(session),
             // An epoch that was owned may not be overtaken by a restart (design §6.0).
-            Part::Gate if leading || (their_role == Role::Primary && theirs > self.state.owned) => {
-                self.become_standby();
-            }
+            Part::Gate if leading || (owns && theirs > self.state.owned) => self.become_standby(),
             Part::Candidate(candidate) if !candidate.force => {
                 if leading {
                     self.give_up(Denied::GivenUp);
@@ -235,9 +282,9 @@ impl Node {
         let Part::Candidate(candidate) = &self.standing else {
             return;
         };
-        let (began, force, command) = (candidate.began, candidate.force, candidate.command);
+        let Candidate { began, force, by_proof, over, command, .. } = *candidate;
         let need = candidate.need.clone();
-        self.stand(self.next_epoch(), began, force, need, command);
+        self.stand(self.next_epoch(), Wish { began, force, by_proof, over, need, command });
     }
 
     pub(super) fn settle_candidate(&mut self) {
@@ -251,20 +298,32 @@ impl Node {
             && candidate.fetching.is_none()
             && candidate.waits_for().is_empty()
             && self.log.durable() == self.log.end().lsn;
-        if ready {
-            let (epoch, began, command) = (candidate.epoch, candidate.began, candidate.command);
-            self.begin(epoch, began, command);
+        if !ready {
+            return;
+        }
+        let (epoch, began, command) = (candidate.epoch, candidate.began, candidate.command);
+        if self.has_register() {
+            return match self.ask_record() {
+                Verdict::Begin(began) => self.begin(epoch, began, false, command),
+                Verdict::Wait => {}
+                Verdict::No(why) => self.give_up(why),
+            };
+        }
+        let by_proof = candidate.by_proof;
+        match self.prove() {
+            Err(why) if by_proof => self.give_up(why),
+            _ => self.begin(epoch, began, by_proof, command),
         }
     }
 
-    fn begin(&mut self, epoch: Epoch, began: Began, command: Option<u64>) {
+    fn begin(&mut self, epoch: Epoch, began: Began, by_proof: bool, command: Option<u64>) {
         let previous = self.state.history.epoch();
         let mut draft = Draft::new(vec![0; HEAD_LEN]);
         let added = draft.epoch_start(began, previous, self.state.incarnation);
         assert!(added.is_ok(), "an empty frame has room for one record");
         let owned_before = self.state.owned;
         self.standing =
-            Part::Beginning(Beginning { epoch, owned_before, recording: false, command });
+            Part::Beginning(Beginning { epoch, owned_before, recording: false, by_proof, command });
         let end = self.append_own(draft);
         self.log.want(end);
     }
@@ -279,7 +338,11 @@ impl Node {
             return;
         }
         beginning.recording = true;
-        let epoch = beginning.epoch;
+        let (epoch, by_proof) = (beginning.epoch, beginning.by_proof);
+        // The last moment at which the old primary's answers must all be here.
+        if let (true, Err(why)) = (by_proof, self.prove()) {
+            return self.give_up(why);
+        }
         self.state.role = Role::Primary;
         self.state.owned = epoch;
         self.state.mode = self.config.mode;
@@ -330,6 +393,7 @@ impl Node {
 
     pub(super) fn become_standby(&mut self) {
         self.overtaken = None;
+        self.register.outdate();
         self.end_service();
         self.state.role = Role::Standby;
         self.persist.touch();

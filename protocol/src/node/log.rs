@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 
 use super::NodeConfig;
+use super::trail::Trail;
 use crate::frame::{Draft, Frame, FrameBuffer, LogPosition, SealAs};
 use crate::ids::Lsn;
 use crate::replica::ReplicaState;
-use crate::time::{Clock, Now};
+use crate::time::{Clock, Now, WallTime};
 
 /// What recovery found in a replica's log (design §2.3).
 #[derive(Clone, Debug)]
@@ -38,10 +39,12 @@ pub(super) struct Log {
     unsynced_since: Option<Now>,
     tail: VecDeque<Frame>,
     tail_bytes: u64,
+    trail: Trail,
+    newest_wall: Option<WallTime>,
 }
 
 impl Log {
-    pub(super) fn new(state: &mut ReplicaState, recovered: Recovered) -> Self {
+    pub(super) fn new(state: &mut ReplicaState, recovered: Recovered, clock: Clock) -> Self {
         let Recovered { end, durable, start, epoch_starts } = recovered;
         // The superblock may be ahead of the log (its epoch's start was lost) or behind it.
         state.history.truncate(end.lsn);
@@ -49,6 +52,9 @@ impl Log {
             state.history.note(*position, frame);
         }
         let applied = state.apply_limit.min(end.lsn);
+        // What was there before counts as if it had come just now.
+        let mut trail = Trail::default();
+        trail.grow(end.lsn, clock.now, clock.wall);
         Self {
             end,
             start,
@@ -60,11 +66,23 @@ impl Log {
             unsynced_since: None,
             tail: VecDeque::new(),
             tail_bytes: 0,
+            trail,
+            newest_wall: None,
         }
     }
 
     pub(super) fn end(&self) -> LogPosition {
         self.end
+    }
+
+    /// When which part of it came.
+    pub(super) fn trail(&self) -> &Trail {
+        &self.trail
+    }
+
+    /// When the newest frame was written, by its author's wall clock.
+    pub(super) fn wall(&self) -> Option<WallTime> {
+        self.newest_wall
     }
 
     pub(super) fn start(&self) -> Lsn {
@@ -107,6 +125,8 @@ impl Log {
     pub(super) fn push(&mut self, frame: &Frame, config: &NodeConfig, now: Now) {
         assert_eq!(frame.lsn(), self.end.lsn, "frames join at the end of the log");
         self.end = frame.position_after();
+        self.newest_wall = Some(frame.wall());
+        self.trail.grow(self.end.lsn, now, frame.wall());
         self.unsynced_since.get_or_insert(now);
         self.tail_bytes += frame.log_len();
         self.tail.push_back(frame.clone());
@@ -155,6 +175,7 @@ impl Log {
     pub(super) fn cut(&mut self, end: LogPosition) {
         assert!(self.applied <= end.lsn, "what was applied is never cut (design §2.5)");
         self.end = end;
+        self.trail.cut(end.lsn);
         self.written = self.written.min(end.lsn);
         self.durable = end.lsn;
         self.wanted = self.wanted.min(end.lsn);

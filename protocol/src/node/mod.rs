@@ -18,11 +18,17 @@
 //! | `follow` | a standby's side: joining, cutting a tail, frames, acks |
 //! | `feed` | a primary's side: shipping from memory or from the log |
 //! | `insync` | entering and leaving the in-sync set |
+//! | `proof` | the word that a standby is in the set, and what it is worth |
+//! | `register` | the control record: read, obeyed, proposed to |
+//! | `pace` | modes, slow standbys, waits |
+//! | `trail` | which part of the log came when |
 //! | `answer` | which requests may be answered, and what the image may hold |
 //! | `persist` | the durable state and what waits for it |
-//! | `status` | what people see |
+//! | `status`, `numbers`, `phase`, `reason` | what people see |
 
 mod answer;
+mod command;
+mod config;
 mod event;
 mod feed;
 mod follow;
@@ -30,17 +36,31 @@ mod handover;
 mod insync;
 mod lead;
 mod log;
+mod note;
+mod numbers;
+mod pace;
 mod peer;
 mod persist;
+mod phase;
 mod promise;
+mod proof;
+mod reason;
+mod register;
 mod rival;
 mod session;
 mod status;
+mod trail;
 
 pub use answer::Answers;
-pub use event::{Action, Command, Denied, Done, Event, FailedPart, NodeConfig, Note};
+pub use command::{Command, Denied, Done, How, Limits};
+pub use config::{NodeConfig, OnWindowEnd, RecordKind};
+pub use event::{Action, Event, FailedPart};
 pub use log::Recovered;
-pub use status::{NodeStatus, PeerStatus, StandbyState, Standing};
+pub use note::Note;
+pub use numbers::{AnswerWaits, Gap, Loss};
+pub use phase::TakeoverPhase;
+pub use reason::{About, Reason, Why};
+pub use status::{Connection, NodeStatus, PeerStatus, RecordStatus, StandbyState, Standing};
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -67,6 +87,11 @@ pub struct Node {
     persist: Persist,
     follow: Follow,
     insync: insync::InSync,
+    register: register::Register,
+    waits: pace::Waits,
+    measured: BTreeMap<MemberId, numbers::Measured>,
+    measured_at: Now,
+    degraded: pace::Degraded,
     answers: Answers,
     applying: answer::Applying,
     /// Clients were let in.
@@ -113,15 +138,20 @@ impl Node {
         clock: Clock,
     ) -> Self {
         state.incarnation = state.incarnation.next();
-        let log = Log::new(&mut state, recovered);
+        let log = Log::new(&mut state, recovered, clock);
         let me = state.member;
         let others = config.members.iter().filter(|member| **member != me);
-        let peers = others.map(|member| (*member, Peer::new(*member))).collect();
+        let peers = others.map(|member| (*member, Peer::new(*member, clock.now))).collect();
         let mut node = Self {
             answers: Answers::default(),
             applying: answer::Applying::new(&log, clock.now),
             follow: Follow::default(),
             insync: insync::InSync::new(&state),
+            register: register::Register::default(),
+            waits: pace::Waits::default(),
+            measured: BTreeMap::new(),
+            measured_at: clock.now,
+            degraded: pace::Degraded::default(),
             persist: Persist::new(&state),
             standing: Part::Waking,
             serving: false,
@@ -146,6 +176,7 @@ impl Node {
             Event::Unlinked { session } => self.unlinked(session),
             Event::Heard { session, message } => self.heard(session, message),
             Event::FrameIn { session, frame } => self.frame_in(session, frame),
+            Event::Full { session } => self.full(session),
             Event::Handed { session, lsn } => self.handed(session, lsn),
             Event::DurableWanted(lsn) => self.log.want(lsn),
             Event::Written(lsn) => self.log.written_to(lsn),
@@ -156,6 +187,8 @@ impl Node {
             Event::LogRead { session, frames } => self.log_read(session, frames),
             Event::Truncated(position) => self.truncated(position),
             Event::Held => self.held(),
+            Event::RecordRead(record) => self.record_read(record),
+            Event::Decided(record) => self.decided(record),
             Event::Failed(part) => self.failed(part),
             Event::Command { id, command } => self.command(id, command),
             Event::Tick => {}
@@ -180,13 +213,17 @@ impl Node {
     pub fn settle(&mut self, clock: Clock) {
         self.clock = clock;
         self.settle_sessions();
+        self.settle_register();
         self.settle_standing();
         self.settle_insync();
         self.settle_feeds();
+        self.settle_congestion();
         self.settle_log();
         self.settle_applying();
         self.settle_answers();
+        self.settle_pace();
         self.settle_words();
+        self.settle_numbers();
         self.settle_persist();
     }
 
@@ -216,6 +253,9 @@ impl Node {
             .flatten()
             .chain(self.window_deadline())
             .chain(self.overtaken.map(|(_, at)| at))
+            .chain(self.delay_deadline())
+            .chain(self.pace_deadline())
+            .chain(self.asking_deadline())
             .fold(heartbeat, Now::min)
     }
 
@@ -230,8 +270,11 @@ impl Node {
             (_, Part::Unfit(_)) if command != Command::Stop => Some(Err(Denied::Unfit)),
             (_, Part::Stopping(_) | Part::Stopped) => Some(Err(Denied::Stopping)),
             (_, Part::Waking) if command != Command::Stop => Some(Err(Denied::Starting)),
-            (Command::Takeover { force: true, test }, _) => self.forced_takeover(id, test),
-            (Command::Takeover { force: false, test }, _) => self.planned_takeover(id, test),
+            (Command::Takeover { how: How::Planned(limits), test }, _) => {
+                self.planned_takeover(id, limits, test)
+            }
+            (Command::Takeover { how, test }, _) => self.forced_takeover(id, how, test),
+            (Command::CancelTakeover, _) => Some(self.cancel_takeover()),
             (Command::StartPrimary, _) => self.start_primary(id),
             (Command::SetMode(mode), _) => Some(self.set_mode(mode)),
             (Command::Stop, _) => self.stop(id),
@@ -305,6 +348,7 @@ impl Node {
     fn settle_standing(&mut self) {
         match self.standing {
             Part::Leading => self.settle_overtaken(),
+            Part::Standby(Some(_)) => self.settle_asking(),
             Part::Gate => self.settle_gate(),
             Part::Candidate(_) => self.settle_candidate(),
             Part::Beginning(_) => self.settle_beginning(),

@@ -5,15 +5,27 @@ use crate::ids::{Epoch, Incarnate, Lsn, MemberId, SessionId};
 use crate::time::Now;
 use crate::wire::{Hello, Lead, Refusal};
 
+use super::proof::Word;
+
 /// Another member, connected or not.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) member: MemberId,
     pub(super) session: Option<Session>,
+    /// When the last session began or ended.
+    pub(super) session_at: Now,
     /// Furthest durable position of its log that it has told in any session of this life.
     pub(super) kept: Option<Lsn>,
     /// When the last session ended, while it was in the in-sync set.
     pub(super) lost_at: Option<Now>,
+    /// It is to be left out of the set, as soon as it can prove nothing any more.
+    pub(super) leaving: bool,
+    /// Its window is over, and people were told that answers are still held.
+    pub(super) held_on: bool,
+    /// Until when it can prove that it is in the set (design §5.3).
+    pub(super) word_until: Option<Now>,
+    /// It was dropped as too slow, and must hold this before it may enter again.
+    pub(super) must_reach: Option<Lsn>,
     /// The last refusal, from either side, until the next session.
     pub(super) refusal: Option<Refusal>,
 }
@@ -28,6 +40,7 @@ pub(super) struct Session {
     pub(super) sent_at: Now,
     /// The other side's last word that it leads.
     pub(super) lead: Option<Box<Lead>>,
+    pub(super) word: Word,
 }
 
 /// What a session is for at the moment.
@@ -67,6 +80,8 @@ pub(super) struct Feed {
     pub(super) reading: bool,
     /// Given to the socket.
     pub(super) handed: Lsn,
+    /// Since when the socket has taken nothing of what waits for it.
+    pub(super) stuck_since: Option<Now>,
     pub(super) received: Lsn,
     pub(super) durable: Lsn,
     pub(super) applied: Lsn,
@@ -102,8 +117,19 @@ impl Feed {
 }
 
 impl Peer {
-    pub(super) fn new(member: MemberId) -> Self {
-        Self { member, session: None, kept: None, lost_at: None, refusal: None }
+    pub(super) fn new(member: MemberId, now: Now) -> Self {
+        Self {
+            member,
+            session: None,
+            session_at: now,
+            kept: None,
+            lost_at: None,
+            leaving: false,
+            held_on: false,
+            word_until: None,
+            must_reach: None,
+            refusal: None,
+        }
     }
 
     pub(super) fn feed(&self) -> Option<&Feed> {

@@ -23,7 +23,7 @@ pub(super) enum After {
     Join(SessionId, Epoch),
     /// The image may hold frames to here.
     Apply(Lsn),
-    /// The in-sync set is recorded.
+    /// The in-sync set is in the superblock.
     SetRecorded(Vec<Incarnate>),
     /// The old primary is a standby.
     Released(Release),
@@ -119,8 +119,8 @@ impl Node {
             After::Owned(epoch) => self.owned(epoch),
             After::Join(session, epoch) => self.say_join(session, epoch),
             After::Apply(lsn) => self.out.push_back(Action::Apply(lsn)),
-            After::SetRecorded(set) => self.set_recorded(set),
-            After::Released(release) => self.released(release),
+            After::SetRecorded(set) => self.set_persisted(set),
+            After::Released(release) => self.release_persisted(release),
             After::Checkpointed(position) => self.checkpoint_recorded(position),
         }
     }

@@ -48,7 +48,7 @@ impl Node {
         }
         let (end, history) = (self.log.end(), self.state.history.clone());
         self.send(session, Message::Promised(Promised { epoch, end, history }));
-        self.tell_former_leaders();
+        self.tell_former_leaders(session);
     }
 
     pub(super) fn on_promised(&mut self, member: MemberId, promised: Promised) {
@@ -114,12 +114,13 @@ impl Node {
     }
 
     pub(super) fn candidate_lost(&mut self, member: MemberId) {
+        let set = self.gate_needs().unwrap_or_else(|| self.peers.keys().copied().collect());
         if let Part::Candidate(candidate) = &mut self.standing {
             candidate.promises.remove(&member);
             if candidate.fetching == Some(member) {
                 candidate.fetching = None;
             }
-            if candidate.force {
+            if candidate.force || !set.contains(&member) {
                 candidate.need.remove(&member);
             }
         }
@@ -134,11 +135,16 @@ impl Node {
             }
             return;
         }
+        let set = self.gate_needs().unwrap_or_else(|| self.peers.keys().copied().collect());
         let Part::Candidate(candidate) = &mut self.standing else {
             return;
         };
         match refusal {
-            Refusal::Overtaken { promised, .. } if promised >= candidate.epoch => {
+            // What it has promised to this candidate overtakes nobody.
+            Refusal::Overtaken { promised, .. }
+                if promised > candidate.epoch
+                    || promised == candidate.epoch && !candidate.promises.contains_key(&member) =>
+            {
                 self.state.promised = promised;
                 self.stand_higher();
             }
@@ -147,7 +153,7 @@ impl Node {
                 if candidate.fetching == Some(member) {
                     candidate.fetching = None;
                     candidate.unwilling.insert(member);
-                } else if candidate.force {
+                } else if candidate.force || !set.contains(&member) {
                     candidate.need.remove(&member);
                 }
             }

@@ -1,5 +1,6 @@
 //! A primary that hears of a higher epoch that nobody owns yet (design §6.0).
 
+use super::lead::Wish;
 use super::{Action, Node, Part};
 use crate::frame::Began;
 use crate::ids::Epoch;
@@ -29,6 +30,8 @@ impl Node {
         self.out.push_back(Action::Hold(true));
         self.state.promised = self.state.promised.max(promised);
         let need = self.connected();
-        self.stand(self.next_epoch(), Began::Restart, true, need, None);
+        let (by_proof, over, command) = (false, None, None);
+        let wish = Wish { began: Began::Restart, force: true, by_proof, over, need, command };
+        self.stand(self.next_epoch(), wish);
     }
 }

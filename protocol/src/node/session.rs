@@ -26,9 +26,11 @@ impl Node {
             heard_at: now,
             sent_at: now,
             lead: None,
+            word: super::proof::Word::default(),
         };
         if let Some(peer) = self.peers.get_mut(&member) {
             peer.session = Some(fresh);
+            peer.session_at = now;
             peer.refusal = None;
         }
         if !matches!(self.standing, Part::Waking) {
@@ -42,6 +44,14 @@ impl Node {
         }
     }
 
+    /// What the other side says waits in the socket, behind frames that nobody can take yet.
+    pub(super) fn full(&mut self, session: SessionId) {
+        let now = self.clock.now;
+        if let Some(open) = self.session_mut(session) {
+            open.heard_at = now;
+        }
+    }
+
     /// Everything that rests on the session ends with it.
     fn end_session(&mut self, member: MemberId) {
         self.lost(member);
@@ -49,7 +59,9 @@ impl Node {
             if let Some(feed) = peer.feed() {
                 peer.kept = Some(feed.durable);
             }
-            peer.session = None;
+            if peer.session.take().is_some() {
+                peer.session_at = self.clock.now;
+            }
         }
         self.follow.forget_word();
         self.candidate_lost(member);
@@ -82,8 +94,9 @@ impl Node {
             (Message::Promised(promised), _) => self.on_promised(member, promised),
             (Message::Fetch(from), _) => self.on_fetch(session, member, from),
             (Message::Ack(ack), _) => self.on_ack(session, member, ack),
-            (Message::Progress(progress), _) => self.on_progress(session, progress),
+            (Message::Progress(progress), _) => self.on_progress(session, member, progress),
             (Message::TakeoverAsk(ask), _) => self.on_takeover_ask(session, member, ask),
+            (Message::TakeoverCancel(epoch), _) => self.on_takeover_cancel(member, epoch),
             (Message::HandedOver(release), _) => self.on_handed_over(member, release),
         }
     }
@@ -117,6 +130,7 @@ impl Node {
             None
         };
         let life = hello.life;
+        self.end_proof(member);
         if let Some(open) = self.session_mut(session) {
             open.hello = Some(hello);
         }

@@ -2,10 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::numbers::{AnswerWaits, Gap, Loss};
 use super::peer::{Entry, Phase};
+use super::phase::TakeoverPhase;
+use super::reason::Reason;
 use super::{Node, Part};
 use crate::ids::{Epoch, Lsn, MemberId};
 use crate::replica::Mode;
+use crate::time::{WallTime, micros};
 use crate::wire::Refusal;
 
 /// The part that a replica plays, in words.
@@ -63,8 +67,13 @@ pub struct NodeStatus {
     pub epoch: Epoch,
     /// The lowest epoch that it accepts.
     pub promised: Epoch,
+    /// The newest epoch that it began itself and owned.
+    pub owned: Epoch,
     /// Whether it knows itself in the in-sync set.
     pub in_set: bool,
+    /// Microseconds for which this standby can prove that the primary holds its answers; then
+    /// `takeover --peer-window-only` is granted (design §5.3).
+    pub proof_us: Option<u64>,
     /// End of its log.
     pub end: Lsn,
     /// Written to its log.
@@ -77,8 +86,54 @@ pub struct NodeStatus {
     pub checkpointed: Lsn,
     /// End of the primary's log, as last told.
     pub primary_end: Option<Lsn>,
+    /// When the primary wrote the end of this log, and what is applied of it, by the primary's wall
+    /// clock, in microseconds since 1970.
+    pub log_wall_us: Option<u64>,
+    /// See there; None where everything is applied.
+    pub unapplied_wall_us: Option<u64>,
+    /// From received to applied.
+    pub replay_gap: Gap,
+    /// How long answers waited for standbys.
+    pub waits: AnswerWaits,
+    /// What the loss of this primary now would lose; None where it does not lead.
+    pub loss: Option<Loss>,
+    /// How long a takeover would take, in microseconds.
+    pub takeover_us: Option<u64>,
+    /// How far a takeover is, where one is under way here.
+    pub takeover: Option<TakeoverPhase>,
+    /// Time between heartbeats, in microseconds.
+    pub heartbeat_us: u64,
+    /// What the control record holds, where there is one and it was heard.
+    pub record: Option<RecordStatus>,
+    /// Why it is not primary, not in peer, or holds answers.
+    pub reasons: Vec<Reason>,
     /// The other members.
     pub peers: Vec<PeerStatus>,
+}
+
+/// The control record, as this member last heard of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RecordStatus {
+    /// Its number.
+    pub number: u64,
+    /// Who owns the resource.
+    pub owner: MemberId,
+    /// In which epoch.
+    pub epoch: Epoch,
+    /// Who is in its in-sync set.
+    pub in_sync: Vec<MemberId>,
+}
+
+/// The connection to another member (design §4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Connection {
+    /// It works.
+    Connected,
+    /// It is alive, but takes nothing more at the moment.
+    Congested,
+    /// There is none.
+    Disconnected,
 }
 
 /// Another member, as this node sees it.
@@ -88,6 +143,12 @@ pub struct PeerStatus {
     pub member: MemberId,
     /// Whether there is a session with it.
     pub connected: bool,
+    /// The state of the connection.
+    pub connection: Connection,
+    /// Microseconds since it came into that state.
+    pub connection_us: u64,
+    /// Heartbeats that should have come since anything was heard.
+    pub heartbeats_missed: u64,
     /// Microseconds since anything was heard from it.
     pub silent_us: Option<u64>,
     /// Its state, where it is this primary's standby.
@@ -100,6 +161,10 @@ pub struct PeerStatus {
     pub durable: Option<Lsn>,
     /// Applied there.
     pub applied: Option<Lsn>,
+    /// From the end of the primary's log to what it has received.
+    pub log_gap: Option<Gap>,
+    /// From what it has received to what it has applied.
+    pub replay_gap: Option<Gap>,
     /// Microseconds until answers go on without it.
     pub window_us: Option<u64>,
     /// Why the two cannot work together, if so.
@@ -118,13 +183,30 @@ impl Node {
             mode: self.state.mode,
             epoch: self.state.history.epoch(),
             promised: self.state.promised,
+            owned: self.state.owned,
             in_set: self.state.in_set_of.is_some(),
+            proof_us: self.proof_end().map(|end| micros(end.since(self.clock.now))),
             end: self.log.end().lsn,
             written: self.log.written(),
             durable: self.log.durable(),
             applied: self.log.applied(),
             checkpointed: self.state.checkpoint.lsn,
             primary_end: standby.then_some(self.follow.primary_end),
+            log_wall_us: self.log.wall().map(WallTime::as_micros),
+            unapplied_wall_us: self.log.trail().wall(self.log.applied()).map(WallTime::as_micros),
+            replay_gap: self.own_replay_gap(),
+            waits: self.answer_waits(),
+            loss: self.loss(),
+            takeover_us: self.takeover_estimate(),
+            takeover: self.takeover_phase(),
+            heartbeat_us: micros(self.config.heartbeat()),
+            record: self.record().map(|record| RecordStatus {
+                number: record.number,
+                owner: record.owner.member,
+                epoch: record.epoch,
+                in_sync: record.in_sync.iter().map(|life| life.member).collect(),
+            }),
+            reasons: self.reasons(),
             peers: self.peers.keys().map(|member| self.peer_status(*member)).collect(),
         }
     }
@@ -145,7 +227,7 @@ impl Node {
         match &self.standing {
             Part::Waking => Standing::Starting,
             Part::Standby(_) => self.follow.diverged.map_or(Standing::Standby, Standing::Diverged),
-            Part::Gate => Standing::StartGate(self.unheard()),
+            Part::Gate => Standing::StartGate(self.waited_for()),
             Part::Candidate(candidate) if candidate.force => Standing::TakingOver,
             Part::Candidate(candidate) => Standing::StartGate(candidate.lacks()),
             Part::Beginning(_) => Standing::TakingOver,
@@ -156,14 +238,7 @@ impl Node {
         }
     }
 
-    fn unheard(&self) -> Vec<MemberId> {
-        let greeted = self.greeted_sessions();
-        let unheard =
-            self.peers.keys().filter(|member| !greeted.iter().any(|(other, _)| other == *member));
-        unheard.copied().collect()
-    }
-
-    fn own_state(&self) -> StandbyState {
+    pub(super) fn own_state(&self) -> StandbyState {
         if self.log.applied() < self.state.apply_limit {
             StandbyState::LocalCatchup
         } else if !self.peers.values().any(|peer| peer.is_following()) {
@@ -188,19 +263,29 @@ impl Node {
             (None, None) => StandbyState::RemoteCatchupPending,
         };
         let window = lost_at.map(|lost| lost.after(self.config.peer_window).since(now));
-        let micros =
-            |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let silent = session.map(|session| micros(now.since(session.heard_at)));
         let following = session.is_some_and(|session| matches!(session.phase, Phase::Following));
+        let connection = match session {
+            None => Connection::Disconnected,
+            Some(_) if self.is_congested(member) => Connection::Congested,
+            Some(_) => Connection::Connected,
+        };
+        let since = peer.map_or(now, |peer| peer.session_at);
+        let beat = micros(self.config.heartbeat()).max(1);
         PeerStatus {
             member,
             connected: session.is_some(),
+            connection,
+            connection_us: micros(now.since(since)),
+            heartbeats_missed: silent.map_or(0, |silent| silent / beat),
             silent_us: silent,
             state: (self.is_leading() && !following).then_some(state),
             in_set: self.blockers().any(|life| life.member == member),
             received: feed.map(|feed| feed.received),
             durable: feed.map(|feed| feed.durable),
             applied: feed.map(|feed| feed.applied),
+            log_gap: self.log_gap(member).filter(|_| self.is_leading()),
+            replay_gap: self.replay_gap(member).filter(|_| self.is_leading()),
             window_us: window.map(micros),
             refusal: peer.and_then(|peer| peer.refusal),
         }

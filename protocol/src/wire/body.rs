@@ -1,5 +1,7 @@
 //! The bodies of messages.
 
+use std::time::Duration;
+
 use bytes::BufMut;
 
 use super::WireError;
@@ -11,6 +13,7 @@ use crate::codec::{CodecError, Put, Reader};
 use crate::history::History;
 use crate::ids::{Epoch, Lsn};
 use crate::replica;
+use crate::time::Now;
 
 impl Message {
     pub(super) fn kind(&self) -> u8 {
@@ -28,6 +31,7 @@ impl Message {
             Self::TakeoverAsk(_) => 11,
             Self::HandedOver(_) => 12,
             Self::Goodbye(_) => 13,
+            Self::TakeoverCancel(_) => 16,
         }
     }
 
@@ -53,12 +57,16 @@ impl Message {
                 out.put_lsn(ack.received);
                 out.put_lsn(ack.durable);
                 out.put_lsn(ack.applied);
+                out.put_u64_le(ack.heard);
+                out.put_u64_le(ack.stamp.as_micros());
             }
             Self::Progress(progress) => progress.put(out),
             Self::TakeoverAsk(ask) => {
                 out.put_epoch(ask.epoch);
                 out.put_u8(ask.by.index());
+                out.put_u32_le(u32::try_from(ask.max_quiesce.as_millis()).unwrap_or(u32::MAX));
             }
+            Self::TakeoverCancel(epoch) => out.put_epoch(*epoch),
             Self::HandedOver(release) => replica::put_release(out, *release),
             Self::Goodbye(goodbye) => out.put_u8(match goodbye {
                 Goodbye::Stopping => 1,
@@ -91,15 +99,19 @@ impl Message {
                 received: r.lsn("received")?,
                 durable: r.lsn("durable")?,
                 applied: r.lsn("applied")?,
+                heard: r.u64("heard")?,
+                stamp: Now::from_micros(r.u64("stamp")?),
             }),
             10 => Self::Progress(Progress::get(r)?),
             11 => {
-                let epoch = r.epoch("epoch")?;
-                Self::TakeoverAsk(TakeoverAsk { epoch, by: r.member("asker")? })
+                let (epoch, by) = (r.epoch("epoch")?, r.member("asker")?);
+                let max_quiesce = Duration::from_millis(u64::from(r.u32("quiesce limit")?));
+                Self::TakeoverAsk(TakeoverAsk { epoch, by, max_quiesce })
             }
             12 => Self::HandedOver(replica::get_release(r)?),
             13 => Self::Goodbye(get_goodbye(r)?),
             15 => Self::Alive,
+            16 => Self::TakeoverCancel(r.epoch("epoch")?),
             other => return Err(WireError::Kind(other)),
         };
         reader.finish()?;
@@ -184,6 +196,8 @@ impl Progress {
         out.put_flag(self.peer);
         out.put_flag(self.in_set);
         out.put_u8(self.mode.code());
+        out.put_u64_le(self.number);
+        out.put_option(self.echo, |out, echo| out.put_u64_le(echo.as_micros()));
     }
 
     fn get(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
@@ -195,6 +209,8 @@ impl Progress {
             peer: reader.flag("peer")?,
             in_set: reader.flag("in set")?,
             mode: replica::get_mode(reader)?,
+            number: reader.u64("number")?,
+            echo: reader.option("echo", |r| Ok(Now::from_micros(r.u64("echo")?)))?,
         })
     }
 }

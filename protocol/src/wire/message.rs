@@ -1,11 +1,14 @@
 //! The messages, one type each. A sentence on every one says when it is sent and what it promises.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::frame::LogPosition;
 use crate::history::History;
 use crate::ids::{Epoch, Incarnate, Lsn, MemberId};
 use crate::replica::{Base, Mode, Release, Role, VolumeGeometry};
+use crate::time::Now;
 
 /// Anything but a frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,6 +35,8 @@ pub enum Message {
     Alive,
     /// A standby asks its primary to hand over (design §6.1).
     TakeoverAsk(TakeoverAsk),
+    /// The asker has changed its mind: the primary goes on, unless it is a standby already.
+    TakeoverCancel(Epoch),
     /// The old primary is a standby, durably; the other may begin the epoch.
     HandedOver(Release),
     /// An orderly end of the session.
@@ -92,26 +97,34 @@ pub struct Join {
 }
 
 /// Why a session cannot go on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case", tag = "code")]
 pub enum Refusal {
     /// The sender's applied history parted from the receiver's.
+    #[error(
+        "the histories of the two parted at {fork}, and nothing was discarded; decide which to keep"
+    )]
     Diverged {
         /// Where.
         fork: Lsn,
     },
     /// The two have no epoch in common.
+    #[error("the two replicas have no history in common; create one of them again")]
     Unrelated,
     /// They did not begin with the same content.
+    #[error("the two did not begin with the same content; create one of them again from the other")]
     BaseDiffers,
     /// Their volumes differ in number, size or block size.
+    #[error("their volumes differ in number, size or block size; make the configurations alike")]
     GeometryDiffers,
     /// The sender's log does not reach back to where the receiver is.
+    #[error("the primary's log begins at {start} and what is needed is older; create it again")]
     LogGone {
         /// The oldest position that it holds.
         start: Lsn,
     },
     /// The sender has promised a higher epoch.
+    #[error("it has promised epoch {promised}; this ends when that epoch begins, or a higher one")]
     Overtaken {
         /// Its promise.
         promised: Epoch,
@@ -120,9 +133,28 @@ pub enum Refusal {
         owned: bool,
     },
     /// The sender is not in a state to do what was asked.
+    #[error("it cannot do this now; it goes on by itself, or ask again in a moment")]
     NotNow,
     /// The receiver broke the protocol.
+    #[error("it says that the protocol was broken; see that both run the same version")]
     Protocol,
+}
+
+impl Refusal {
+    /// One word for programs.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Diverged { .. } => "diverged",
+            Self::Unrelated => "unrelated",
+            Self::BaseDiffers => "base_differs",
+            Self::GeometryDiffers => "geometry_differs",
+            Self::LogGone { .. } => "log_gone",
+            Self::Overtaken { .. } => "overtaken",
+            Self::NotNow => "not_now",
+            Self::Protocol => "protocol",
+        }
+    }
 }
 
 /// A refusal, and the epoch that the sender had promised.
@@ -164,6 +196,11 @@ pub struct Ack {
     pub durable: Lsn,
     /// In the image of the standby.
     pub applied: Lsn,
+    /// Number of the newest [`Progress`] of this session that it has heard.
+    pub heard: u64,
+    /// When it was sent, by the standby's own clock; means nothing to anybody else, and comes back
+    /// in [`Progress::echo`] (design §5.3).
+    pub stamp: Now,
 }
 
 /// How far a primary is, and what it holds of the receiver.
@@ -183,6 +220,11 @@ pub struct Progress {
     pub in_set: bool,
     /// The mode of the resource.
     pub mode: Mode,
+    /// One more than in the last of this session.
+    pub number: u64,
+    /// The newest [`Ack::stamp`] that came in this session. Where `in_set` is set, the primary
+    /// holds answers for the peer window from the arrival of that ack on (design §5.3).
+    pub echo: Option<Now>,
 }
 
 /// A wish to take over, planned.
@@ -192,6 +234,8 @@ pub struct TakeoverAsk {
     pub epoch: Epoch,
     /// Who asks.
     pub by: MemberId,
+    /// Longest that clients may be held for it (`--max-quiesce`).
+    pub max_quiesce: Duration,
 }
 
 /// Why a session ends in order.

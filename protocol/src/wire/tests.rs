@@ -1,5 +1,7 @@
 //! Every message survives the wire, and no bytes from it can do harm.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -7,6 +9,7 @@ use crate::frame::{Began, ChainHash, LogPosition};
 use crate::history::{EpochEntry, History};
 use crate::ids::{EPOCH_MAX, Epoch, Incarnate, Incarnation, Lsn, MemberId, ResourceId};
 use crate::replica::{Base, Mode, Release, Role, VolumeGeometry};
+use crate::time::Now;
 
 /// One of every message, with every field different from zero; the golden files hold them too.
 pub(crate) fn one_of_each() -> Vec<(&'static str, Message)> {
@@ -40,9 +43,13 @@ pub(crate) fn one_of_each() -> Vec<(&'static str, Message)> {
         peer: true,
         in_set: true,
         mode: Mode::Sync,
+        number: 6,
+        echo: Some(Now::from_micros(77)),
     };
     let (of, received) = (Epoch::new(9), Lsn::new(3));
-    let ack = Ack { epoch: of, received, durable: Lsn::new(2), applied: Lsn::new(1) };
+    let (durable, applied, stamp) = (Lsn::new(2), Lsn::new(1), Now::from_micros(78));
+    let ack = Ack { epoch: of, received, durable, applied, heard: 5, stamp };
+    let max_quiesce = Duration::from_millis(1500);
     let fork = Lsn::new(0x3000);
     vec![
         ("hello", Message::Hello(Box::new(hello))),
@@ -55,7 +62,8 @@ pub(crate) fn one_of_each() -> Vec<(&'static str, Message)> {
         ("ack", Message::Ack(ack)),
         ("alive", Message::Alive),
         ("progress", Message::Progress(progress)),
-        ("takeover_ask", Message::TakeoverAsk(TakeoverAsk { epoch, by: member })),
+        ("takeover_ask", Message::TakeoverAsk(TakeoverAsk { epoch, by: member, max_quiesce })),
+        ("takeover_cancel", Message::TakeoverCancel(epoch)),
         ("handed_over", Message::HandedOver(release)),
         ("goodbye", Message::Goodbye(Goodbye::Stopping)),
     ]

@@ -1,6 +1,7 @@
 //! What can be typed. Help, man page and completions all come from here.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use hadrian_protocol::replica::Mode;
@@ -53,21 +54,25 @@ pub(super) enum Verb {
         /// Again every second
         #[arg(long)]
         watch: bool,
+        /// Every field, under the names that DB2 HADR has for it
+        #[arg(long)]
+        hadr: bool,
+    },
+    /// Say why a resource is not primary, not in peer, or holds its answers, and the way out
+    Explain {
+        /// Which resource
+        resource: String,
+    },
+    /// Show what happened to a resource, oldest first
+    Events {
+        /// Which resource
+        resource: String,
+        /// Go on and show what happens
+        #[arg(long)]
+        follow: bool,
     },
     /// Make this member the primary
-    Takeover {
-        /// Of which resource
-        resource: String,
-        /// Without the old primary's agreement; may lose writes
-        #[arg(long)]
-        force: bool,
-        /// Only say whether it would be granted
-        #[arg(long)]
-        test: bool,
-        /// Do not ask
-        #[arg(long)]
-        yes: bool,
-    },
+    Takeover(Takeover),
     /// Change the mode of a resource; on its primary
     Mode {
         /// Which resource
@@ -115,6 +120,42 @@ pub(super) enum Verb {
         #[arg(long)]
         out: Option<PathBuf>,
     },
+}
+
+fn time(text: &str) -> Result<Duration, humantime::DurationError> {
+    humantime::parse_duration(text)
+}
+
+/// A takeover, in all its strengths.
+#[derive(Debug, clap::Args)]
+pub(super) struct Takeover {
+    /// Of which resource
+    pub(super) resource: String,
+    /// Without the old primary's agreement; may lose writes
+    #[arg(long)]
+    pub(super) force: bool,
+    /// Without the old primary's agreement, but only while this standby can prove that no
+    /// answered write is missing here
+    #[arg(long, conflicts_with = "force")]
+    pub(super) peer_window_only: bool,
+    /// With ownership marks, against what they say: MEMBER:EPOCH of the owner, as status shows
+    #[arg(long, value_name = "MEMBER:EPOCH", conflicts_with_all = ["force", "peer_window_only"])]
+    pub(super) r#override: Option<String>,
+    /// Longest that clients may be held
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
+    pub(super) max_quiesce: Duration,
+    /// Longest until clients are held; the standby catches up meanwhile
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = time)]
+    pub(super) max_total: Duration,
+    /// Only say whether it would be granted
+    #[arg(long)]
+    pub(super) test: bool,
+    /// Give up a takeover that is under way
+    #[arg(long, conflicts_with_all = ["force", "test", "peer_window_only", "override"])]
+    pub(super) cancel: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub(super) yes: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

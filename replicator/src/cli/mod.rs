@@ -4,9 +4,13 @@
 mod args;
 mod check;
 mod create;
+mod explain;
+mod hadr;
 mod inspect;
 mod pages;
 mod status;
+mod takeover;
+mod words;
 
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -84,14 +88,12 @@ fn carry_out(args: Args) -> anyhow::Result<()> {
             let (config, me) = configuration(&args)?;
             inspect::inspect(&config, &me, resource, json)
         }
-        Verb::Status { resource, watch } => status::status(&args, resource.clone(), *watch),
-        Verb::Takeover { resource, force, test, yes } => {
-            if *force && !*test {
-                confirm(*yes, FORCE_WARNING)?;
-            }
-            let (resource, force, test) = (resource.clone(), *force, *test);
-            command(&args, Request::Takeover { resource, force, test })
+        Verb::Status { resource, watch, hadr } => {
+            status::status(&args, resource.clone(), *watch, *hadr)
         }
+        Verb::Explain { resource } => explain::explain(&args, resource),
+        Verb::Events { resource, follow } => explain::events(&args, resource, *follow),
+        Verb::Takeover(wish) => takeover::takeover(&args, wish),
         Verb::Mode { resource, mode } => {
             command(&args, Request::Mode { resource: resource.clone(), mode: (*mode).into() })
         }
@@ -111,9 +113,6 @@ fn carry_out(args: Args) -> anyhow::Result<()> {
     }
 }
 
-const FORCE_WARNING: &str = "A forced takeover does not ask the old primary. Without ownership \
-marks nothing keeps that one from serving again: make sure that it is down. Writes that this \
-standby has not received are lost here; the old primary keeps them until its return is decided.";
 const GATE_WARNING: &str = "Starting as primary without hearing the other members can lose writes \
 that only they have, and makes two primaries if one of them serves. Make sure that none does.";
 
@@ -184,7 +183,7 @@ fn command(args: &Args, request: Request) -> anyhow::Result<()> {
     }
     match response {
         Response::Done(done) if !args.json => println!("{}", status::done(done)),
-        Response::Done(_) | Response::Status(_) => {}
+        Response::Done(_) | Response::Status(_) | Response::Events(_) => {}
         Response::Refused { message, .. } => bail!(message),
     }
     Ok(())

@@ -43,6 +43,16 @@ pub(super) struct Resource {
     pub(super) mode: Option<Spanned<String>>,
     pub(super) commit: Option<Spanned<String>>,
     pub(super) peer_window: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) standbys: Vec<Spanned<String>>,
+    pub(super) on_window_end: Option<Spanned<String>>,
+    pub(super) peer_wait_limit: Option<Spanned<String>>,
+    pub(super) spool_limit: Option<Spanned<String>>,
+    pub(super) replay_delay: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) degrade: Vec<Spanned<String>>,
+    pub(super) degrade_after: Option<Spanned<String>>,
+    pub(super) degrade_back: Option<Spanned<String>>,
     pub(super) log_size: Option<Spanned<String>>,
     pub(super) log_retention: Option<Spanned<String>>,
     pub(super) log_sync_interval: Option<Spanned<String>>,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hadrian_protocol::ids::{MemberId, ResourceId};
+use hadrian_protocol::node::OnWindowEnd;
 use hadrian_protocol::replica::{Mode, VolumeGeometry};
 
 use super::problem::Problem;
@@ -62,6 +63,8 @@ pub struct Resource {
     pub commit_on_write: bool,
     /// How long answers are held for a lost standby.
     pub peer_window: Duration,
+    /// What it does about slow, lost and late standbys.
+    pub pace: Pace,
     /// Bytes of log on each member.
     pub log_size_bytes: u64,
     /// Bytes of log that are kept for a standby that is away.
@@ -74,6 +77,27 @@ pub struct Resource {
     pub volumes: Vec<Volume>,
     /// NBD over TCP, by member.
     pub tcp: Vec<(MemberId, SocketAddr)>,
+}
+
+/// What a resource does about slow, lost and late standbys (design §4, §5).
+#[derive(Clone, Debug)]
+pub struct Pace {
+    /// Who becomes principal standby, in order of preference.
+    pub standbys: Vec<MemberId>,
+    /// What becomes of held answers when the peer window ends.
+    pub on_window_end: OnWindowEnd,
+    /// Longest that one answer waits for a connected standby; zero: for ever.
+    pub peer_wait_limit: Duration,
+    /// How much later a standby applies.
+    pub replay_delay: Duration,
+    /// Most bytes that a standby has received and not applied.
+    pub spool_limit_bytes: u64,
+    /// Weaker modes for slow standbys.
+    pub degrade: Vec<Mode>,
+    /// An answer that waits so long asks for the next of them.
+    pub degrade_after: Duration,
+    /// A standby that keeps up for so long gives the stronger mode back.
+    pub degrade_back: Duration,
 }
 
 /// One volume of a resource.

@@ -8,10 +8,12 @@ pub use server::{Handler, Listener, converse, listen, serve};
 
 use std::path::PathBuf;
 
-use hadrian_protocol::node::{Command, Denied, Done};
+use hadrian_protocol::node::{Command, Denied, Done, How};
 pub use hadrian_protocol::node::{NodeStatus, StandbyState};
 use hadrian_protocol::replica::Mode;
 use serde::{Deserialize, Serialize};
+
+pub use crate::driver::ToldEvent;
 
 /// Version 1: the first.
 pub const VERSION: u16 = 1;
@@ -33,10 +35,22 @@ pub enum Request {
     Takeover {
         /// Of which resource.
         resource: String,
-        /// Without the old primary's agreement.
-        force: bool,
+        /// By which right.
+        how: How,
         /// Only say whether it would be granted.
         test: bool,
+    },
+    /// What happened to a resource since an event of this number; 0 for all that is kept.
+    Events {
+        /// Of which resource.
+        resource: String,
+        /// Which the caller knows already.
+        after: u64,
+    },
+    /// Give up a takeover that is under way.
+    Cancel {
+        /// Of which resource.
+        resource: String,
     },
     /// Change the mode; asked of the primary.
     Mode {
@@ -75,6 +89,8 @@ pub struct Envelope {
 pub enum Response {
     /// To [`Request::Status`].
     Status(Vec<ResourceStatus>),
+    /// To [`Request::Events`].
+    Events(Vec<ToldEvent>),
     /// It is done.
     Done(Done),
     /// It is not, and what to do.
@@ -99,6 +115,8 @@ pub struct ResourceStatus {
     pub socket: PathBuf,
     /// Export names.
     pub exports: Vec<String>,
+    /// Bytes of one file of the log.
+    pub segment_bytes: Option<u64>,
     /// What the node says; none while it is stopped.
     pub node: Option<NodeStatus>,
     /// Why it does not run, if so.
@@ -117,11 +135,7 @@ impl Response {
     pub fn of(result: Result<Done, Denied>) -> Self {
         match result {
             Ok(done) => Self::Done(done),
-            Err(denied) => {
-                let code = serde_json::to_value(denied).ok();
-                let code = code.and_then(|code| code.as_str().map(str::to_string));
-                Self::Refused { code: code.unwrap_or_default(), message: denied.to_string() }
-            }
+            Err(denied) => Self::refused(denied.code(), denied.to_string()),
         }
     }
 }
@@ -131,13 +145,12 @@ impl Request {
     #[must_use]
     pub fn command(&self) -> Option<Command> {
         match self {
-            Self::Takeover { force, test, .. } => {
-                Some(Command::Takeover { force: *force, test: *test })
-            }
+            Self::Takeover { how, test, .. } => Some(Command::Takeover { how: *how, test: *test }),
+            Self::Cancel { .. } => Some(Command::CancelTakeover),
             Self::Mode { mode, .. } => Some(Command::SetMode(*mode)),
             Self::Stop { .. } => Some(Command::Stop),
             Self::Start { primary: true, .. } => Some(Command::StartPrimary),
-            Self::Start { .. } | Self::Status { .. } => None,
+            Self::Start { .. } | Self::Status { .. } | Self::Events { .. } => None,
         }
     }
 }

@@ -9,7 +9,18 @@ mod link;
 mod ready;
 mod resource;
 mod thread;
+mod told;
 
 pub use link::{Compression, LinkError, LinkStream, PackingError};
 pub use resource::ResourceOptions;
 pub use thread::{Ask, ResourceHandle, ResourceStart, TcpStreamParts, start};
+pub use told::ToldEvent;
+
+/// What people see of a running resource.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// What the core says.
+    pub node: hadrian_protocol::node::NodeStatus,
+    /// Bytes of one file of the log: positions are shown as file and offset, too.
+    pub segment_bytes: u64,
+}

@@ -12,19 +12,21 @@ use hadrian_blockdev::nbd::{
 use hadrian_blockdev::replica::{Replica, ReplicaEvent};
 use hadrian_protocol::frame::{Draft, Frame};
 use hadrian_protocol::ids::{Lsn, MemberId, ResourceId, SessionId, VolumeIndex};
-use hadrian_protocol::node::{
-    Action, Command, Denied, Done, Event, FailedPart, Node, NodeStatus, Note,
-};
+use hadrian_protocol::node::{Action, Command, Denied, Done, Event, FailedPart, Node, Note};
 use hadrian_protocol::replica::VolumeGeometry;
 use hadrian_protocol::time::{Clock, Now, WallTime};
 use hadrian_protocol::wire::Message;
 use tokio::sync::{Notify, oneshot};
 
+use super::Seen;
 use super::clients::{Clients, VolumeBackend};
 use super::link::{Compression, Outgoing};
+use super::told::{Told, ToldEvent};
 
 /// Bytes of unapplied frames at which a standby reads no more from its link.
 const STANDBY_UNAPPLIED_MAX: u64 = 192 << 20;
+/// How often the core is told that a link waits for room.
+const STILL_FULL: std::time::Duration = std::time::Duration::from_millis(50);
 /// Most log space at which a standby reads no more from its link; a small log keeps a 16th.
 const STANDBY_ROOM_MAX: u64 = 8 << 20;
 
@@ -68,6 +70,8 @@ pub(super) struct Inner {
     change: Option<bool>,
     name: String,
     stopped: bool,
+    /// What people were told.
+    told: Told,
 }
 
 /// The exports of a resource: there only while it serves.
@@ -105,6 +109,7 @@ impl Shared {
             change: None,
             name: options.name.clone(),
             stopped: false,
+            told: Told::default(),
         };
         Rc::new(Self {
             inner: RefCell::new(inner),
@@ -175,14 +180,22 @@ impl Shared {
     }
 
     /// Waits while the replica has no room for more frames.
-    pub(super) async fn room_for_frames(&self) {
+    pub(super) async fn room_for_frames(&self, session: SessionId) {
         while !self.inner.borrow().has_frame_room() {
-            self.room.notified().await;
+            self.event(Event::Full { session });
+            // The core wants to hear again and again that this side is the one that waits.
+            let _ = tokio::time::timeout(STILL_FULL, self.room.notified()).await;
         }
     }
 
-    pub(super) fn status(&self) -> NodeStatus {
-        self.inner.borrow().node.status()
+    pub(super) fn status(&self) -> Seen {
+        let inner = self.inner.borrow();
+        Seen { node: inner.node.status(), segment_bytes: inner.replica.segment_len() }
+    }
+
+    /// What people were told after the event of this number.
+    pub(super) fn told(&self, after: u64) -> Vec<ToldEvent> {
+        self.inner.borrow().told.after(after)
     }
 
     pub(super) fn command(&self, command: Command, reply: oneshot::Sender<Result<Done, Denied>>) {
@@ -258,7 +271,9 @@ impl Inner {
 
     fn has_frame_room(&self) -> bool {
         let room = STANDBY_ROOM_MAX.min(self.replica.log_capacity() / 16);
-        self.replica.log_room() > room && self.replica.unapplied_bytes() < STANDBY_UNAPPLIED_MAX
+        self.node.takes_frames()
+            && self.replica.log_room() > room
+            && self.replica.unapplied_bytes() < STANDBY_UNAPPLIED_MAX
     }
 
     pub(super) fn log_end(&self) -> Lsn {
@@ -395,8 +410,12 @@ impl Inner {
                     let _ = waiting.send(result);
                 }
             }
+            // Nobody configures a record yet: the core asks for none.
+            Action::ReadRecord | Action::Propose(_) => {
+                tracing::error!(resource = %self.name, "there is no control record to speak to");
+            }
             Action::Stopped => self.stopped = true,
-            Action::Note(note) => self.note(&note),
+            Action::Note(note) => self.note(note),
         }
     }
 
@@ -415,23 +434,13 @@ impl Inner {
         }
     }
 
-    fn note(&self, note: &Note) {
-        let resource = &self.name;
-        match note {
-            Note::Leads(epoch) => tracing::info!(%resource, %epoch, "primary"),
-            Note::SteppedDown(epoch) => tracing::warn!(%resource, %epoch, "no longer primary"),
-            Note::PeerEntered(member) => tracing::info!(%resource, %member, "standby entered peer"),
-            Note::LeftOut(member) => {
-                tracing::warn!(%resource, %member, "standby left the in-sync set")
-            }
-            Note::Holding(member) => tracing::warn!(%resource, %member, "in-sync standby lost"),
-            Note::TailCut { from, to } => tracing::warn!(%resource, %from, %to, "cutting a tail"),
-            Note::Refused { peer, refusal } => {
-                tracing::warn!(%resource, %peer, ?refusal, "the session cannot go on");
-            }
-            Note::Follows(member, epoch) => {
-                tracing::info!(%resource, %member, %epoch, "following");
-            }
+    fn note(&mut self, note: Note) {
+        let (resource, code) = (&self.name, note.code());
+        match note.is_warning() {
+            true => tracing::warn!(%resource, code, "{note}"),
+            false => tracing::info!(%resource, code, "{note}"),
         }
+        let wall_us = self.clock().wall.as_micros();
+        self.told.tell(wall_us, note);
     }
 }

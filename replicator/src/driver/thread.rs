@@ -10,17 +10,20 @@ use std::time::{Duration, Instant, SystemTime};
 use hadrian_blockdev::engine::EngineChoice;
 use hadrian_blockdev::nbd::{CloseHandle, Limits, serve_tcp, serve_unix};
 use hadrian_blockdev::replica::{Replica, ReplicaError};
+use hadrian_protocol::backoff::Backoff;
 use hadrian_protocol::ids::{MemberId, ResourceId};
-use hadrian_protocol::node::{Command, Denied, Done, Node, NodeConfig, NodeStatus};
+use hadrian_protocol::node::{Command, Denied, Done, Node, NodeConfig};
 use hadrian_protocol::replica::{VolumeGeometry, describe};
 use hadrian_protocol::time::{Clock, Now, WallTime};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local};
 
+use super::Seen;
 use super::link;
 use super::ready::DisksReady;
 use super::resource::{ExportBook, ResourceOptions, Shared};
+use super::told::ToldEvent;
 use crate::tls::{LinkKeys, TlsError};
 
 /// Clients of one resource at a time.
@@ -61,7 +64,9 @@ pub struct ResourceStart {
 #[derive(Debug)]
 pub enum Ask {
     /// What people see.
-    Status(oneshot::Sender<NodeStatus>),
+    Status(oneshot::Sender<Seen>),
+    /// What people were told after an event of this number.
+    Events(u64, oneshot::Sender<Vec<ToldEvent>>),
     /// An operator's command.
     Command(Command, oneshot::Sender<Result<Done, Denied>>),
     /// A connection that another member opened; it said who it is, unproven yet.
@@ -218,6 +223,9 @@ async fn answer(shared: Rc<Shared>, start: ResourceStart, mut asked: mpsc::Recei
                 // Who asked may have gone away; then nobody needs the answer.
                 let _ = reply.send(shared.status());
             }
+            Ask::Events(after, reply) => {
+                let _ = reply.send(shared.told(after));
+            }
             Ask::Command(command, reply) => shared.command(command, reply),
             Ask::Called(parts) => {
                 spawn_local(called(shared.clone(), start.member, start.keys.clone(), parts));
@@ -234,7 +242,11 @@ async fn dial(
     address: String,
     keys: Arc<LinkKeys>,
 ) {
-    let (mut pause, mut told) = (REDIAL_FIRST, Told::default());
+    let mut told = Told::default();
+    // Any seed will do, if each member and each start has its own.
+    let seed = u64::from(me.index()) << 56 | u64::from(std::process::id()) << 8;
+    let seed = seed | u64::from(member.index());
+    let mut backoff = Backoff::new(REDIAL_FIRST, REDIAL_LAST, seed);
     while !shared.stopped.get() {
         let resource = shared.resource;
         let call = async {
@@ -244,14 +256,13 @@ async fn dial(
         };
         match tokio::time::timeout(INTRODUCTION, call).await {
             Ok(Ok(stream)) => {
-                pause = REDIAL_FIRST;
+                backoff.reset();
                 hold_link(&shared, member, stream).await;
             }
             Ok(Err(error)) => told.tell(&address, &error),
             Err(_) => tracing::debug!(%address, "the other member does not answer in time"),
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(REDIAL_LAST);
+        tokio::time::sleep(backoff.pause()).await;
     }
 }
 

@@ -43,6 +43,8 @@ const NODE: &str = "protocol/src/node/mod.rs";
 const SESSION: &str = "protocol/src/node/session.rs";
 const FEED: &str = "protocol/src/node/feed.rs";
 const HANDOVER: &str = "protocol/src/node/handover.rs";
+const PROOF: &str = "protocol/src/node/proof.rs";
+const REGISTER: &str = "protocol/src/node/register.rs";
 const REPLICA: &str = "blockdev/src/replica.rs";
 const RECOVERY: &str = "blockdev/src/journal/recovery.rs";
 const OPEN: &str = "blockdev/src/journal/open.rs";
@@ -83,8 +85,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "durability is acknowledged before the sync",
         "I8",
         FOLLOW,
-        "durable: self.log.durable(), applied }",
-        "durable: self.log.end().lsn, applied }",
+        "durable: self.log.durable(), applied, heard, stamp }",
+        "durable: self.log.end().lsn, applied, heard, stamp }",
     ),
     mutant(
         "a standby is left out before the record says so",
@@ -140,8 +142,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "a standby applies what its primary may lose",
         "§2.5",
         ANSWER,
-        "durable.min(self.follow.primary_durable)",
-        "durable.max(self.follow.primary_durable.min(durable))",
+        "durable.min(self.follow.primary_durable).min(self.delayed())",
+        "durable.min(self.delayed())",
     ),
     mutant(
         "the apply limit is used before it is recorded",
@@ -170,8 +172,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "a restarted standby counts as in sync",
         "§5.4; holes, story 3",
         FOLLOW,
-        "false => set.contains(&entry.leader),",
-        "false => set.iter().any(|life| life.member == entry.leader.member),",
+        "false => set.contains(&entry.leader) ||",
+        "false => set.iter().any(|life| life.member == entry.leader.member) ||",
     ),
     mutant(
         "an epoch is owned while its log is unsynced",
@@ -181,19 +183,20 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "if beginning.recording {",
     )
     .and(
-        "            && self.log.durable() == self.log.end().lsn;\n        if ready",
-        ";\n        if ready",
+        "            && self.log.durable() == self.log.end().lsn;\n        if !ready",
+        ";\n        if !ready",
     ),
     mutant(
         "a restarted primary asks nobody",
         "§6.3; holes, story 5",
         LEAD,
-        "        if self.peers.keys().all(heard) {\n            let began = \
-         self.began_or_birth(Began::Restart);\n            let need = \
-         self.peers.keys().copied().collect();",
-        "        if self.peers.keys().all(heard) || !self.peers.is_empty() {\n            \
-         let began = self.began_or_birth(Began::Restart);\n            let need = \
-         BTreeSet::new();",
+        "        if need.is_subset(&connected) {",
+        "        let need: BTreeSet<_> = if need.is_empty() { need } else { BTreeSet::new() };\n        \
+         if need.is_subset(&connected) {",
+    )
+    .and(
+        "            let need = need.into_iter().chain(connected).collect();",
+        "            let _ = connected;",
     ),
     mutant(
         "a restarted primary does not fetch the later log",
@@ -239,9 +242,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "an incarnation goes on in the epoch of the one before",
         "§1",
         LEAD,
-        "            self.stand(self.next_epoch(), began, false, need, None);",
+        "            self.stand(self.next_epoch(), Wish { began, force, by_proof, over, need, command });\n        }\n    }\n\n    pub(super) fn began_or_birth",
         "            let epoch = self.state.owned.max(Epoch::new(1));\n            \
-         self.stand(epoch, began, false, need, None);",
+         self.stand(epoch, Wish { began, force, by_proof, over, need, command });\n        }\n    }\n\n    \
+         pub(super) fn began_or_birth",
     ),
     mutant(
         "nobody follows up a lost confirmation of a handover",
@@ -326,5 +330,104 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         NODE,
         "            && self.set_has_all();",
         "            ;",
+    ),
+    mutant(
+        "the window is measured from when the word came, not from what it confirms",
+        "§5.3; the window from the wrong end",
+        PROOF,
+        "Some(stamp) if stamp <= now => Some(Proof { of: member, stamp }),",
+        "Some(stamp) if stamp <= now => Some(Proof { of: member, stamp: now }),",
+    ),
+    mutant(
+        "a proof outlives the handshake",
+        "§5.3; holes, story 9",
+        PROOF,
+        "            self.follow.proof = None;\n        }\n    }",
+        "            self.follow.must_ack = false;\n        }\n    }",
+    ),
+    mutant(
+        "a proof is looked at only when the command comes",
+        "§5.3",
+        LEAD,
+        "            Err(why) if by_proof => self.give_up(why),",
+        "            Err(why) if by_proof && self.state.owned > epoch => self.give_up(why),",
+    )
+    .and(
+        "        if let (true, Err(why)) = (by_proof, self.prove()) {",
+        "        if let (true, Err(why)) = (by_proof && self.state.owned > epoch, self.prove()) {",
+    ),
+    mutant(
+        "a connected standby is left out while it can prove that it is in",
+        "§5.1, §5.3",
+        PROOF,
+        "self.has_register() || taken_back || (over && !self.holds_on())",
+        "true || taken_back || (over && !self.holds_on())",
+    ),
+    mutant(
+        "the window's end lets a primary go on that was told to hold",
+        "§5.3; holes, story 10",
+        INSYNC,
+        "deadline <= self.clock.now && !holds_on {",
+        "deadline <= self.clock.now && (!holds_on || deadline > Now::default()) {",
+    ),
+    mutant(
+        "a standby is left out without the record's consent",
+        "§5.1",
+        REGISTER,
+        "            self.register.wish = Some(Wish::Set(set));\n",
+        "            self.register.wish = Some(Wish::Set(set.clone()));\n            \
+         self.set_recorded(set);\n",
+    ),
+    mutant(
+        "a standby that the record may have taken in does not count yet",
+        "§4; holes, story 6",
+        INSYNC,
+        "let proposed = self.peers.values().filter_map(|peer| {\n            let feed = peer.feed()?;",
+        "let proposed = self.peers.values().filter_map(|peer| {\n            let feed = \
+         peer.feed().filter(|_| !self.has_register())?;",
+    )
+    .and(
+        "recorded.chain(wished).copied().chain(proposed)",
+        "let _ = wished;\n        \
+         self.insync.recorded.iter().copied().chain(proposed)",
+    ),
+    mutant(
+        "whoever wins a change of the record may be anybody",
+        "§5.2",
+        REGISTER,
+        "            _ if record.counts(me) => Began::InSync,",
+        "            _ if record.number > 0 => Began::InSync,",
+    ),
+    mutant(
+        "a deposed primary goes on",
+        "§5.2",
+        REGISTER,
+        "            Part::Leading | Part::Releasing(_) if owner != me => {",
+        "            Part::Leading | Part::Releasing(_) if owner != me && epoch < self.state.owned => {",
+    ),
+    mutant(
+        "a record that names a dead life is nobody's business",
+        "§6.0; holes, story 13",
+        REGISTER,
+        "            Part::Standby(None) if fresh && mine && !released && !self.follow.cutting => {",
+        "            Part::Standby(None) if fresh && mine && released && !self.follow.cutting => {",
+    ),
+    mutant(
+        "a release counts whatever the new life still has of it",
+        "§5.4",
+        REGISTER,
+        "released.is_some_and(|release| self.log.durable() >= release.lsn)",
+        "released.is_some_and(|release| self.log.durable() >= release.lsn || true)",
+    )
+    .and(
+        "            Part::Standby(None) if fresh && !mine => {",
+        "            Part::Standby(None) if fresh && !mine && released => {",
+    ),
+    mutant(
+        "a restarted owner by the record asks nobody",
+        "§6.3; holes, story 5",
+        REGISTER,
+        "members.filter(|member| *member != me).collect()",
+        "members.filter(|member| *member != me && record.number == 0).collect()",
     ),
 ];

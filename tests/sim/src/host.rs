@@ -19,6 +19,7 @@ use hadrian_protocol::wire::Message;
 use crate::Micros;
 use crate::disk::Disk;
 use crate::oracle::Oracle;
+use crate::world::Want;
 
 /// Bytes of a block, the unit in which clients write.
 pub(crate) const BLOCK: u64 = 512;
@@ -63,6 +64,7 @@ pub(crate) enum Outward {
     Close(SessionId),
     Reply(u64, Result<Done, Denied>),
     Note(Note),
+    Record(Want),
     /// Clients can come, or are thrown out.
     Serve(bool),
     /// A request is answered.
@@ -78,6 +80,8 @@ pub(crate) struct Host {
     /// How many processes there were.
     pub(crate) life: u64,
     wall_offset: i64,
+    /// Its clock runs so many thousandths faster than the world's.
+    drift: i64,
     pub(crate) paused_until: Micros,
     pub(crate) hangs_until: Micros,
     /// One of its operations was told to fail.
@@ -132,6 +136,7 @@ impl Host {
             process: None,
             life: 0,
             wall_offset: i64::from(member.index()) * 1_700,
+            drift: i64::try_from(seed % 9).unwrap_or_default() - 4,
             paused_until: 0,
             hangs_until: 0,
             fails: false,
@@ -168,7 +173,9 @@ impl Host {
         let began = self.process().map_or(now, |process| process.began);
         let wall = WALL_START + i64::try_from(now).unwrap_or(i64::MAX) + self.wall_offset;
         let wall = WallTime::from_micros(u64::try_from(wall).unwrap_or_default());
-        Clock { now: Now::from_micros(now - began), wall }
+        let lived = i64::try_from(now - began).unwrap_or(i64::MAX / 2_000);
+        let lived = u64::try_from(lived * (1000 + self.drift) / 1000).unwrap_or_default();
+        Clock { now: Now::from_micros(lived), wall }
     }
 
     /// The volume as a reader of the backing store sees it.
@@ -257,13 +264,16 @@ impl Host {
     /// When the core wants to be called at the latest.
     pub(crate) fn deadline(&self) -> Option<Micros> {
         let process = self.process()?;
-        Some(process.began + process.node.next_deadline().as_micros())
+        let at = process.node.next_deadline().as_micros();
+        let at = i64::try_from(at).unwrap_or(i64::MAX / 2_000);
+        let after = u64::try_from(at * 1000 / (1000 + self.drift) + 1).unwrap_or_default();
+        Some(process.began + after)
     }
 }
 
 impl Process {
     pub(crate) fn has_room(&self) -> bool {
-        self.replica.log_room() > LOG_MARGIN
+        self.replica.log_room() > LOG_MARGIN && self.node.takes_frames()
     }
 
     fn take(&mut self, clock: Clock, member: MemberId, id: u64, ask: &Ask, oracle: &mut Oracle) {
@@ -431,6 +441,8 @@ impl Process {
             }
             Action::Serve(serve) => self.serve(member, serve, oracle),
             Action::Reply { id, result } => self.out.push(Outward::Reply(id, result)),
+            Action::ReadRecord => self.out.push(Outward::Record(Want::Read)),
+            Action::Propose(record) => self.out.push(Outward::Record(Want::Change(record))),
             Action::Stopped => {
                 self.stopped = true;
                 self.out.push(Outward::Stopped);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use hadrian_protocol::node::Command;
+use hadrian_protocol::node::{Command, How, Limits};
 use hadrian_protocol::replica::Mode;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -26,6 +26,18 @@ pub struct Plan {
     pub commit_on_write: bool,
     /// How long answers are held for a lost standby.
     pub peer_window: Duration,
+    /// Nobody goes on alone without an operator (`on_window_end = "hold"`).
+    pub hold: bool,
+    /// A control record decides about owner and set.
+    pub record: bool,
+    /// Longest that an answer waits for a connected standby; zero: for ever.
+    pub peer_wait_limit: Duration,
+    /// Standbys apply so much later.
+    pub replay_delay: Duration,
+    /// Bytes that a standby may have received and not applied.
+    pub spool_limit: u64,
+    /// Weaker modes for slow standbys.
+    pub degrade: Vec<Mode>,
     /// Bytes of each member's log.
     pub log_bytes: u64,
     /// Clients that work at the same time.
@@ -80,6 +92,12 @@ pub enum Happening {
     DiskFails(Host, u64),
     /// The wall clock of a host jumps by so many seconds.
     WallJumps(Host, i64),
+    /// A host does not reach the control record any more, or reaches it again.
+    RecordCut(Host),
+    /// See there.
+    RecordHeals(Host),
+    /// An operator takes over against what the record says, naming its owner.
+    Override(Host),
     /// An operator's command.
     Command(Host, Command),
 }
@@ -115,6 +133,9 @@ impl fmt::Display for Happening {
             }
             Self::DiskFails(a, n) => write!(f, "the disk of {} fails {n} changes on", name(a)),
             Self::WallJumps(a, by) => write!(f, "the wall clock of {} jumps by {by} s", name(a)),
+            Self::RecordCut(a) => write!(f, "{} loses sight of the record", name(a)),
+            Self::RecordHeals(a) => write!(f, "{} sees the record again", name(a)),
+            Self::Override(a) => write!(f, "operator on {}: override the owner", name(a)),
             Self::Command(a, command) => write!(f, "operator on {}: {command:?}", name(a)),
         }
     }
@@ -130,6 +151,12 @@ impl Plan {
             mode: Mode::Nearsync,
             commit_on_write: false,
             peer_window: Duration::from_secs(2),
+            hold: false,
+            record: false,
+            peer_wait_limit: Duration::ZERO,
+            replay_delay: Duration::ZERO,
+            spool_limit: u64::MAX,
+            degrade: Vec::new(),
             log_bytes: 4 << 20,
             clients: 2,
             pace: 8 * MS,
@@ -158,12 +185,22 @@ impl Plan {
             mode: modes[rng.random_range(0..modes.len())],
             commit_on_write: rng.random_bool(0.15),
             peer_window: Duration::from_millis(windows[rng.random_range(0..windows.len())]),
+            hold: rng.random_bool(0.15),
+            record: rng.random_bool(0.35),
+            peer_wait_limit: Duration::from_millis([0, 0, 0, 200, 1200][rng.random_range(0..5)]),
+            replay_delay: Duration::from_millis([0, 0, 0, 0, 0, 700][rng.random_range(0..6)]),
+            spool_limit: if rng.random_bool(0.1) { 64 << 10 } else { u64::MAX },
+            degrade: degrade(&mut rng),
             log_bytes: if rng.random_bool(0.2) { 1 << 20 } else { 4 << 20 },
             clients: rng.random_range(1..=3),
             pace: rng.random_range(3..20) * MS,
             length: 0,
             happenings: Vec::new(),
         };
+        if !plan.replay_delay.is_zero() {
+            // What waits to be applied must fit into the log.
+            plan.log_bytes = 4 << 20;
+        }
         let mood = Mood::draw(&mut rng);
         let episodes = rng.random_range(1..=6);
         let mut at = rng.random_range(100..800) * MS;
@@ -177,6 +214,14 @@ impl Plan {
         let last = plan.happenings.last().map_or(0, |(at, _)| *at);
         plan.length = at.max(last) + SECOND;
         plan
+    }
+}
+
+fn degrade(rng: &mut SmallRng) -> Vec<Mode> {
+    match rng.random_range(0..6) {
+        0 => vec![Mode::Async],
+        1 => vec![Mode::Nearsync, Mode::Superasync],
+        _ => Vec::new(),
     }
 }
 
@@ -235,13 +280,17 @@ impl Episodes<'_> {
 
     fn command(&mut self) -> Command {
         let modes = [Mode::Sync, Mode::Nearsync, Mode::Async, Mode::Superasync];
-        match self.rng.random_range(0..9) {
-            0..=3 => Command::Takeover { force: false, test: false },
-            4 | 5 => Command::Takeover { force: true, test: false },
-            6 => Command::StartPrimary,
-            7 => Command::Takeover { force: self.rng.random(), test: true },
-            _ => Command::SetMode(modes[self.rng.random_range(0..modes.len())]),
-        }
+        let how = match self.rng.random_range(0..10) {
+            0..=2 => How::Planned(Limits::default()),
+            3 => How::Planned(self.limits()),
+            4 | 5 => How::Force,
+            6 => How::PeerWindowOnly,
+            7 => return Command::StartPrimary,
+            8 => return Command::CancelTakeover,
+            _ => return Command::SetMode(modes[self.rng.random_range(0..modes.len())]),
+        };
+        let test = self.rng.random_bool(0.1);
+        Command::Takeover { how, test }
     }
 
     /// Adds what the episode does; returns how long it takes.
@@ -254,7 +303,8 @@ impl Episodes<'_> {
             Mood::Splits if mood == 1 => return self.commands(),
             _ => {}
         }
-        match self.rng.random_range(0..12) {
+        match self.rng.random_range(0..13) {
+            12 => self.record_lost(),
             0..=2 => self.daemon_lost(),
             3 | 4 => self.power_lost(),
             5 | 6 => self.link_lost(),
@@ -303,7 +353,11 @@ impl Episodes<'_> {
             let other = (lost + step) % self.plan.members;
             let after = self.rng.random_range(0..=within);
             let force = self.rng.random_bool(0.8);
-            self.add(after, Happening::Command(other, Command::Takeover { force, test: false }));
+            let command = if force { self.forced() } else { Command::planned() };
+            self.add(after, Happening::Command(other, command));
+            if self.plan.record && self.rng.random_bool(0.2) {
+                self.add(after + 200 * MS, Happening::Override(other));
+            }
         }
     }
 
@@ -316,6 +370,38 @@ impl Episodes<'_> {
             self.add(after, Happening::Command(host, command));
         }
         self.add(time, Happening::Heal(a, b));
+        time
+    }
+
+    fn limits(&mut self) -> Limits {
+        let ms = |count: u64| Duration::from_millis(count);
+        let (quiesce, total) = (self.rng.random_range(1..300), self.rng.random_range(1..1500));
+        Limits { max_quiesce: ms(quiesce), max_total: ms(total) }
+    }
+
+    fn forced(&mut self) -> Command {
+        let how = if self.rng.random_bool(0.4) { How::PeerWindowOnly } else { How::Force };
+        Command::Takeover { how, test: false }
+    }
+
+    /// Somebody loses sight of the record, mostly together with something else.
+    fn record_lost(&mut self) -> Micros {
+        let (host, time) = (self.host(), self.time());
+        self.add(0, Happening::RecordCut(host));
+        match self.rng.random_range(0..4) {
+            0 => self.maybe_takeover(host, time),
+            1 => {
+                let (a, b) = self.pair();
+                self.add(0, Happening::Cut(a, b, Way::Both));
+                self.add(time, Happening::Heal(a, b));
+            }
+            2 => {
+                self.add(time / 2, Happening::PowerLoss(host));
+                self.add(time, Happening::Start(host));
+            }
+            _ => {}
+        }
+        self.add(time, Happening::RecordHeals(host));
         time
     }
 

@@ -8,6 +8,7 @@ use super::super::*;
 use crate::frame::LogPosition;
 use crate::ids::{ResourceId, SessionId, VolumeIndex};
 use crate::range::ByteRange;
+use crate::record::ControlRecord;
 use crate::replica::{Base, Mode, VolumeGeometry};
 use crate::time::WallTime;
 use crate::wire::Message;
@@ -47,6 +48,7 @@ pub(super) struct Cluster {
     next_session: u64,
     /// (from, to) → the session at each end and what is under way.
     links: BTreeMap<(u8, u8), (SessionId, SessionId, VecDeque<Parcel>)>,
+    pub(super) record: Option<ControlRecord>,
 }
 
 impl Cluster {
@@ -77,7 +79,7 @@ impl Cluster {
         let hosts = (0..count).map(host).collect();
         let wall = WallTime::from_micros(1);
         let clock = Clock { now: Now::default(), wall };
-        Self { hosts, config, clock, next_session: 1, links: BTreeMap::new() }
+        Self { hosts, config, clock, next_session: 1, links: BTreeMap::new(), record: None }
     }
 
     /// Every member started and linked with every other, and everything settled.
@@ -297,6 +299,14 @@ impl Cluster {
                 let genesis = LogPosition::genesis(resource());
                 let end = host.frames.last().map_or(genesis, Frame::position_after);
                 self.tell(index, Event::Truncated(end));
+            }
+            Action::ReadRecord => self.tell(index, Event::RecordRead(self.record.clone())),
+            Action::Propose(record) => {
+                let number = self.record.as_ref().map_or(0, |record| record.number);
+                if record.number == number + 1 {
+                    self.record = Some(record);
+                }
+                self.tell(index, Event::Decided(self.record.clone()));
             }
             Action::Hold(true) => self.tell(index, Event::Held),
             Action::Hold(false) => {}

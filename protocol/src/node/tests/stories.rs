@@ -6,8 +6,8 @@ use super::super::*;
 use super::cluster::{Cluster, member};
 use crate::replica::Mode;
 
-const FORCE: Command = Command::Takeover { force: true, test: false };
-const PLANNED: Command = Command::Takeover { force: false, test: false };
+const FORCE: Command = Command::forced();
+const PLANNED: Command = Command::planned();
 
 fn assert_same_logs(cluster: &Cluster) {
     let chains = |index: usize| -> Vec<_> {

@@ -6,6 +6,7 @@
 
 mod keys;
 mod members;
+mod pace;
 mod places;
 mod resources;
 

@@ -51,6 +51,7 @@ impl Checker<'_> {
             log_size_bytes,
             log_retention_bytes,
             log_sync_interval: self.duration(sync, SYNC_DEFAULT, SYNC_INTERVAL),
+            pace: self.pace(members, raw, mode),
             primary: primary?,
             volumes,
             tcp,
@@ -90,7 +91,7 @@ impl Checker<'_> {
         size
     }
 
-    fn mode(&mut self, text: Option<&Spanned<String>>) -> Mode {
+    pub(super) fn mode(&mut self, text: Option<&Spanned<String>>) -> Mode {
         let Some(text) = text else { return Mode::default() };
         let all = [Mode::Sync, Mode::Nearsync, Mode::Async, Mode::Superasync];
         all.into_iter().find(|mode| mode.name() == text.get_ref()).unwrap_or_else(|| {

@@ -169,7 +169,7 @@ async fn read_loop<R: AsyncRead + Unpin>(
                 read_frame(&mut reader, &envelope).await?
             };
             let frame = Frame::receive(buffer, resource, shared.durable())?;
-            shared.room_for_frames().await;
+            shared.room_for_frames(session).await;
             if !shared.frame_in(session, frame) {
                 return Err(LinkError::Outside);
             }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use hadrian_protocol::frame::{Began, ChainHash, LogPosition};
 use hadrian_protocol::ids::{Epoch, Incarnate, Lsn, MemberId};
 use hadrian_protocol::node::Node;
+use hadrian_protocol::record::ControlRecord;
 use hadrian_protocol::replica::Mode;
 
 use super::Oracle;
@@ -19,7 +20,12 @@ pub(super) struct Answered {
     begun: BTreeMap<Epoch, Begun>,
     /// Commands with force that may still come to something.
     forced: BTreeMap<MemberId, u32>,
+    /// Commands that rest on a proof.
+    proofs: BTreeMap<MemberId, u32>,
+    /// Whose an epoch is, by the control record.
+    owners: BTreeMap<Epoch, Incarnate>,
     was_forced: bool,
+    restarted_by_record: bool,
     force_was_tried: bool,
     /// Who has answered in an epoch.
     voices: BTreeMap<Epoch, Incarnate>,
@@ -72,6 +78,33 @@ impl Oracle {
         }
     }
 
+    /// A takeover that must lose nothing; but nobody keeps the old primary from going on.
+    pub(crate) fn uses_proof(&mut self, member: MemberId) {
+        self.answered.force_was_tried = true;
+        *self.answered.proofs.entry(member).or_default() += 1;
+    }
+
+    pub(crate) fn proof_refused(&mut self, member: MemberId) {
+        if let Some(count) = self.answered.proofs.get_mut(&member) {
+            *count -= 1;
+        }
+    }
+
+    /// The control record is changed: no epoch is ever won twice, and none by a lower one (I4).
+    pub(crate) fn record_changes(&mut self, record: &ControlRecord) {
+        let (epoch, owner) = (record.epoch, record.owner);
+        let last = self.answered.owners.last_key_value().map(|(epoch, owner)| (*epoch, *owner));
+        let grows = last.is_none_or(|last| epoch > last.0 || (epoch, owner) == last);
+        self.answered.owners.insert(epoch, owner);
+        self.demand(grows, "I4", || format!("{owner:?} wins epoch {epoch}, after {last:?}"));
+    }
+
+    /// Whether a restarted owner has begun without members that nothing depended on: what only
+    /// those have is not its history (design §6.3, §6.4).
+    pub(super) fn went_on_without_hearing(&self) -> bool {
+        self.answered.restarted_by_record
+    }
+
     pub(super) fn was_forced(&self) -> bool {
         self.answered.was_forced
     }
@@ -103,10 +136,20 @@ impl Oracle {
         let (epoch, life) = (node.state().owned, node.state().life());
         let began = node.state().history.last().map(|entry| entry.began);
         let previous = node.state().history.entries().iter().rev().nth(1).map(|entry| entry.epoch);
-        let force = self.answered.forced.remove(&member).is_some_and(|count| count > 0);
+        let mut force = self.answered.forced.remove(&member).is_some_and(|count| count > 0);
+        let mut proof = self.answered.proofs.remove(&member).is_some_and(|count| count > 0);
+        if self.by_record {
+            // Whoever wins by the record has everything, unless the operator overrode it.
+            (force, proof) = (began == Some(Began::Forced), false);
+            self.answered.restarted_by_record |= began == Some(Began::Restart);
+            let owner = self.answered.owners.get(&epoch).copied();
+            self.demand(owner == Some(life), "I4", || {
+                format!("{life:?} serves in epoch {epoch}, which the record gave to {owner:?}")
+            });
+        }
         let inherits = began == Some(Began::Restart)
             && previous.and_then(|epoch| self.answered.begun.get(&epoch)).is_some_and(|b| b.forced);
-        let forced = force || inherits;
+        let forced = force || proof || inherits;
         self.answered.was_forced |= forced;
         let again = self.answered.begun.insert(epoch, Begun { forced });
         self.demand(again.is_none(), "I4", || format!("epoch {epoch} begins twice"));
@@ -140,6 +183,10 @@ impl Oracle {
             .filter_map(|(_, witness)| Some(witness.state.as_ref()?.owned))
             .next();
         let Some(other) = other else { return true };
+        if self.by_record {
+            // One of the two has not heard yet that it is deposed; what it answers is looked at.
+            return false;
+        }
         let by_force = |epoch| self.answered.begun.get(&epoch).is_some_and(|b: &Begun| b.forced);
         let excused = by_force(epoch) || by_force(other);
         self.demand(excused, "two primaries", || {
@@ -202,11 +249,33 @@ impl Oracle {
         }
         if matches!(ask, Ask::Write { .. }) {
             self.answered.writes += 1;
+            if self.by_record && !alone {
+                self.others_have(member, &taken);
+            }
             let power_losses = self.members.iter().map(|w| w.power_losses).collect();
-            let (point, by, excused) = (taken.point, member, !alone);
+            let (point, by, excused) = (taken.point, member, !alone && !self.by_record);
             let kept = Kept { point, by, committed: commit, excused, set, power_losses };
             self.answered.kept.push(kept);
         }
+    }
+
+    /// A deposed primary may still give an answer for what its successor has; for nothing else,
+    /// unless the successor came by force.
+    fn others_have(&mut self, member: MemberId, taken: &Taken) {
+        let successors = self.members.iter().enumerate().filter(|(index, witness)| {
+            let owned = witness.state.as_ref().map(|state| state.owned);
+            *index != usize::from(member.index()) && witness.leads && owned > Some(taken.epoch)
+        });
+        let lacks = successors.filter(|(_, witness)| {
+            let owned = witness.state.as_ref().map(|state| state.owned);
+            let forced = owned.and_then(|epoch| self.answered.begun.get(&epoch));
+            !witness.path.holds(taken.point) && forced.is_none_or(|begun| !begun.forced)
+        });
+        let lacks = lacks.map(|(index, _)| index).next();
+        let lsn = taken.point.lsn;
+        self.demand(lacks.is_none(), "I3", || {
+            format!("{member} is deposed and answers {lsn}, which member {lacks:?} lacks")
+        });
     }
 
     /// Without a word from the operator only what nobody was answered for may be cut.

@@ -16,6 +16,7 @@ use hadrian_protocol::replica::{ReplicaState, Role};
 use hadrian_protocol::wire::{Message, Refusal};
 
 use crate::Micros;
+use crate::plan::Plan;
 use answers::Answered;
 use ledger::{Ledger, Path};
 
@@ -40,6 +41,10 @@ impl fmt::Display for Violation {
 #[derive(Debug)]
 pub struct Oracle {
     now: Micros,
+    /// A control record decides.
+    by_record: bool,
+    /// Standbys apply later than they could.
+    delayed: bool,
     ledger: Ledger,
     members: Vec<Witness>,
     answered: Answered,
@@ -65,11 +70,13 @@ struct Witness {
 }
 
 impl Oracle {
-    pub(crate) fn new(members: u8) -> Self {
+    pub(crate) fn new(plan: &Plan) -> Self {
         Self {
             now: 0,
+            by_record: plan.record,
+            delayed: !plan.replay_delay.is_zero(),
             ledger: Ledger::new(),
-            members: (0..members).map(|_| Witness::default()).collect(),
+            members: (0..plan.members).map(|_| Witness::default()).collect(),
             answered: Answered::default(),
             violation: None,
         }
@@ -289,6 +296,7 @@ impl Oracle {
             | Message::Alive
             | Message::Fetch(_)
             | Message::TakeoverAsk(_)
+            | Message::TakeoverCancel(_)
             | Message::Goodbye(_) => true,
         };
         self.demand(true_word, "I8", || format!("{member} says {message:?}, which is not durable"));
@@ -309,7 +317,8 @@ impl Oracle {
         let order = [status.end, status.written, status.durable, status.applied];
         let sane = order.is_sorted_by(|a, b| a >= b) && status.applied >= status.checkpointed;
         self.demand(sane, "I9", || format!("{member} shows {status:?}"));
-        let lost_alone = matches!(status.standing, Standing::Diverged(_)) && !self.was_forced();
+        let diverged = matches!(status.standing, Standing::Diverged(_));
+        let lost_alone = diverged && !self.was_forced() && !self.went_on_without_hearing();
         self.demand(!lost_alone, "§2.5", || format!("{member} diverged though nobody used force"));
     }
 
@@ -318,7 +327,8 @@ impl Oracle {
     pub(crate) fn stopped(&mut self, member: MemberId, primary: MemberId, image: &[u8]) {
         let (all, witness) = (self.see(primary).path.end, self.see(member));
         let (applied, end) = (witness.applied, witness.path.end);
-        let whole = end != all || applied == end.lsn;
+        let later = self.delayed && member != primary;
+        let whole = end != all || applied == end.lsn || later;
         let differs = self.ledger.differs(&witness.path, applied, image);
         self.demand(differs.is_none(), "I5", || {
             format!("{member} stopped at {applied}, but block {differs:?} of its image differs")

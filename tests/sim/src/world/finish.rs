@@ -62,11 +62,10 @@ impl World<'_> {
             std::cmp::Reverse(status.map(|status| (status.epoch, status.end)))
         });
         let turn = (times / PATIENCE - 1) as usize % order.len();
-        let command = Command::Takeover { force: true, test: false };
         self.story.note("help", &[], || {
             format!("** an operator helps with {}", NAMES[usize::from(order[turn])])
         });
-        self.command(order[turn], command);
+        self.override_owner(order[turn]);
     }
 
     fn stop_all(&mut self) {

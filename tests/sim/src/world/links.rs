@@ -86,7 +86,9 @@ impl World<'_> {
         let is_frame = matches!(pipes[way].next(), Some(Parcel::Frame(_)));
         if is_frame && host.process().is_some_and(|process| !process.has_room()) {
             pipes[way].due = true;
-            return self.after(MS, Due::Deliver(conn, way));
+            let (life, session) = (to.life, to.session);
+            self.event_of(to.host, life, Event::Full { session });
+            return self.after(5 * MS, Due::Deliver(conn, way));
         }
         let Some(parcel) = pipes[way].arrive() else { return };
         self.arrive(conn, 1 - way, parcel);

@@ -2,6 +2,7 @@
 
 mod finish;
 mod links;
+mod record;
 mod trouble;
 mod work;
 
@@ -10,7 +11,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use hadrian_protocol::ids::{Lsn, MemberId, SessionId};
-use hadrian_protocol::node::{Command, Denied, Done, Event, NodeConfig, Note};
+use hadrian_protocol::node::{
+    Command, Denied, Done, Event, How, NodeConfig, Note, OnWindowEnd, RecordKind,
+};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -21,6 +24,8 @@ use crate::oracle::{Oracle, Violation};
 use crate::plan::{Host as Index, Plan};
 use crate::story::Story;
 use crate::{MS, Micros, NAMES};
+use record::Register;
+pub(crate) use record::Want;
 
 /// Requests of one client that may wait for their answers.
 const OUTSTANDING_MAX: usize = 4;
@@ -89,6 +94,9 @@ enum Due {
     Unlinked(Index, u64, SessionId),
     Dial(Index, Index, u64),
     Client(usize),
+    /// A want that arrives at the control record, and what the record says to it.
+    Record(Index, u64, Want),
+    RecordSays(Index, u64, Event),
     /// A start that failed because the disk did is tried again.
     Start(Index),
     /// Everything is mended.
@@ -123,6 +131,7 @@ pub(crate) struct World<'a> {
     sessions: BTreeMap<SessionId, (usize, usize)>,
     next_session: u64,
     ways: Ways,
+    register: Register,
     clients: Clients,
     /// Requests without an answer: by whom, and where.
     outstanding: BTreeMap<u64, (usize, Index)>,
@@ -141,6 +150,14 @@ fn settings(plan: &Plan) -> NodeConfig {
     let mut config = NodeConfig::new(members, plan.mode);
     config.commit_on_write = plan.commit_on_write;
     config.peer_window = plan.peer_window;
+    config.on_window_end = if plan.hold { OnWindowEnd::Hold } else { OnWindowEnd::Continue };
+    config.record = if plan.record { RecordKind::Register } else { RecordKind::None };
+    config.peer_wait_limit = plan.peer_wait_limit;
+    config.replay_delay = plan.replay_delay;
+    config.spool_limit = plan.spool_limit;
+    config.degrade.clone_from(&plan.degrade);
+    config.degrade_after = Duration::from_millis(400);
+    config.degrade_back = Duration::from_secs(1);
     config.timeout = Duration::from_secs(1);
     config.log_sync_interval = Duration::from_millis(40);
     config.sync_bytes = 128 << 10;
@@ -172,6 +189,7 @@ impl<'a> World<'a> {
             sessions: BTreeMap::new(),
             next_session: 1,
             ways: Ways::default(),
+            register: Register::default(),
             clients: Clients::default(),
             outstanding: BTreeMap::new(),
             commands: BTreeMap::new(),
@@ -180,7 +198,7 @@ impl<'a> World<'a> {
             replies: Vec::new(),
             primary: None,
             rng: SmallRng::seed_from_u64(plan.seed),
-            oracle: Oracle::new(plan.members),
+            oracle: Oracle::new(plan),
             story: Story::new(telling),
         }
     }
@@ -240,6 +258,8 @@ impl<'a> World<'a> {
             }
             Due::Dial(from, to, life) => self.dial(from, to, life),
             Due::Client(client) => self.client(client),
+            Due::Record(index, life, want) => self.at_record(index, life, want),
+            Due::RecordSays(index, life, event) => self.record_says(index, life, event),
             Due::Start(index) => self.start(index, None),
             Due::Mend => self.mend(),
             Due::Check(times) => self.check(times),
@@ -252,6 +272,7 @@ impl<'a> World<'a> {
         let index = match due {
             Due::Tick(index, _) | Due::Disk(index, _) => *index,
             Due::Handed(index, ..) | Due::Unlinked(index, ..) | Due::Dial(index, ..) => *index,
+            Due::RecordSays(index, ..) => *index,
             Due::Deliver(conn, way) => self.conns[*conn].ends[1 - way].host,
             _ => return None,
         };
@@ -354,15 +375,18 @@ impl<'a> World<'a> {
                 self.story.note("reply", &[id], || format!("{name} replies {result:?}"));
                 self.replies.push((index, result));
                 let command = self.commands.remove(&id);
-                if result.is_err() && command.is_some_and(is_force) {
-                    let member = self.host(index).member;
-                    self.oracle.force_refused(member);
+                let member = self.host(index).member;
+                match result {
+                    Err(_) if command.is_some_and(is_force) => self.oracle.force_refused(member),
+                    Err(_) if command.is_some_and(by_proof) => self.oracle.proof_refused(member),
+                    _ => {}
                 }
             }
             Outward::Note(note) => {
                 self.story.note("note", &[u64::from(index)], || format!("{name}: {note:?}"));
                 self.notes.push((self.now, index, note));
             }
+            Outward::Record(want) => self.want_record(index, want),
             Outward::Serve(serves) => {
                 let facts = [u64::from(index), u64::from(serves)];
                 self.story.note("serve", &facts, || format!("{name} serves: {serves}"));
@@ -386,5 +410,15 @@ impl<'a> World<'a> {
 }
 
 fn is_force(command: Command) -> bool {
-    matches!(command, Command::Takeover { force: true, test: false } | Command::StartPrimary)
+    match command {
+        Command::Takeover { how, test: false } => {
+            matches!(how, How::Force | How::Override { .. })
+        }
+        Command::StartPrimary => true,
+        _ => false,
+    }
+}
+
+fn by_proof(command: Command) -> bool {
+    matches!(command, Command::Takeover { how: How::PeerWindowOnly, test: false })
 }

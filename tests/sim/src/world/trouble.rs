@@ -1,8 +1,8 @@
 //! What happens to the cluster from outside.
 
-use hadrian_protocol::node::{Command, Event};
+use hadrian_protocol::node::{Command, Event, How};
 
-use super::{Act, Due, World, is_force};
+use super::{Act, Due, World, by_proof, is_force};
 use crate::MS;
 use crate::net::Parcel;
 use crate::plan::{Happening, Host as Index};
@@ -103,6 +103,9 @@ impl World<'_> {
                 host.fails = true;
                 host.disk.with(|disk| disk.fail_at(change));
             }
+            Happening::RecordCut(index) => self.register.cut(index),
+            Happening::RecordHeals(index) => self.register.heal(index),
+            Happening::Override(index) => self.override_owner(index),
             Happening::WallJumps(index, by) => self.host(index).wall_jumps(by),
             Happening::Command(index, command) => self.command(index, command),
         }
@@ -116,10 +119,21 @@ impl World<'_> {
         let member = host.member;
         if is_force(command) {
             self.oracle.uses_force(member);
+        } else if by_proof(command) {
+            self.oracle.uses_proof(member);
         }
         let id = self.clients.next_id();
         self.commands.insert(id, command);
         self.event(index, Event::Command { id, command });
+    }
+
+    /// With a control record, an operator must name whom it overrides.
+    pub(super) fn override_owner(&mut self, index: Index) {
+        let how = match &self.register.record {
+            Some(record) => How::Override { owner: record.owner.member, epoch: record.epoch },
+            None => How::Force,
+        };
+        self.command(index, Command::Takeover { how, test: false });
     }
 
     pub(super) fn break_links(&mut self, a: Index, b: Index, both: bool) {
@@ -149,6 +163,7 @@ impl World<'_> {
         self.story.note("mend", &[], || "** everything is mended".into());
         self.act = Act::Mending;
         self.ways.heal_all();
+        self.register.heal_all();
         self.flow_again();
         for index in 0..self.plan.members {
             let host = self.host(index);

@@ -1,0 +1,197 @@
+//! What operators ask of a resource, and what they hear.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Epoch, MemberId};
+use crate::replica::Mode;
+
+/// What an operator can ask of a resource.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// Become primary.
+    Takeover {
+        /// By which right.
+        how: How,
+        /// Only answer whether it would be granted.
+        test: bool,
+    },
+    /// Give up a takeover that is under way; the old primary goes on (design §6.1).
+    CancelTakeover,
+    /// Leave the start gate without the members it waits for (design §6.3); or, as a primary that
+    /// holds its answers after the peer window, go on alone (design §5.3).
+    StartPrimary,
+    /// Change the mode.
+    SetMode(Mode),
+    /// Stop in order.
+    Stop,
+}
+
+/// By which right a standby takes over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum How {
+    /// The old primary hands over (design §6.1).
+    Planned(Limits),
+    /// Only while this standby can prove that the primary still holds its answers; loses nothing
+    /// that was answered (design §5.3). With a control record the record decides instead.
+    PeerWindowOnly,
+    /// With a control record: as a member of the in-sync set. Without: whatever may be lost.
+    Force,
+    /// With a control record, and not in its set: the operator names the owner and the epoch that
+    /// the record holds, and answers for both (design §6.2).
+    Override {
+        /// Who owns the resource by the record.
+        owner: MemberId,
+        /// In which epoch.
+        epoch: Epoch,
+    },
+}
+
+/// How long a planned takeover may take (design §6.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Limits {
+    /// Longest that clients are held.
+    pub max_quiesce: Duration,
+    /// Longest until the old primary is asked to hold them; the standby catches up meanwhile.
+    pub max_total: Duration,
+}
+
+impl Limits {
+    /// 10 s with clients held, 120 s in all.
+    pub const DEFAULT: Self =
+        Self { max_quiesce: Duration::from_secs(10), max_total: Duration::from_secs(120) };
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+impl Command {
+    /// A planned takeover within the default limits.
+    #[must_use]
+    pub const fn planned() -> Self {
+        Self::Takeover { how: How::Planned(Limits::DEFAULT), test: false }
+    }
+
+    /// A takeover by force.
+    #[must_use]
+    pub const fn forced() -> Self {
+        Self::Takeover { how: How::Force, test: false }
+    }
+}
+
+/// What became of a command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Done {
+    /// This member is primary, in this epoch.
+    Leading(Epoch),
+    /// The takeover would be granted.
+    WouldLead,
+    /// The takeover is given up, unless the old primary has handed over already.
+    CancelAsked,
+    /// The primary goes on without the standbys that it has lost.
+    GoesOnAlone,
+    /// The mode is changed.
+    ModeSet,
+    /// The resource is stopped.
+    Stopped,
+    /// The resource is started again.
+    Started,
+}
+
+impl Denied {
+    /// One word for programs.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::AlreadyPrimary => "already_primary",
+            Self::NotFollowing => "not_following",
+            Self::TookTooLong => "took_too_long",
+            Self::Cancelled => "cancelled",
+            Self::NothingToCancel => "nothing_to_cancel",
+            Self::NoProof => "no_proof",
+            Self::NotInSet { .. } => "not_in_set",
+            Self::NoRecord => "no_record",
+            Self::GivenUp => "given_up",
+            Self::Busy => "busy",
+            Self::NotPrimary => "not_primary",
+            Self::NotInGate => "not_in_gate",
+            Self::Unfit => "unfit",
+            Self::Starting => "starting",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// Why a command was not carried out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum Denied {
+    /// It is primary already.
+    #[error("this member is primary already")]
+    AlreadyPrimary,
+    /// A planned takeover needs a session with the primary.
+    #[error(
+        "this standby follows no primary at the moment; wait until status shows that it is \
+         connected, or use takeover --force, which says first what it may lose"
+    )]
+    NotFollowing,
+    /// It did not come near enough to the primary in time.
+    #[error(
+        "the standby did not catch up within --max-total, and the old primary goes on; wait until \
+         the gap is smaller, or allow more time"
+    )]
+    TookTooLong,
+    /// The operator gave it up.
+    #[error("the takeover was cancelled; the old primary goes on")]
+    Cancelled,
+    /// There is no takeover that could be cancelled.
+    #[error("no takeover is under way here that could still be cancelled")]
+    NothingToCancel,
+    /// The primary's word is too old, was never given, or was taken back.
+    #[error(
+        "this standby cannot prove that the primary still holds its answers: the peer window is \
+         over, or the primary left it out; takeover --force says first what it may lose"
+    )]
+    NoProof,
+    /// The control record does not name this life of this member in its in-sync set.
+    #[error(
+        "the control record does not count this standby as in sync; the resource belongs to \
+         {owner} in epoch {epoch}; make sure that this one is down, and name both with --override"
+    )]
+    NotInSet {
+        /// Who owns the resource by the record.
+        owner: MemberId,
+        /// In which epoch.
+        epoch: Epoch,
+    },
+    /// The control record was not heard yet.
+    #[error("the control record cannot be read; see that the marks can be reached, and ask again")]
+    NoRecord,
+    /// The old primary went on.
+    #[error("the takeover was given up and the old primary goes on; ask again when it is stable")]
+    GivenUp,
+    /// Another command of this kind is under way, or the log is just being cut.
+    #[error("another takeover, or a cut of the log, is under way; wait for its end")]
+    Busy,
+    /// Only a primary can do this.
+    #[error("only the primary can do this; ask there")]
+    NotPrimary,
+    /// It does not wait in the start gate.
+    #[error("this member does not wait to become primary; use takeover on a standby")]
+    NotInGate,
+    /// The replica has failed.
+    #[error("this replica has failed and cannot lead; see the log, mend its disk, start it again")]
+    Unfit,
+    /// It has not said hello yet.
+    #[error("this resource is just starting; ask again in a moment")]
+    Starting,
+    /// The daemon stops.
+    #[error("this resource is stopping")]
+    Stopping,
+}

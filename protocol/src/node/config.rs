@@ -1,0 +1,126 @@
+//! What the core decides by: the settings of a resource, the same on every member.
+
+use std::time::Duration;
+
+use crate::ids::MemberId;
+use crate::replica::Mode;
+
+/// Settings of a resource that the core decides by. All members have the same.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Every member that has a replica, this one included, in the order of the file.
+    pub members: Vec<MemberId>,
+    /// Who becomes principal standby, in order of preference: the first that is not the primary
+    /// runs in the resource's mode, the others in superasync (design §1). Empty: as in `members`.
+    pub standbys: Vec<MemberId>,
+    /// When a write is answered.
+    pub mode: Mode,
+    /// Whether every write is a commit: answered as a flush is (`commit = "write"`, design §3).
+    pub commit_on_write: bool,
+    /// How long answers are held after an in-sync standby was lost; zero: not at all.
+    pub peer_window: Duration,
+    /// What becomes of held answers when the window ends, where no control record decides.
+    pub on_window_end: OnWindowEnd,
+    /// Longest that one answer waits for a standby that is connected, before that one is dropped
+    /// from the in-sync set; zero: for ever (design §4).
+    pub peer_wait_limit: Duration,
+    /// Most bytes that a standby has received and not applied; above, it takes no more from the
+    /// link until it has applied some (design §4).
+    pub spool_limit: u64,
+    /// A standby applies frames this much later than it receives them (design §4).
+    pub replay_delay: Duration,
+    /// Weaker modes that a slow standby moves the resource to, in their order; empty: none.
+    pub degrade: Vec<Mode>,
+    /// An answer that waits so long asks for the next weaker mode.
+    pub degrade_after: Duration,
+    /// A standby that keeps up for so long gives the stronger mode back.
+    pub degrade_back: Duration,
+    /// Where the owner and the in-sync set are decided.
+    pub record: RecordKind,
+    /// Silence that ends a session.
+    pub timeout: Duration,
+    /// Longest that the log stays unsynced while no client asks (design §2.5).
+    pub log_sync_interval: Duration,
+    /// Bytes of log that may be unsynced before a sync is begun.
+    pub sync_bytes: u64,
+    /// Bytes that are allowed into the image before the limit is recorded, unless time is up.
+    pub apply_bytes: u64,
+    /// Longest that an allowed frame waits for the image.
+    pub apply_interval: Duration,
+    /// Bytes applied since the last checkpoint that ask for the next.
+    pub checkpoint_bytes: u64,
+    /// Bytes of log kept for a standby that lacks them (design §2.6).
+    pub retention_bytes: u64,
+    /// Bytes of recent frames kept in memory for shipping.
+    pub tail_bytes: u64,
+    /// Bytes under way to a standby that catches up.
+    pub ship_window_bytes: u64,
+}
+
+/// What a primary does with held answers when the peer window ends (design §5.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnWindowEnd {
+    /// It goes on alone. Without a control record, the standby may have taken over meanwhile.
+    #[default]
+    Continue,
+    /// It holds them until the standby is back or an operator lets it go on.
+    Hold,
+}
+
+/// Who decides about the owner of a resource and its in-sync set (design §5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum RecordKind {
+    /// Nobody beside the members: superblocks, promises and the peer window.
+    #[default]
+    None,
+    /// A register that is changed by compare-and-swap only: the ownership marks.
+    Register,
+}
+
+impl NodeConfig {
+    /// The defaults of design §3 and §4 for these members.
+    #[must_use]
+    pub fn new(members: Vec<MemberId>, mode: Mode) -> Self {
+        Self {
+            members,
+            standbys: Vec::new(),
+            mode,
+            commit_on_write: false,
+            peer_window: Duration::ZERO,
+            on_window_end: OnWindowEnd::Continue,
+            peer_wait_limit: Duration::ZERO,
+            spool_limit: u64::MAX,
+            replay_delay: Duration::ZERO,
+            degrade: Vec::new(),
+            degrade_after: Duration::from_secs(2),
+            degrade_back: Duration::from_secs(30),
+            record: RecordKind::None,
+            timeout: Duration::from_secs(10),
+            log_sync_interval: Duration::from_millis(200),
+            sync_bytes: 32 << 20,
+            apply_bytes: 32 << 20,
+            apply_interval: Duration::from_millis(50),
+            checkpoint_bytes: 128 << 20,
+            retention_bytes: 512 << 20,
+            tail_bytes: 32 << 20,
+            ship_window_bytes: 16 << 20,
+        }
+    }
+
+    /// Time of the peer window that a standby may rely on: two clocks that ought to run alike may
+    /// differ by a hundredth (design §5.3).
+    #[must_use]
+    pub fn provable_window(&self) -> Duration {
+        self.peer_window - self.peer_window / 100
+    }
+
+    /// Heartbeat interval: a quarter of the timeout and of the window, 30 s at most (design §4).
+    #[must_use]
+    pub fn heartbeat(&self) -> Duration {
+        let window = match self.peer_window {
+            Duration::ZERO => Duration::MAX,
+            window => window,
+        };
+        (self.timeout.min(window) / 4).min(Duration::from_secs(30))
+    }
+}

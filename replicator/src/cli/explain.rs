@@ -1,0 +1,89 @@
+//! `hadrian explain` and `hadrian events`: why it is as it is, and how it came to be so.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::bail;
+use hadrian_protocol::node::{About, Reason};
+
+use super::args::Args;
+use super::{ask, words};
+use crate::control::{Request, ResourceStatus, Response, ToldEvent};
+
+/// Answers why a resource is not in peer, not primary, or holds its answers.
+pub(super) fn explain(args: &Args, resource: &str) -> anyhow::Result<()> {
+    let request = Request::Status { resource: Some(resource.to_string()) };
+    let all = match ask(args, request)? {
+        Response::Status(all) => all,
+        Response::Refused { message, .. } => bail!(message),
+        Response::Done(_) | Response::Events(_) => bail!("the daemon answered something else"),
+    };
+    let Some(status) = all.first() else { bail!("no resource {resource:?}") };
+    let reasons = status.node.as_ref().map_or(&[][..], |node| &node.reasons);
+    if args.json {
+        let values: Vec<_> = reasons.iter().map(|reason| json(status, reason)).collect();
+        println!("{}", serde_json::to_string(&values)?);
+        return Ok(());
+    }
+    if let Some(stopped) = &status.stopped {
+        println!("{resource} does not run: {stopped}; start it with: hadrian start {resource}");
+    } else if reasons.is_empty() {
+        println!("{resource} is primary, its standbys are in peer, and no answer is held");
+    }
+    for reason in reasons {
+        println!("{}", sentence(status, reason));
+    }
+    Ok(())
+}
+
+fn json(status: &ResourceStatus, reason: &Reason) -> serde_json::Value {
+    serde_json::json!({
+        "about": reason.about,
+        "member": reason.member.map(|member| words::name(status, member)),
+        "code": reason.why.code(),
+        "sentence": reason.why.to_string(),
+    })
+}
+
+fn sentence(status: &ResourceStatus, reason: &Reason) -> String {
+    let about = match reason.about {
+        About::NotInPeer => "not in peer",
+        About::NotPrimary => "not primary",
+        About::HoldsAnswers => "holds answers",
+    };
+    let member = reason.member.map(|member| format!(", {}", words::name(status, member)));
+    let (member, code) = (member.unwrap_or_default(), reason.why.code());
+    format!("{about}{member} [{code}]: {}", reason.why)
+}
+
+/// How often a follower asks for more.
+const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+
+/// Prints what happened, oldest first; goes on for ever if asked to.
+pub(super) fn events(args: &Args, resource: &str, follow: bool) -> anyhow::Result<()> {
+    let mut after = 0;
+    loop {
+        let request = Request::Events { resource: resource.to_string(), after };
+        let events = match ask(args, request)? {
+            Response::Events(events) => events,
+            Response::Refused { message, .. } => bail!(message),
+            _ => bail!("the daemon answered something else"),
+        };
+        for event in &events {
+            after = event.number;
+            match args.json {
+                true => println!("{}", serde_json::to_string(event)?),
+                false => println!("{}", line(event)),
+            }
+        }
+        if !follow {
+            return Ok(());
+        }
+        std::thread::sleep(FOLLOW_EVERY);
+    }
+}
+
+fn line(event: &ToldEvent) -> String {
+    let at = SystemTime::UNIX_EPOCH + Duration::from_micros(event.wall_us);
+    let at = humantime::format_rfc3339_millis(at);
+    format!("{at} {:>4} [{}] {}", event.number, event.code, event.note)
+}

@@ -1,0 +1,132 @@
+//! Figures and states in words.
+
+use std::time::Duration;
+
+use hadrian_protocol::ids::MemberId;
+use hadrian_protocol::node::{
+    Connection, Gap, Loss, NodeStatus, StandbyState, Standing, TakeoverPhase,
+};
+
+use crate::control::ResourceStatus;
+
+/// Microseconds as a person would say them.
+pub(super) fn time(us: u64) -> String {
+    let time = Duration::from_micros(us);
+    let rounded = match us {
+        0..=999 => time,
+        1_000..=999_999 => Duration::from_millis(us / 1_000),
+        1_000_000..=59_999_999 => Duration::from_millis(us / 100_000 * 100),
+        _ => Duration::from_secs(us / 1_000_000),
+    };
+    humantime::format_duration(rounded).to_string()
+}
+
+/// Bytes as a person would say them.
+pub(super) fn bytes(bytes: u64) -> String {
+    bytesize::ByteSize(bytes).to_string()
+}
+
+/// The name of a member.
+pub(super) fn name(status: &ResourceStatus, id: MemberId) -> &str {
+    status.members.get(usize::from(id.index())).map_or("?", String::as_str)
+}
+
+/// A gap, in bytes and in time.
+pub(super) fn gap(gap: Gap) -> String {
+    match gap.bytes {
+        0 => "0".into(),
+        some => format!("{} ({})", bytes(some), time(gap.us)),
+    }
+}
+
+/// The state of a standby, under HADR's name.
+pub(super) const fn state(state: StandbyState) -> &'static str {
+    match state {
+        StandbyState::LocalCatchup => "local_catchup",
+        StandbyState::RemoteCatchupPending => "remote_catchup_pending",
+        StandbyState::RemoteCatchup => "remote_catchup",
+        StandbyState::Peer => "peer",
+        StandbyState::DisconnectedPeer => "disconnected_peer",
+    }
+}
+
+/// The state of a connection, under HADR's name.
+pub(super) const fn connection(connection: Connection) -> &'static str {
+    match connection {
+        Connection::Connected => "connected",
+        Connection::Congested => "congested",
+        Connection::Disconnected => "disconnected",
+    }
+}
+
+/// The part that a member plays.
+pub(super) fn standing(status: &ResourceStatus, node: &NodeStatus) -> String {
+    let takeover = node.takeover.as_ref().map(|phase| self::phase(status, phase));
+    let takeover = takeover.map_or(String::new(), |phase| format!("; {phase}"));
+    match &node.standing {
+        Standing::Starting => "starting".into(),
+        Standing::Standby => {
+            format!("standby, {}{takeover}", node.state.map_or("?", state))
+        }
+        Standing::StartGate(wait) => {
+            let who: Vec<_> = wait.iter().map(|id| name(status, *id)).collect();
+            format!("waits for {} (way out: start --primary --force)", who.join(", "))
+        }
+        Standing::TakingOver => format!("taking over{takeover}"),
+        Standing::Primary => "primary".into(),
+        Standing::HandingOver => format!("handing over{takeover}"),
+        Standing::Failed(part) => format!("failed ({part:?}); see the log of hadriand"),
+        Standing::Diverged(fork) => {
+            format!("diverged at {fork}; nothing was discarded; make this replica again")
+        }
+        Standing::Stopping => "stopping".into(),
+    }
+}
+
+fn phase(status: &ResourceStatus, phase: &TakeoverPhase) -> String {
+    match phase {
+        TakeoverPhase::CatchingUp { bytes: some } => {
+            format!("takeover: catching up, lacks {}", bytes(*some))
+        }
+        TakeoverPhase::Asked => "takeover: the primary was asked".into(),
+        TakeoverPhase::Holding => "clients are held".into(),
+        TakeoverPhase::Draining { bytes: some } => {
+            format!("clients are held, {} to drain", bytes(*some))
+        }
+        TakeoverPhase::Releasing => "no way back any more".into(),
+        TakeoverPhase::Promises(members) => {
+            let who: Vec<_> = members.iter().map(|id| name(status, *id)).collect();
+            format!("waits for the promise of {}", who.join(", "))
+        }
+        TakeoverPhase::Fetching(member) => format!("fetches from {}", name(status, *member)),
+        TakeoverPhase::Deciding => "the log becomes durable".into(),
+        TakeoverPhase::Beginning => "the epoch begins".into(),
+    }
+}
+
+/// The line for 3 a.m.: what a failure of this primary would lose, and how long the takeover would
+/// take; on a standby, whether a takeover is safe.
+pub(super) fn failure(node: &NodeStatus) -> String {
+    let takeover = node
+        .takeover_us
+        .map_or(String::new(), |us| format!("; a takeover takes about {}", time(us)));
+    match (node.loss, node.proof_us) {
+        (Some(Loss::Nothing), _) => {
+            format!("of this primary now would lose no answered write{takeover}")
+        }
+        (Some(Loss::AtMost { bytes: some, us }), _) => {
+            let (some, us) = (bytes(some), time(us));
+            format!("of this primary now would lose up to {some} of log, {us} of work{takeover}")
+        }
+        (Some(Loss::Everything), _) => {
+            "of this primary now would lose everything: no standby was heard yet".into()
+        }
+        (None, Some(us)) if us > 0 => {
+            let us = time(us);
+            format!(
+                "of the primary now: takeover --peer-window-only loses nothing for {us}{takeover}"
+            )
+        }
+        (None, _) => format!("of the primary: what it would lose is seen there{takeover}"),
+    }
+}

@@ -1,0 +1,76 @@
+//! What a resource does about slow, lost and late standbys.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use hadrian_protocol::node::OnWindowEnd;
+use hadrian_protocol::replica::Mode;
+use toml::Spanned;
+
+use super::Checker;
+use crate::config::file;
+use crate::config::model::{Member, Pace};
+
+const WAIT_LIMIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+const DELAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(7 * 86_400);
+const DEGRADE_AFTER: Duration = Duration::from_secs(2);
+const DEGRADE_BACK: Duration = Duration::from_secs(30);
+const DEGRADE: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(3600);
+const SPOOL_MIN: u64 = 1 << 20;
+
+impl Checker<'_> {
+    pub(super) fn pace(&mut self, members: &[Member], raw: &file::Resource, mode: Mode) -> Pace {
+        let after = raw.degrade_after.as_ref();
+        let back = raw.degrade_back.as_ref();
+        Pace {
+            standbys: raw.standbys.iter().filter_map(|name| self.find(members, name)).collect(),
+            on_window_end: self.on_window_end(raw.on_window_end.as_ref()),
+            peer_wait_limit: self.duration(
+                raw.peer_wait_limit.as_ref(),
+                Duration::ZERO,
+                WAIT_LIMIT,
+            ),
+            replay_delay: self.duration(raw.replay_delay.as_ref(), Duration::ZERO, DELAY),
+            spool_limit_bytes: self.spool_limit(raw.spool_limit.as_ref()),
+            degrade: self.degrade(&raw.degrade, mode),
+            degrade_after: self.duration(after, DEGRADE_AFTER, DEGRADE),
+            degrade_back: self.duration(back, DEGRADE_BACK, DEGRADE),
+        }
+    }
+
+    fn on_window_end(&mut self, text: Option<&Spanned<String>>) -> OnWindowEnd {
+        match text.map(|text| (text, text.get_ref().as_str())) {
+            None | Some((_, "continue")) => OnWindowEnd::Continue,
+            Some((_, "hold")) => OnWindowEnd::Hold,
+            Some((at, wrong)) => {
+                let ways = "write \"continue\" or \"hold\"";
+                self.problem(at, format!("{wrong:?} is nothing to do at the window's end; {ways}"));
+                OnWindowEnd::Continue
+            }
+        }
+    }
+
+    fn spool_limit(&mut self, text: Option<&Spanned<String>>) -> u64 {
+        let Some(text) = text else { return u64::MAX };
+        let size = self.size(text);
+        if size < SPOOL_MIN {
+            self.problem(text, "a spool has at least 1MiB".into());
+        }
+        size
+    }
+
+    fn degrade(&mut self, texts: &[Spanned<String>], mode: Mode) -> Vec<Mode> {
+        let mut last = mode;
+        let mut steps = Vec::new();
+        for text in texts {
+            let next = self.mode(Some(text));
+            if next <= last {
+                let (wrong, last) = (text.get_ref(), last.name());
+                self.problem(text, format!("{wrong:?} is not weaker than {last}"));
+            }
+            last = next.max(last);
+            steps.push(next);
+        }
+        steps
+    }
+}
