@@ -191,7 +191,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "§6.3; holes, story 5",
         LEAD,
         "        if need.is_subset(&connected) {",
-        "        let need: BTreeSet<_> = if need.is_empty() { need } else { BTreeSet::new() };\n        \
+        "        let need: BTreeSet<_> = if need.is_empty() { need } else { BTreeSet::new() \
+         };\n        \
          if need.is_subset(&connected) {",
     )
     .and(
@@ -242,7 +243,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "an incarnation goes on in the epoch of the one before",
         "§1",
         LEAD,
-        "            self.stand(self.next_epoch(), Wish { began, force, by_proof, over, need, command });\n        }\n    }\n\n    pub(super) fn began_or_birth",
+        "            self.stand(self.next_epoch(), Wish { began, force, by_proof, over, \
+         need, command });\n        }\n    }\n\n    pub(super) fn began_or_birth",
         "            let epoch = self.state.owned.max(Epoch::new(1));\n            \
          self.stand(epoch, Wish { began, force, by_proof, over, need, command });\n        }\n    }\n\n    \
          pub(super) fn began_or_birth",
@@ -382,7 +384,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "a standby that the record may have taken in does not count yet",
         "§4; holes, story 6",
         INSYNC,
-        "let proposed = self.peers.values().filter_map(|peer| {\n            let feed = peer.feed()?;",
+        "let proposed = self.peers.values().filter_map(|peer| {\n            let feed = \
+         peer.feed()?;",
         "let proposed = self.peers.values().filter_map(|peer| {\n            let feed = \
          peer.feed().filter(|_| !self.has_register())?;",
     )
@@ -403,13 +406,15 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "§5.2",
         REGISTER,
         "            Part::Leading | Part::Releasing(_) if owner != me => {",
-        "            Part::Leading | Part::Releasing(_) if owner != me && epoch < self.state.owned => {",
+        "            Part::Leading | Part::Releasing(_) if owner != me && epoch < \
+         self.state.owned => {",
     ),
     mutant(
         "a record that names a dead life is nobody's business",
         "§6.0; holes, story 13",
         REGISTER,
-        "            Part::Standby(None) if fresh && mine && !released && !self.follow.cutting => {",
+        "            Part::Standby(None) if fresh && mine && !released && \
+         !self.follow.cutting => {",
         "            Part::Standby(None) if fresh && mine && released && !self.follow.cutting => {",
     ),
     mutant(
