@@ -77,10 +77,11 @@ impl Node {
     /// may not go into the image, so a stop waits for it; not for one that is lost.
     pub(super) fn set_has_all(&self) -> bool {
         let end = self.log.end().lsn;
-        self.blockers().all(|life| {
-            let feed = self.peers.get(&life.member).and_then(|peer| peer.feed());
-            feed.filter(|feed| feed.life == life).is_none_or(|feed| feed.received == end)
-        })
+        !self.leads_or_ends()
+            || self.blockers().all(|life| {
+                let feed = self.peers.get(&life.member).and_then(|peer| peer.feed());
+                feed.filter(|feed| feed.life == life).is_none_or(|feed| feed.received == end)
+            })
     }
 
     /// Whether a commit must be durable on the standby.

@@ -196,7 +196,7 @@ impl Node {
     }
 
     /// Whether the standbys still hear from this primary: also while it stops.
-    fn leads_or_ends(&self) -> bool {
+    pub(super) fn leads_or_ends(&self) -> bool {
         match self.standing {
             Part::Leading | Part::Releasing(_) => true,
             Part::Stopping(_) => self.state.role == Role::Primary,

@@ -72,7 +72,7 @@ impl Node {
         match &self.standing {
             Part::Leading | Part::Releasing(_) => return Some(Err(Denied::AlreadyPrimary)),
             Part::Standby(None) => {}
-            Part::Gate | Part::Waking => return Some(Err(Denied::NotFollowing)),
+            Part::Gate | Part::Waking(_) => return Some(Err(Denied::NotFollowing)),
             _ => return Some(Err(Denied::Busy)),
         }
         let primary = self.peers.values().find(|peer| peer.is_following());
@@ -85,7 +85,7 @@ impl Node {
         let deadline = self.clock.now.after(limits.max_total);
         let (command, asked, cancelled) = (id, None, false);
         let asking = Asking { command, primary, limits, deadline, asked, cancelled };
-        self.standing = Part::Standby(Some(asking));
+        self.go(Part::Standby(Some(asking)));
         None
     }
 
@@ -181,7 +181,7 @@ impl Node {
         }
         let deadline = self.clock.now.after(ask.max_quiesce.min(QUIESCE_MAX));
         let (to, epoch) = (member, ask.epoch);
-        self.standing = Part::Releasing(Releasing { to, epoch, deadline, step: Step::Holding });
+        self.go(Part::Releasing(Releasing { to, epoch, deadline, step: Step::Holding }));
         self.out.push_back(Action::Hold(true));
     }
 
@@ -243,7 +243,7 @@ impl Node {
 
     /// The handover is given up: the old primary goes on as if nobody had asked.
     fn go_on(&mut self, to: MemberId) {
-        self.standing = Part::Leading;
+        self.go(Part::Leading);
         self.out.push_back(Action::Hold(false));
         self.greet_latecomers();
         if let Some(session) = self.peers.get(&to).and_then(|peer| Some(peer.session.as_ref()?.id))
@@ -270,7 +270,7 @@ impl Node {
         if !matches!(self.standing, Part::Releasing(_)) {
             return;
         }
-        self.standing = Part::Standby(None);
+        self.go(Part::Standby(None));
         self.insync.reset(&self.state);
         self.end_service();
         self.stop_feeding();

@@ -195,7 +195,7 @@ impl Node {
             unwilling: BTreeSet::new(),
             command,
         };
-        self.standing = Part::Candidate(candidate);
+        self.go(Part::Candidate(candidate));
         // What the record said before may have been changed meanwhile.
         self.register.outdate();
         self.follow.diverged = None;
@@ -322,8 +322,13 @@ impl Node {
         let added = draft.epoch_start(began, previous, self.state.incarnation);
         assert!(added.is_ok(), "an empty frame has room for one record");
         let owned_before = self.state.owned;
-        self.standing =
-            Part::Beginning(Beginning { epoch, owned_before, recording: false, by_proof, command });
+        self.go(Part::Beginning(Beginning {
+            epoch,
+            owned_before,
+            recording: false,
+            by_proof,
+            command,
+        }));
         let end = self.append_own(draft);
         self.log.want(end);
     }
@@ -357,8 +362,12 @@ impl Node {
             return;
         };
         let command = beginning.command;
+        if let (true, Err(why)) = (beginning.by_proof, self.prove()) {
+            // The disk was too slow: the old primary may have gone on. Nobody was served here.
+            return self.give_up(why);
+        }
         self.insync.reset(&self.state);
-        self.standing = Part::Leading;
+        self.go(Part::Leading);
         // A primary that began a higher epoch over its own has held its clients meanwhile.
         let again = std::mem::replace(&mut self.serving, true);
         self.out.push_back(if again { Action::Hold(false) } else { Action::Serve(true) });
@@ -397,7 +406,7 @@ impl Node {
         self.end_service();
         self.state.role = Role::Standby;
         self.persist.touch();
-        self.standing = Part::Standby(None);
+        self.go(Part::Standby(None));
     }
 
     /// A candidate gives up and is a standby again.

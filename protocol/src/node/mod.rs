@@ -23,6 +23,7 @@
 //! | `pace` | modes, slow standbys, waits |
 //! | `trail` | which part of the log came when |
 //! | `answer` | which requests may be answered, and what the image may hold |
+//! | `moves` | the tables of all moves that are legal |
 //! | `persist` | the durable state and what waits for it |
 //! | `status`, `numbers`, `phase`, `reason` | what people see |
 
@@ -36,6 +37,7 @@ mod handover;
 mod insync;
 mod lead;
 mod log;
+mod moves;
 mod note;
 mod numbers;
 mod pace;
@@ -56,6 +58,7 @@ pub use command::{Command, Denied, Done, How, Limits};
 pub use config::{NodeConfig, OnWindowEnd, RecordKind};
 pub use event::{Action, Event, FailedPart};
 pub use log::Recovered;
+pub use moves::{MEMBER_MOVES, Made, Move, Place, STANDBY_MOVES, picture};
 pub use note::Note;
 pub use numbers::{AnswerWaits, Gap, Loss};
 pub use phase::TakeoverPhase;
@@ -91,6 +94,7 @@ pub struct Node {
     waits: pace::Waits,
     measured: BTreeMap<MemberId, numbers::Measured>,
     measured_at: Now,
+    made: moves::Made,
     degraded: pace::Degraded,
     answers: Answers,
     applying: answer::Applying,
@@ -105,8 +109,9 @@ pub struct Node {
 /// The part that this replica plays at the moment; its superblock knows only two.
 #[derive(Debug)]
 enum Part {
-    /// Its new incarnation is not durable yet; it says nothing to anybody.
-    Waking,
+    /// Its new incarnation is not durable yet; it says nothing to anybody. Who stops it meanwhile is
+    /// heard when it is awake.
+    Waking(Option<u64>),
     /// Receives, or waits for somebody who leads.
     Standby(Option<Asking>),
     /// A restarted primary that has not heard everybody yet (design §6.3).
@@ -151,9 +156,10 @@ impl Node {
             waits: pace::Waits::default(),
             measured: BTreeMap::new(),
             measured_at: clock.now,
+            made: moves::Made::default(),
             degraded: pace::Degraded::default(),
             persist: Persist::new(&state),
-            standing: Part::Waking,
+            standing: Part::Waking(None),
             serving: false,
             overtaken: None,
             config,
@@ -224,6 +230,7 @@ impl Node {
         self.settle_pace();
         self.settle_words();
         self.settle_numbers();
+        self.settle_moves();
         self.settle_persist();
     }
 
@@ -269,7 +276,7 @@ impl Node {
         let result = match (command, &self.standing) {
             (_, Part::Unfit(_)) if command != Command::Stop => Some(Err(Denied::Unfit)),
             (_, Part::Stopping(_) | Part::Stopped) => Some(Err(Denied::Stopping)),
-            (_, Part::Waking) if command != Command::Stop => Some(Err(Denied::Starting)),
+            (_, Part::Waking(_)) if command != Command::Stop => Some(Err(Denied::Starting)),
             (Command::Takeover { how: How::Planned(limits), test }, _) => {
                 self.planned_takeover(id, limits, test)
             }
@@ -285,10 +292,22 @@ impl Node {
     }
 
     fn stop(&mut self, id: u64) -> Option<Result<Done, Denied>> {
+        match &mut self.standing {
+            Part::Waking(stop) => {
+                return stop.replace(id).map(|_| Err(Denied::Stopping));
+            }
+            Part::Unfit(_) => {
+                // Nothing can be brought into order any more; but the daemon may go.
+                self.out.push_back(Action::Stopped);
+                self.go(Part::Stopped);
+                return Some(Err(Denied::Unfit));
+            }
+            _ => {}
+        }
         self.end_service();
         self.drop_command(Denied::Stopping);
         self.log.want(self.log.end().lsn);
-        self.standing = Part::Stopping(Some(id));
+        self.go(Part::Stopping(Some(id)));
         None
     }
 
@@ -313,14 +332,21 @@ impl Node {
             self.out.push_back(Action::Reply { id, result: Ok(Done::Stopped) });
         }
         self.out.push_back(Action::Stopped);
-        self.standing = Part::Stopped;
+        self.go(Part::Stopped);
     }
 
     /// A failed sync or write is final (design §2.7).
     fn failed(&mut self, part: FailedPart) {
+        if matches!(self.standing, Part::Stopped) {
+            // Everything is in place, and nothing rests on this replica any more.
+            return;
+        }
+        if let Part::Stopping(_) = self.standing {
+            self.out.push_back(Action::Stopped);
+        }
         self.end_service();
         self.drop_command(Denied::Unfit);
-        self.standing = Part::Unfit(part);
+        self.go(Part::Unfit(part));
         // Whoever counts on this replica must not wait for it.
         self.say_goodbye(Goodbye::Failed);
     }
@@ -338,6 +364,7 @@ impl Node {
             Part::Candidate(candidate) => candidate.command,
             Part::Beginning(beginning) => beginning.command,
             Part::Standby(Some(asking)) => Some(asking.command),
+            Part::Stopping(command) | Part::Waking(command) => *command,
             _ => None,
         };
         if let Some(id) = command {
@@ -360,16 +387,19 @@ impl Node {
 
     /// The incarnation is durable: from here on the replica speaks.
     fn awake(&mut self) {
-        if !matches!(self.standing, Part::Waking) {
+        let Part::Waking(stop) = self.standing else {
             return;
-        }
+        };
         let primary = self.state.role == Role::Primary;
-        self.standing = if primary { Part::Gate } else { Part::Standby(None) };
+        self.go(if primary { Part::Gate } else { Part::Standby(None) });
         self.log.want(self.log.end().lsn);
         self.greet_everyone();
         // Hellos that came before this one could be sent say who leads.
         for (member, session) in self.greeted_sessions() {
             self.greeted(session, member);
+        }
+        if let Some(id) = stop {
+            self.stop(id);
         }
     }
 

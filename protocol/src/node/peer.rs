@@ -5,6 +5,7 @@ use crate::ids::{Epoch, Incarnate, Lsn, MemberId, SessionId};
 use crate::time::Now;
 use crate::wire::{Hello, Lead, Refusal};
 
+use super::StandbyState;
 use super::proof::Word;
 
 /// Another member, connected or not.
@@ -12,6 +13,8 @@ use super::proof::Word;
 pub(super) struct Peer {
     pub(super) member: MemberId,
     pub(super) session: Option<Session>,
+    /// Its state when it was last looked at.
+    pub(super) shown: Option<StandbyState>,
     /// When the last session began or ended.
     pub(super) session_at: Now,
     /// Furthest durable position of its log that it has told in any session of this life.
@@ -121,6 +124,7 @@ impl Peer {
         Self {
             member,
             session: None,
+            shown: None,
             session_at: now,
             kept: None,
             lost_at: None,

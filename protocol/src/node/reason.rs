@@ -193,7 +193,7 @@ impl Node {
         let follows = follows.map(|peer| peer.member);
         let (member, why) = match &self.standing {
             Part::Leading | Part::Releasing(_) => return Vec::new(),
-            Part::Waking => (None, Why::Starts),
+            Part::Waking(_) => (None, Why::Starts),
             Part::Standby(_) if self.follow.cutting => (None, Why::CutsTail),
             Part::Standby(_) => match (self.follow.diverged, follows) {
                 (Some(fork), _) => (None, Why::Diverged { fork }),

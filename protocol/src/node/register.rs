@@ -100,7 +100,7 @@ impl Node {
     pub(super) fn settle_register(&mut self) {
         let silent = matches!(
             self.standing,
-            Part::Waking | Part::Unfit(_) | Part::Stopping(_) | Part::Stopped
+            Part::Waking(_) | Part::Unfit(_) | Part::Stopping(_) | Part::Stopped
         );
         if !self.has_register() || silent {
             return;
@@ -143,7 +143,7 @@ impl Node {
             // owns the resource begins again, before anything else (design §6.0; holes, story 13).
             Part::Standby(None) if fresh && mine && !released && !self.follow.cutting => {
                 self.stop_following();
-                self.standing = Part::Gate;
+                self.go(Part::Gate);
             }
             // The named one goes on, whether it has heard the owner or not.
             Part::Standby(None) if fresh && !mine => {

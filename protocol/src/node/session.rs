@@ -33,7 +33,7 @@ impl Node {
             peer.session_at = now;
             peer.refusal = None;
         }
-        if !matches!(self.standing, Part::Waking) {
+        if !matches!(self.standing, Part::Waking(_)) {
             self.say_hello(session);
         }
     }
@@ -209,7 +209,7 @@ impl Node {
 
     pub(super) fn send(&mut self, session: SessionId, message: Message) {
         // Nobody hears from a life that is not durable yet; when it is, hellos say it all.
-        if matches!(self.standing, Part::Waking) {
+        if matches!(self.standing, Part::Waking(_)) {
             return;
         }
         let now = self.clock.now;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::numbers::{AnswerWaits, Gap, Loss};
-use super::peer::{Entry, Phase};
+use super::peer::Phase;
 use super::phase::TakeoverPhase;
 use super::reason::Reason;
 use super::{Node, Part};
@@ -37,7 +37,7 @@ pub enum Standing {
 }
 
 /// The state of a standby (design §4).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StandbyState {
     /// It replays its own log.
@@ -175,7 +175,7 @@ impl Node {
     /// What people see.
     #[must_use]
     pub fn status(&self) -> NodeStatus {
-        let standby = matches!(self.standing, Part::Standby(_) | Part::Waking);
+        let standby = matches!(self.standing, Part::Standby(_) | Part::Waking(_));
         NodeStatus {
             member: self.state.member,
             standing: self.standing_in_words(),
@@ -225,7 +225,7 @@ impl Node {
 
     fn standing_in_words(&self) -> Standing {
         match &self.standing {
-            Part::Waking => Standing::Starting,
+            Part::Waking(_) => Standing::Starting,
             Part::Standby(_) => self.follow.diverged.map_or(Standing::Standby, Standing::Diverged),
             Part::Gate => Standing::StartGate(self.waited_for()),
             Part::Candidate(candidate) if candidate.force => Standing::TakingOver,
@@ -256,12 +256,7 @@ impl Node {
         let session = peer.and_then(|peer| peer.session.as_ref());
         let feed = peer.and_then(|peer| peer.feed()).filter(|_| self.is_leading());
         let lost_at = peer.and_then(|peer| peer.lost_at);
-        let state = match (feed.map(|feed| feed.entry), lost_at) {
-            (Some(Entry::Peer), _) => StandbyState::Peer,
-            (Some(_), _) => StandbyState::RemoteCatchup,
-            (None, Some(_)) => StandbyState::DisconnectedPeer,
-            (None, None) => StandbyState::RemoteCatchupPending,
-        };
+        let state = peer.and_then(|peer| self.standby_state(peer));
         let window = lost_at.map(|lost| lost.after(self.config.peer_window).since(now));
         let silent = session.map(|session| micros(now.since(session.heard_at)));
         let following = session.is_some_and(|session| matches!(session.phase, Phase::Following));
@@ -279,7 +274,7 @@ impl Node {
             connection_us: micros(now.since(since)),
             heartbeats_missed: silent.map_or(0, |silent| silent / beat),
             silent_us: silent,
-            state: (self.is_leading() && !following).then_some(state),
+            state: state.filter(|_| !following),
             in_set: self.blockers().any(|life| life.member == member),
             received: feed.map(|feed| feed.received),
             durable: feed.map(|feed| feed.durable),

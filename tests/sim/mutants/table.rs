@@ -121,7 +121,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "a member speaks before its new life is durable",
         "§5.4",
         SESSION,
-        "        if matches!(self.standing, Part::Waking) {\n            return;\n        }\n",
+        "        if matches!(self.standing, Part::Waking(_)) {\n            return;\n        }\n",
         "",
     ),
     mutant(

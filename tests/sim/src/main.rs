@@ -40,13 +40,11 @@ fn main() -> ExitCode {
         println!("\nthe shortest story of seed {seed} that breaks {}:", violation.rule);
         tell(&short);
     }
-    println!(
-        "seeds={} violations={} answered={} lost_by_force={}",
-        args.seeds,
-        total.broken.len(),
-        total.answered,
-        total.lost
-    );
+    total.made.missing().iter().for_each(|made| println!("never seen: {made}"));
+    println!("{} answered writes, {} of them lost by force", total.answered, total.lost);
+    let (covered, moves) = total.made.covered();
+    let broken = total.broken.len();
+    println!("seeds={} violations={broken} transitions={covered}/{moves}", args.seeds);
     if total.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

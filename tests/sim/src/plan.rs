@@ -199,7 +199,7 @@ impl Plan {
         };
         if !plan.replay_delay.is_zero() {
             // What waits to be applied must fit into the log.
-            plan.log_bytes = 4 << 20;
+            (plan.log_bytes, plan.spool_limit) = (4 << 20, u64::MAX);
         }
         let mood = Mood::draw(&mut rng);
         let episodes = rng.random_range(1..=6);
@@ -303,8 +303,11 @@ impl Episodes<'_> {
             Mood::Splits if mood == 1 => return self.commands(),
             _ => {}
         }
-        match self.rng.random_range(0..13) {
+        match self.rng.random_range(0..16) {
             12 => self.record_lost(),
+            13 => self.stopped_in_order(),
+            14 => self.handover_trouble(),
+            15 => self.last_moment(),
             0..=2 => self.daemon_lost(),
             3 | 4 => self.power_lost(),
             5 | 6 => self.link_lost(),
@@ -371,6 +374,75 @@ impl Episodes<'_> {
         }
         self.add(time, Happening::Heal(a, b));
         time
+    }
+
+    /// A daemon is stopped in order, at any moment, and started again.
+    fn stopped_in_order(&mut self) -> Micros {
+        let (host, time) = (self.host(), self.time());
+        if self.rng.random_bool(0.5) {
+            self.add(0, Happening::Kill(host));
+            let pause = self.rng.random_range(1..40) * MS;
+            self.add(pause, Happening::Start(host));
+            let moment = self.rng.random_range(0..8000);
+            self.add(pause + moment, Happening::Command(host, Command::Stop));
+        } else {
+            self.add(0, Happening::Command(host, Command::Stop));
+        }
+        if self.rng.random_bool(0.3) {
+            let change = self.rng.random_range(1..8);
+            self.add(MS, Happening::DiskFails(host, change));
+        }
+        self.maybe_takeover(host, time);
+        self.add(time + 100 * MS, Happening::Kill(host));
+        self.add(time + 110 * MS, Happening::Start(host));
+        time + 110 * MS
+    }
+
+    /// Something happens within the few milliseconds of a takeover or a start.
+    fn handover_trouble(&mut self) -> Micros {
+        let ((a, b), moment) = (self.pair(), self.rng.random_range(0..6000));
+        let host = if self.rng.random_bool(0.6) { a } else { b };
+        if self.rng.random_bool(0.6) {
+            self.add(0, Happening::Command(b, Command::planned()));
+        } else {
+            self.add(0, Happening::Kill(a));
+            self.add(100, Happening::Start(a));
+            if self.rng.random_bool(0.5) {
+                // Nobody is there: it waits in its gate.
+                self.add(0, Happening::Kill(b));
+                self.add(320 * MS, Happening::Start(b));
+            }
+        }
+        match self.rng.random_range(0..4) {
+            0 => self.add(moment, Happening::Command(host, Command::Stop)),
+            1 => self.add(moment, Happening::Kill(host)),
+            2 => self.add(moment, Happening::PowerLoss(host)),
+            _ => {
+                let change = self.rng.random_range(1..4);
+                self.add(moment, Happening::DiskFails(host, change));
+            }
+        }
+        self.add(300 * MS, Happening::Kill(host));
+        self.add(310 * MS, Happening::Start(host));
+        310 * MS
+    }
+
+    /// A takeover by proof just before the window ends, on a disk that takes its time.
+    fn last_moment(&mut self) -> Micros {
+        let ((a, b), window) = (self.pair(), self.plan.peer_window.as_micros());
+        let window = Micros::try_from(window).unwrap_or_default();
+        self.add(0, Happening::Cut(a, b, Way::Both));
+        let before = self.rng.random_range(0..=window / 3 + 1);
+        let how = How::PeerWindowOnly;
+        let command = Command::Takeover { how, test: false };
+        self.add(window - before.min(window), Happening::Command(b, command));
+        if self.rng.random_bool(0.7) {
+            let hang = self.rng.random_range(1..=window / 3 + 1);
+            let moment = self.rng.random_range(0..2000);
+            self.add(window - before.min(window) + moment, Happening::DiskHangs(b, hang));
+        }
+        self.add(window + 800 * MS, Happening::Heal(a, b));
+        window + 800 * MS
     }
 
     fn limits(&mut self) -> Limits {

@@ -4,6 +4,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+use hadrian_protocol::node::Made;
+
 use crate::oracle::Violation;
 use crate::plan::Plan;
 use crate::world;
@@ -17,6 +19,8 @@ pub struct Sweep {
     pub answered: u64,
     /// Those that force, or a volatile cache, has thrown away.
     pub lost: u64,
+    /// Which moves of the tables were made.
+    pub made: Made,
 }
 
 /// Runs `count` seeds from `first` on. Each run is alone on its thread, so its outcome is the same
@@ -38,6 +42,7 @@ pub fn sweep(first: u64, count: u64, until_broken: bool) -> Sweep {
             let Ok(mut total) = total.lock() else { return };
             total.answered += report.answered;
             total.lost += report.lost;
+            total.made.merge(&report.made);
             total.broken.extend(report.violation.map(|violation| (seed, violation)));
         }
     };

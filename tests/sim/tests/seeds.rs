@@ -16,6 +16,8 @@ fn two_thousand_clusters_keep_every_promise() {
             total.broken.len()
         );
     }
+    let missing = total.made.missing();
+    assert!(missing.is_empty(), "moves that no seed has made: {missing:#?}");
     assert!(total.answered > 500_000, "clients get answers: {}", total.answered);
 }
 

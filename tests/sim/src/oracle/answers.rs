@@ -53,6 +53,7 @@ struct Kept {
     excused: bool,
     set: Vec<MemberId>,
     power_losses: Vec<u64>,
+    deaths: Vec<u64>,
 }
 
 /// An epoch that somebody served in.
@@ -200,6 +201,7 @@ impl Oracle {
         let mut lost = None;
         let path = self.members[usize::from(member.index())].path.clone();
         let losses: Vec<_> = self.members.iter().map(|witness| witness.power_losses).collect();
+        let deaths: Vec<_> = self.members.iter().map(|witness| witness.deaths).collect();
         for kept in self.answered.kept.iter_mut().filter(|kept| !kept.excused) {
             if path.holds(kept.point) {
                 continue;
@@ -210,11 +212,16 @@ impl Oracle {
                 let index = usize::from(member.index());
                 losses[index] > kept.power_losses[index]
             };
+            // What a standby has received is in its memory only: the end of its process is enough.
+            let died = |member: MemberId| {
+                let index = usize::from(member.index());
+                deaths[index] > kept.deaths[index]
+            };
             // A volatile cache may forget what was not committed, if no other copy was promised,
-            // or if every host that had one has lost its power too.
+            // or if everybody who had one has lost it too.
             let volatile = !kept.committed
                 && power_lost(kept.by)
-                && kept.set.iter().all(|member| power_lost(*member));
+                && kept.set.iter().all(|member| died(*member));
             if !force && !volatile {
                 lost = Some((kept.point.lsn, kept.by, kept.committed));
             }
@@ -253,8 +260,10 @@ impl Oracle {
                 self.others_have(member, &taken);
             }
             let power_losses = self.members.iter().map(|w| w.power_losses).collect();
+            // The copy of one that has died since it acknowledged is gone already.
+            let deaths = self.members.iter().map(|w| w.deaths - u64::from(!w.runs)).collect();
             let (point, by, excused) = (taken.point, member, !alone && !self.by_record);
-            let kept = Kept { point, by, committed: commit, excused, set, power_losses };
+            let kept = Kept { point, by, committed: commit, excused, set, power_losses, deaths };
             self.answered.kept.push(kept);
         }
     }

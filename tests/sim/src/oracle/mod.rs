@@ -67,6 +67,9 @@ struct Witness {
     told_owned: Option<Epoch>,
     leads: bool,
     power_losses: u64,
+    /// Ends of its processes, however they came.
+    deaths: u64,
+    runs: bool,
 }
 
 impl Oracle {
@@ -136,6 +139,7 @@ impl Oracle {
         witness.life = state.incarnation.next();
         witness.state = Some(state.clone());
         witness.persisting.clear();
+        witness.runs = true;
         (witness.truncating, witness.leads, witness.told_owned) = (false, false, None);
         let differs = self.ledger.differs(&self.see(member).path, limit, image);
         self.demand(differs.is_none(), "I5", || {
@@ -263,6 +267,7 @@ impl Oracle {
     pub(crate) fn failed(&mut self, member: MemberId) {
         // What it held in memory is gone, as if its host had lost power.
         self.of(member).power_losses += 1;
+        self.of(member).deaths += 1;
     }
 
     /// A member's process ended, with its host's power or without.
@@ -270,6 +275,8 @@ impl Oracle {
         let witness = self.of(member);
         witness.leads = false;
         witness.power_losses += u64::from(power_lost);
+        witness.deaths += 1;
+        witness.runs = false;
     }
 
     /// Nothing is said that a crash could undo (I7, I8).

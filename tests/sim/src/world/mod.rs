@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use hadrian_protocol::ids::{Lsn, MemberId, SessionId};
 use hadrian_protocol::node::{
-    Command, Denied, Done, Event, How, NodeConfig, Note, OnWindowEnd, RecordKind,
+    Command, Denied, Done, Event, How, Made, NodeConfig, Note, OnWindowEnd, RecordKind,
 };
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -53,6 +53,8 @@ pub struct Report {
     pub replies: Vec<(Index, Result<Done, Denied>)>,
     /// Who served when everything was mended.
     pub primary: Option<Index>,
+    /// Which moves of the tables were made.
+    pub made: Made,
 }
 
 /// Runs a plan; `telling` keeps the story.
@@ -69,6 +71,7 @@ pub fn run(plan: &Plan, telling: bool) -> Report {
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
         world.oracle.broken("assertion", text.unwrap_or("a panic without words").into());
     }
+    (0..plan.members).for_each(|index| world.count_moves(index));
     let (answered, lost) = world.oracle.tally();
     let violation = world.oracle.violation().cloned();
     Report {
@@ -79,6 +82,7 @@ pub fn run(plan: &Plan, telling: bool) -> Report {
         notes: world.notes,
         replies: world.replies,
         primary: world.primary,
+        made: world.made,
         story: world.story.into_lines(),
     }
 }
@@ -140,6 +144,7 @@ pub(crate) struct World<'a> {
     notes: Vec<(Micros, Index, Note)>,
     replies: Vec<(Index, Result<Done, Denied>)>,
     primary: Option<Index>,
+    made: Made,
     rng: SmallRng,
     pub(crate) oracle: Oracle,
     pub(crate) story: Story,
@@ -197,6 +202,7 @@ impl<'a> World<'a> {
             notes: Vec::new(),
             replies: Vec::new(),
             primary: None,
+            made: Made::default(),
             rng: SmallRng::seed_from_u64(plan.seed),
             oracle: Oracle::new(plan),
             story: Story::new(telling),
@@ -278,6 +284,13 @@ impl<'a> World<'a> {
         };
         let until = self.hosts[usize::from(index)].paused_until;
         (until > self.now).then_some(until)
+    }
+
+    /// A process is about to end: what it has done counts.
+    pub(super) fn count_moves(&mut self, index: Index) {
+        if let Some(process) = self.hosts[usize::from(index)].process() {
+            self.made.merge(process.node.moves());
+        }
     }
 
     fn host(&mut self, index: Index) -> &mut Host {

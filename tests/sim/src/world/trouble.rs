@@ -44,6 +44,7 @@ impl World<'_> {
     }
 
     pub(super) fn end_process(&mut self, index: Index, power_lost: bool) {
+        self.count_moves(index);
         let host = &mut self.hosts[usize::from(index)];
         let (life, member) = (host.life, host.member);
         if power_lost {
@@ -168,6 +169,9 @@ impl World<'_> {
         for index in 0..self.plan.members {
             let host = self.host(index);
             (host.paused_until, host.hangs_until) = (0, 0);
+            if host.has_stopped() {
+                self.end_process(index, false);
+            }
             self.start(index, None);
         }
         self.after(500 * MS, Due::Check(0));

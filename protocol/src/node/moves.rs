@@ -1,0 +1,241 @@
+//! The legality tables: every move that a member, or a standby in the eyes of its primary, can
+//! make (design §4). The picture in the documents is drawn from them, the simulator counts which
+//! of them it has seen, and a move that is not in them fails every test.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::peer::{Entry, Peer};
+use super::{Node, Part, StandbyState};
+use crate::ids::MemberId;
+
+/// The part that a member plays, without its particulars.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Place {
+    /// Its new life becomes durable.
+    Starting,
+    /// Receives, or waits for somebody who leads.
+    Standby,
+    /// A restarted primary that has not heard everybody yet.
+    StartGate,
+    /// Collects promises.
+    Candidate,
+    /// Makes the start of its epoch durable.
+    Beginning,
+    /// Serves.
+    Primary,
+    /// Hands over.
+    HandingOver,
+    /// Brings everything into the image.
+    Stopping,
+    /// Has stopped.
+    Stopped,
+    /// A part of it failed.
+    Failed,
+}
+
+/// One move, and when it is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Move<S> {
+    /// From.
+    pub from: S,
+    /// To.
+    pub to: S,
+    /// When, in a few words.
+    pub when: &'static str,
+}
+
+const fn step<S>(from: S, to: S, when: &'static str) -> Move<S> {
+    Move { from, to, when }
+}
+
+/// Every move of a member.
+pub const MEMBER_MOVES: &[Move<Place>] = {
+    use Place::{
+        Beginning, Candidate, Failed, HandingOver, Primary, Standby, StartGate, Starting, Stopped,
+        Stopping,
+    };
+    &[
+        step(Starting, Standby, "its superblock says standby"),
+        step(Starting, StartGate, "its superblock says primary"),
+        step(Starting, Failed, "its superblock cannot be written"),
+        step(StartGate, Candidate, "everybody is heard, or an operator's word"),
+        step(StartGate, Standby, "another leads"),
+        step(StartGate, Stopping, "an operator stops it"),
+        step(StartGate, Failed, "a disk fails"),
+        step(Standby, Candidate, "it was handed the resource, or takes over by force"),
+        step(Standby, StartGate, "the record says that it owns the resource"),
+        step(Standby, Stopping, "an operator stops it"),
+        step(Standby, Failed, "a disk fails"),
+        step(Candidate, Beginning, "every promise and the latest log are here"),
+        step(Candidate, Candidate, "somebody promised a higher epoch: again, above it"),
+        step(Candidate, Standby, "it is given up"),
+        step(Candidate, Stopping, "an operator stops it"),
+        step(Candidate, Failed, "a disk fails"),
+        step(Beginning, Primary, "the epoch and its ownership are durable"),
+        step(Beginning, Standby, "another epoch overtook it"),
+        step(Beginning, Stopping, "an operator stops it"),
+        step(Beginning, Failed, "a disk fails"),
+        step(Primary, HandingOver, "a standby asks to take over"),
+        step(Primary, Standby, "a higher epoch exists"),
+        step(Primary, Candidate, "a higher epoch was promised and nobody owns it"),
+        step(Primary, Stopping, "an operator stops it"),
+        step(Primary, Failed, "a disk fails"),
+        step(HandingOver, Standby, "the handover is recorded, or a higher epoch exists"),
+        step(HandingOver, Primary, "the handover is given up"),
+        step(HandingOver, Stopping, "an operator stops it"),
+        step(HandingOver, Failed, "a disk fails"),
+        step(Stopping, Stopped, "everything is in the image"),
+        step(Stopping, Failed, "a disk fails"),
+        step(Failed, Stopped, "an operator stops it"),
+    ]
+};
+
+/// Every move of a standby in the eyes of its primary.
+pub const STANDBY_MOVES: &[Move<StandbyState>] = {
+    use StandbyState::{DisconnectedPeer, Peer, RemoteCatchup, RemoteCatchupPending};
+    &[
+        step(RemoteCatchupPending, RemoteCatchup, "it joins"),
+        step(RemoteCatchupPending, Peer, "it joins and lacks nothing, in async"),
+        step(RemoteCatchup, Peer, "it has caught up and is recorded"),
+        step(RemoteCatchup, RemoteCatchupPending, "its session ends, out of the set"),
+        step(RemoteCatchup, DisconnectedPeer, "its session ends, in the set"),
+        step(Peer, RemoteCatchup, "the mode changes, or it is too slow"),
+        step(Peer, RemoteCatchupPending, "it stops in order, or nothing depends on it"),
+        step(Peer, DisconnectedPeer, "its session ends, in the set"),
+        step(DisconnectedPeer, RemoteCatchupPending, "the peer window ends, or it comes back new"),
+        step(DisconnectedPeer, RemoteCatchup, "it joins again within the window"),
+    ]
+};
+
+/// Which moves were made, and how often.
+#[derive(Clone, Debug, Default)]
+pub struct Made {
+    member: BTreeMap<(Place, Place), u64>,
+    standby: BTreeMap<(StandbyState, StandbyState), u64>,
+}
+
+impl Made {
+    /// Adds what another has seen.
+    pub fn merge(&mut self, other: &Self) {
+        for (made, count) in &other.member {
+            *self.member.entry(*made).or_default() += count;
+        }
+        for (made, count) in &other.standby {
+            *self.standby.entry(*made).or_default() += count;
+        }
+    }
+
+    /// How many moves of the tables were made, and how many there are.
+    #[must_use]
+    pub fn covered(&self) -> (usize, usize) {
+        let all = MEMBER_MOVES.len() + STANDBY_MOVES.len();
+        (all - self.missing().len(), all)
+    }
+
+    /// The moves that were not made, in words.
+    #[must_use]
+    pub fn missing(&self) -> Vec<String> {
+        let member = MEMBER_MOVES.iter().filter(|m| !self.member.contains_key(&(m.from, m.to)));
+        let standby = STANDBY_MOVES.iter().filter(|m| !self.standby.contains_key(&(m.from, m.to)));
+        let member = member.map(|m| format!("{:?} -> {:?}: {}", m.from, m.to, m.when));
+        let standby = standby.map(|m| format!("{:?} -> {:?}: {}", m.from, m.to, m.when));
+        member.chain(standby).collect()
+    }
+}
+
+/// The tables as a state diagram in Mermaid's language, for the documents.
+#[must_use]
+pub fn picture() -> String {
+    let mut lines = vec!["stateDiagram-v2".to_string(), "  state \"member\" as M {".to_string()];
+    lines.extend(MEMBER_MOVES.iter().map(line));
+    lines.extend(["  }".to_string(), "  state \"standby, as its primary sees it\" as S {".into()]);
+    lines.extend(STANDBY_MOVES.iter().map(line));
+    lines.push("  }".to_string());
+    lines.join("\n") + "\n"
+}
+
+fn line<S: fmt::Debug>(made: &Move<S>) -> String {
+    format!("    {:?} --> {:?}: {}", made.from, made.to, made.when)
+}
+
+impl Part {
+    fn place(&self) -> Place {
+        match self {
+            Self::Waking(_) => Place::Starting,
+            Self::Standby(_) => Place::Standby,
+            Self::Gate => Place::StartGate,
+            Self::Candidate(_) => Place::Candidate,
+            Self::Beginning(_) => Place::Beginning,
+            Self::Leading => Place::Primary,
+            Self::Releasing(_) => Place::HandingOver,
+            Self::Unfit(_) => Place::Failed,
+            Self::Stopping(_) => Place::Stopping,
+            Self::Stopped => Place::Stopped,
+        }
+    }
+}
+
+impl Node {
+    /// Which moves this node has made in this life.
+    #[must_use]
+    pub fn moves(&self) -> &Made {
+        &self.made
+    }
+
+    /// The one way from one part to another.
+    pub(super) fn go(&mut self, part: Part) {
+        let (from, to) = (self.standing.place(), part.place());
+        // What stays what it is has made no move; a candidate that stands higher has.
+        if from != to || from == Place::Candidate {
+            debug_assert!(
+                MEMBER_MOVES.iter().any(|legal| legal.from == from && legal.to == to),
+                "{from:?} -> {to:?} is no legal move"
+            );
+            *self.made.member.entry((from, to)).or_default() += 1;
+        }
+        self.standing = part;
+    }
+
+    /// The state of a standby, where this member leads.
+    pub(super) fn standby_state(&self, peer: &Peer) -> Option<StandbyState> {
+        let leads = matches!(self.standing, Part::Leading | Part::Releasing(_));
+        leads.then(|| match (peer.feed().map(|feed| feed.entry), peer.lost_at) {
+            (Some(Entry::Peer), _) => StandbyState::Peer,
+            (Some(_), _) => StandbyState::RemoteCatchup,
+            (None, Some(_)) => StandbyState::DisconnectedPeer,
+            (None, None) => StandbyState::RemoteCatchupPending,
+        })
+    }
+
+    /// Takes note of what became of the standbys.
+    pub(super) fn settle_moves(&mut self) {
+        let seen: Vec<_> = self
+            .peers
+            .values()
+            .map(|peer| (peer.member, peer.shown, self.standby_state(peer)))
+            .filter(|(_, before, now)| before != now)
+            .collect();
+        for (member, before, now) in seen {
+            self.standby_moved(member, before, now);
+        }
+    }
+
+    fn standby_moved(
+        &mut self,
+        member: MemberId,
+        before: Option<StandbyState>,
+        now: Option<StandbyState>,
+    ) {
+        if let (Some(from), Some(to)) = (before, now) {
+            debug_assert!(
+                STANDBY_MOVES.iter().any(|legal| legal.from == from && legal.to == to),
+                "{from:?} -> {to:?} is no legal move of a standby"
+            );
+            *self.made.standby.entry((from, to)).or_default() += 1;
+        }
+        if let Some(peer) = self.peers.get_mut(&member) {
+            peer.shown = now;
+        }
+    }
+}
