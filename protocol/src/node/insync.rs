@@ -217,6 +217,33 @@ impl Node {
         self.say_progress(member);
     }
 
+    /// A primary that begins a higher epoch over its own is rid of nobody: who can prove that it is
+    /// in the set stays in it until it cannot (design §5.1). With a record, that one has decided.
+    pub(super) fn set_of_new_epoch(&self) -> Vec<Incarnate> {
+        let me = self.state.life();
+        let own = self.state.in_sync.contains(&me);
+        let carried = self
+            .state
+            .in_sync
+            .iter()
+            .filter(|life| own && **life != me && !self.word_is_void(life.member));
+        [me].into_iter().chain(carried.copied()).collect()
+    }
+
+    /// Whoever was carried over leaves as soon as that is safe, and enters again like the others.
+    pub(super) fn carry_on_leaving(&mut self) {
+        let now = self.clock.now;
+        let carried: Vec<_> = self.state.in_sync.iter().map(|life| life.member).collect();
+        for member in carried {
+            if let Some(peer) = self.peers.get_mut(&member) {
+                peer.leaving = true;
+                if peer.session.is_none() {
+                    peer.lost_at.get_or_insert(now);
+                }
+            }
+        }
+    }
+
     fn settle_leaving(&mut self, member: MemberId) {
         let leaving = self.peers.get(&member).is_some_and(|peer| peer.leaving);
         if leaving && self.word_is_void(member) {

@@ -351,7 +351,7 @@ impl Node {
         self.state.role = Role::Primary;
         self.state.owned = epoch;
         self.state.mode = self.config.mode;
-        self.state.in_sync = vec![self.state.life()];
+        self.state.in_sync = self.set_of_new_epoch();
         self.state.in_set_of = None;
         self.state.release = None;
         self.persist_then(After::Owned(epoch));
@@ -368,6 +368,7 @@ impl Node {
         }
         self.insync.reset(&self.state);
         self.go(Part::Leading);
+        self.carry_on_leaving();
         // A primary that began a higher epoch over its own has held its clients meanwhile.
         let again = std::mem::replace(&mut self.serving, true);
         self.out.push_back(if again { Action::Hold(false) } else { Action::Serve(true) });

@@ -109,8 +109,8 @@ pub struct Node {
 /// The part that this replica plays at the moment; its superblock knows only two.
 #[derive(Debug)]
 enum Part {
-    /// Its new incarnation is not durable yet; it says nothing to anybody. Who stops it meanwhile is
-    /// heard when it is awake.
+    /// Its new incarnation is not durable yet; it says nothing to anybody. Who stops it
+    /// meanwhile is heard when it is awake.
     Waking(Option<u64>),
     /// Receives, or waits for somebody who leads.
     Standby(Option<Asking>),

@@ -243,11 +243,9 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "an incarnation goes on in the epoch of the one before",
         "§1",
         LEAD,
-        "            self.stand(self.next_epoch(), Wish { began, force, by_proof, over, \
-         need, command });\n        }\n    }\n\n    pub(super) fn began_or_birth",
-        "            let epoch = self.state.owned.max(Epoch::new(1));\n            \
-         self.stand(epoch, Wish { began, force, by_proof, over, need, command });\n        }\n    }\n\n    \
-         pub(super) fn began_or_birth",
+        "command) = (false, false, None, None);\n            self.stand(self.next_epoch(),",
+        "command) = (false, false, None, None);\n            let next = \
+         self.state.owned.max(Epoch::new(1));\n            self.stand(next,",
     ),
     mutant(
         "nobody follows up a lost confirmation of a handover",
@@ -434,5 +432,20 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         REGISTER,
         "members.filter(|member| *member != me).collect()",
         "members.filter(|member| *member != me && record.number == 0).collect()",
+    ),
+    mutant(
+        "a re-stamp leaves out whoever was in the set",
+        "§5.1",
+        INSYNC,
+        "own && **life != me && !self.word_is_void(life.member)",
+        "own && **life != me && self.config.timeout.is_zero()",
+    ),
+    mutant(
+        "a takeover by proof serves after its proof is over",
+        "§5.3",
+        LEAD,
+        "if let (true, Err(why)) = (beginning.by_proof, self.prove()) {",
+        "let late = beginning.by_proof && epoch > self.state.owned;\n        \
+         if let (true, Err(why)) = (late, self.prove()) {",
     ),
 ];

@@ -391,6 +391,7 @@ impl Episodes<'_> {
         if self.rng.random_bool(0.3) {
             let change = self.rng.random_range(1..8);
             self.add(MS, Happening::DiskFails(host, change));
+            self.add(time, Happening::Command(host, Command::Stop));
         }
         self.maybe_takeover(host, time);
         self.add(time + 100 * MS, Happening::Kill(host));
@@ -402,15 +403,25 @@ impl Episodes<'_> {
     fn handover_trouble(&mut self) -> Micros {
         let ((a, b), moment) = (self.pair(), self.rng.random_range(0..6000));
         let host = if self.rng.random_bool(0.6) { a } else { b };
+        let mut back = 300 * MS;
         if self.rng.random_bool(0.6) {
             self.add(0, Happening::Command(b, Command::planned()));
         } else {
             self.add(0, Happening::Kill(a));
             self.add(100, Happening::Start(a));
             if self.rng.random_bool(0.5) {
-                // Nobody is there: it waits in its gate.
-                self.add(0, Happening::Kill(b));
-                self.add(320 * MS, Happening::Start(b));
+                // Nobody is there: it waits in its gate, and its disk may fail in just that moment.
+                let (moment, change) =
+                    (self.rng.random_range(0..2500), self.rng.random_range(1..9));
+                self.add(100 + moment, Happening::DiskFails(a, change));
+                if self.rng.random_bool(0.2) {
+                    // So long that its checkpoint is due.
+                    back = 31 * SECOND;
+                    self.add(SECOND, Happening::DiskFails(a, 1));
+                }
+                (0..self.plan.members).for_each(|other| self.add(0, Happening::Kill(other)));
+                let others = (0..self.plan.members).filter(|other| *other != a);
+                others.for_each(|other| self.add(back + 20 * MS, Happening::Start(other)));
             }
         }
         match self.rng.random_range(0..4) {
@@ -422,9 +433,9 @@ impl Episodes<'_> {
                 self.add(moment, Happening::DiskFails(host, change));
             }
         }
-        self.add(300 * MS, Happening::Kill(host));
-        self.add(310 * MS, Happening::Start(host));
-        310 * MS
+        self.add(back, Happening::Kill(host));
+        self.add(back + 10 * MS, Happening::Start(host));
+        back + 10 * MS
     }
 
     /// A takeover by proof just before the window ends, on a disk that takes its time.

@@ -2,67 +2,14 @@
 //! work all the while and the oracle watches; every story is told with several seeds, which differ
 //! in delays, in what clients do, and in what a power loss keeps.
 
-use std::time::Duration;
+mod telling;
 
 use hadrian_protocol::node::{Command, Denied, Done, Note};
 use hadrian_protocol::replica::Mode;
-use hadrian_sim::plan::{Host, Way};
-use hadrian_sim::{Happening as H, MS, Micros, Plan, Report, SECOND, run};
+use hadrian_sim::plan::Way;
+use hadrian_sim::{Happening as H, MS, Plan, SECOND, run};
 
-const ALPHA: Host = 0;
-const BETA: Host = 1;
-const GAMMA: Host = 2;
-/// Seeds per story.
-const TELLINGS: u64 = 12;
-
-const FORCE: Command = Command::forced();
-const PLANNED: Command = Command::planned();
-
-/// Tells a story with every seed; `check` looks at the end of each.
-fn tell(story: impl Fn(Plan) -> Plan, check: impl Fn(&Report)) {
-    for seed in 0..TELLINGS {
-        let plan = story(Plan::quiet(seed));
-        let report = run(&plan, false);
-        if let Some(violation) = &report.violation {
-            let told = run(&plan, true).story.join("\n");
-            panic!("seed {seed}: {violation}\n{told}");
-        }
-        check(&report);
-    }
-}
-
-fn lasting(mut plan: Plan, length: Micros) -> Plan {
-    plan.length = length;
-    plan
-}
-
-fn in_mode(mut plan: Plan, mode: Mode) -> Plan {
-    plan.mode = mode;
-    plan
-}
-
-fn of_three(mut plan: Plan) -> Plan {
-    plan.members = 3;
-    plan
-}
-
-fn window(mut plan: Plan, time: Micros) -> Plan {
-    plan.peer_window = Duration::from_micros(time);
-    plan
-}
-
-fn noted(report: &Report, is: impl Fn(&Note) -> bool) -> Option<Micros> {
-    report.notes.iter().find(|(_, _, note)| is(note)).map(|(at, _, _)| *at)
-}
-
-fn leads_last(report: &Report) -> Option<Host> {
-    let leads = report.notes.iter().rev().find(|(_, _, note)| matches!(note, Note::Leads(_)));
-    leads.map(|(_, host, _)| *host)
-}
-
-fn nothing_lost(report: &Report) {
-    assert_eq!(report.lost, 0, "every answered write is there");
-}
+use telling::*;
 
 #[test]
 fn nothing_happens_and_everybody_ends_with_the_same_bytes() {
