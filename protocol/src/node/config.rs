@@ -41,7 +41,8 @@ pub struct NodeConfig {
     pub timeout: Duration,
     /// Longest that the log stays unsynced while no client asks (design §2.5).
     pub log_sync_interval: Duration,
-    /// Bytes of log that may be unsynced before a sync is begun.
+    /// Bytes of log that may be unsynced before a sync is begun; standbys get twice as much before
+    /// they are told that it is durable. Every log must have room for that, four times over.
     pub sync_bytes: u64,
     /// Bytes that are allowed into the image before the limit is recorded, unless time is up.
     pub apply_bytes: u64,

@@ -108,16 +108,34 @@ impl Node {
     /// most the window is under way, so that one slow standby cannot fill the memory.
     pub(super) fn settle_feeds(&mut self) {
         let members: Vec<_> = self.peers.keys().copied().collect();
-        members.into_iter().for_each(|member| self.pump(member));
+        for member in members {
+            self.tell_durable(member);
+            self.pump(member);
+        }
+    }
+
+    /// A standby that is full takes nothing more before it has applied, and it applies only what
+    /// it knows to be durable here. So that word goes ahead of the frames, and only so many frames
+    /// go ahead of the word that every log has room for them: two syncs' worth.
+    fn tell_durable(&mut self, member: MemberId) {
+        let durable = self.log.durable();
+        let feed = self.peers.get(&member).and_then(|peer| peer.feed());
+        if self.leads_or_ends() && feed.is_some_and(|feed| feed.told < durable) {
+            self.say_progress(member);
+        }
     }
 
     fn pump(&mut self, member: MemberId) {
         let (end, window) = (self.log.end().lsn, self.config.ship_window_bytes);
+        let (leads, ahead) = (self.leads_or_ends(), self.config.sync_bytes.saturating_mul(2));
         let Self { peers, log, out, .. } = self;
         let Some((session, feed)) = peers.get_mut(&member).and_then(|peer| peer.feed_mut()) else {
             return;
         };
         while feed.next < end && !feed.reading {
+            if leads && feed.next.since(feed.told) >= ahead {
+                return;
+            }
             if !feed.counts() && feed.next.since(feed.handed) >= window {
                 return;
             }

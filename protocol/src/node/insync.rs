@@ -115,8 +115,12 @@ impl Node {
     }
 
     pub(super) fn set_recorded(&mut self, set: Vec<Incarnate>) {
-        self.insync.recorded = set;
+        let before = std::mem::replace(&mut self.insync.recorded, set);
         let recorded = &self.insync.recorded;
+        let named = |member| recorded.iter().any(|life| life.member == member);
+        for out in before.iter().filter(|life| !named(life.member)) {
+            self.out.push_back(Action::Note(Note::LeftOut(out.member)));
+        }
         let entering = self.peers.values_mut().filter_map(|peer| {
             let member = peer.member;
             let (_, feed) = peer.feed_mut()?;
@@ -270,6 +274,5 @@ impl Node {
         }
         self.state.in_sync.retain(|life| life.member != member);
         self.persist_then(After::SetRecorded(self.state.in_sync.clone()));
-        self.out.push_back(Action::Note(Note::LeftOut(member)));
     }
 }

@@ -152,8 +152,9 @@ fn run(
     LocalSet::new().block_on(&runtime, serve(shared, start, geometry, asked));
 }
 
-/// A small log asks for earlier checkpoints.
+/// A small log asks for earlier checkpoints, and for syncs that leave room in the standby's.
 fn fit(mut config: NodeConfig, capacity: u64) -> NodeConfig {
+    config.sync_bytes = config.sync_bytes.min(capacity / 8);
     config.checkpoint_bytes = config.checkpoint_bytes.min(capacity / 8);
     config.retention_bytes = config.retention_bytes.min(capacity / 2);
     config

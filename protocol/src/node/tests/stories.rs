@@ -72,6 +72,29 @@ fn in_sync_a_flush_waits_for_the_standbys_disk() {
 }
 
 #[test]
+fn frames_do_not_run_far_ahead_of_the_word_that_lets_them_be_applied() {
+    // A standby whose log is full takes nothing more, also not the word behind the frames.
+    let mut config = NodeConfig::new(vec![member(0), member(1)], Mode::Sync);
+    config.sync_bytes = 64 << 10;
+    let mut cluster = Cluster::with_config(2, config);
+    cluster.start_all();
+    let start = cluster.node(0).log_end();
+    cluster.hosts[0].syncs_held = true;
+    for round in 0..100 {
+        cluster.write(0, round);
+        cluster.run();
+    }
+    let ahead = cluster.node(1).log_end().since(start);
+    assert!((120 << 10..140 << 10).contains(&ahead), "{ahead} bytes without a word");
+    cluster.hosts[0].syncs_held = false;
+    let end = cluster.node(0).log_end();
+    cluster.hosts[0].durable = end;
+    cluster.tell(0, Event::Durable(end));
+    cluster.run();
+    assert_eq!(cluster.node(1).log_end(), end, "the word came, and the rest behind it");
+}
+
+#[test]
 fn nothing_is_applied_before_both_sides_may() {
     let mut cluster = Cluster::started(2, Mode::Nearsync);
     let end = cluster.write(0, 1);
