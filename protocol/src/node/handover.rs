@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::lead::{Candidate, Wish};
+use super::peer::Peer;
 use super::persist::After;
 use super::{Action, Denied, Done, Limits, Node, Part};
 use crate::frame::{Began, Draft, HEAD_LEN};
@@ -75,7 +76,9 @@ impl Node {
             Part::Gate | Part::Waking(_) => return Some(Err(Denied::NotFollowing)),
             _ => return Some(Err(Denied::Busy)),
         }
-        let primary = self.peers.values().find(|peer| peer.is_following());
+        let fits = |refusal: Option<Refusal>| refusal.is_none_or(|why| why == Refusal::NotNow);
+        let fit = |peer: &&Peer| peer.is_following() && fits(peer.refusal);
+        let primary = self.peers.values().find(fit);
         let Some(primary) = primary.map(|peer| peer.member) else {
             return Some(Err(Denied::NotFollowing));
         };

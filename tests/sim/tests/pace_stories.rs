@@ -149,8 +149,8 @@ fn a_standby_in_superasync_catches_up_and_then_takes_over() {
 fn a_standby_that_is_still_catching_up_takes_over_when_it_has_everything() {
     tell(
         |plan| {
-            let plan = plan.with(SECOND, H::Kill(BETA)).with(5 * SECOND, H::Start(BETA));
-            lasting(plan.with(5020 * MS, H::Command(BETA, PLANNED)), 7 * SECOND)
+            let plan = plan.with(SECOND, H::Kill(BETA)).with(2 * SECOND, H::Start(BETA));
+            lasting(plan.with(2100 * MS, H::Command(BETA, PLANNED)), 4 * SECOND)
         },
         |report| {
             let (_, reply) = report.replies[0];
@@ -172,10 +172,7 @@ fn a_takeover_that_cannot_catch_up_in_time_leaves_the_old_primary_as_it_was() {
         },
         |report| {
             let (_, reply) = report.replies[0];
-            assert!(
-                matches!(reply, Err(Denied::TookTooLong | Denied::GivenUp)),
-                "{reply:?}"
-            );
+            assert!(matches!(reply, Err(Denied::TookTooLong | Denied::GivenUp)), "{reply:?}");
             assert_eq!(report.primary, Some(ALPHA));
             nothing_lost(report);
         },
@@ -429,8 +426,8 @@ fn a_standby_that_was_away_for_longer_than_the_log_reaches_is_told_so() {
     tell(
         |mut plan| {
             (plan.log_bytes, plan.clients, plan.pace) = (1 << 20, 3, 2 * MS);
-            let plan = window(plan, 0).with(SECOND, H::Kill(BETA));
-            lasting(plan.with(20 * SECOND, H::Start(BETA)), 22 * SECOND)
+            let plan = window(plan, 0).with(200 * MS, H::Kill(BETA));
+            lasting(plan.with(3 * SECOND, H::Start(BETA)), 4 * SECOND)
         },
         |report| {
             let gone = |note: &Note| {

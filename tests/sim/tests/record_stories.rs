@@ -142,9 +142,10 @@ fn a_takeover_waits_for_a_record_that_cannot_be_reached() {
             lasting(plan.with(5 * SECOND, H::Start(ALPHA)), 6 * SECOND)
         },
         |report| {
-            let leads = report.notes.iter().find(|(_, host, note)| {
-                *host == BETA && matches!(note, Note::Leads(_))
-            });
+            let leads = report
+                .notes
+                .iter()
+                .find(|(_, host, note)| *host == BETA && matches!(note, Note::Leads(_)));
             assert!(leads.is_none_or(|(at, _, _)| *at >= 4 * SECOND), "not before the record");
             nothing_lost(report);
         },
@@ -346,9 +347,12 @@ fn a_primary_that_holds_leaves_the_way_to_its_standby_and_there_are_never_two() 
             lasting(plan.with(9 * SECOND, H::Heal(ALPHA, BETA)), 10 * SECOND)
         },
         |report| {
-            assert!(!report.notes.iter().any(|(_, host, note)| {
-                *host == ALPHA && matches!(note, Note::LeftOut(_))
-            }));
+            assert!(
+                !report
+                    .notes
+                    .iter()
+                    .any(|(_, host, note)| { *host == ALPHA && matches!(note, Note::LeftOut(_)) })
+            );
             assert_eq!(report.primary, Some(BETA));
             nothing_lost(report);
         },
