@@ -24,7 +24,7 @@ pub struct Answers {
 }
 
 /// What is on its way into the image.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Applying {
     /// Since when frames are allowed that are not in the recorded limit.
     since: Option<Now>,

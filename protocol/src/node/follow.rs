@@ -12,7 +12,7 @@ use crate::replica::InSetOf;
 use crate::wire::{Ack, Join, Lead, Message, Progress, Refusal, Refuse};
 
 /// What a standby knows of the primary that it follows.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Follow {
     /// The primary's log is durable to here: this replica may apply as far (design §2.5).
     pub(super) primary_durable: Lsn,

@@ -24,7 +24,7 @@ const PRECOPY_GAP_BYTES: u64 = 4 << 20;
 const QUIESCE_MAX: Duration = Duration::from_secs(600);
 
 /// A standby that has asked its primary to hand over.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Asking {
     pub(super) command: u64,
     pub(super) primary: MemberId,
@@ -38,7 +38,7 @@ pub(super) struct Asking {
 }
 
 /// An old primary on its way out.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Releasing {
     pub(super) to: MemberId,
     epoch: Epoch,

@@ -18,7 +18,7 @@ use crate::time::Now;
 const PROPOSE_GAP_BYTES: u64 = 4 << 20;
 
 /// The set as it is recorded, which may be behind the set as it is wished.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct InSync {
     pub(super) recorded: Vec<Incarnate>,
 }

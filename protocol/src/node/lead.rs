@@ -16,7 +16,7 @@ use crate::replica::Role;
 use crate::wire::{AskPromise, Lead, Message, Promised};
 
 /// Wants to lead and collects what it needs for it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Candidate {
     pub(super) epoch: Epoch,
     pub(super) began: Began,
@@ -39,7 +39,7 @@ pub(super) struct Candidate {
 }
 
 /// Makes the start of its epoch durable.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Beginning {
     pub(super) epoch: Epoch,
     /// What it owned before.
@@ -50,7 +50,7 @@ pub(super) struct Beginning {
 }
 
 /// What a candidate wants.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Wish {
     pub(super) began: Began,
     pub(super) force: bool,

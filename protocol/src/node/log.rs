@@ -24,7 +24,7 @@ pub struct Recovered {
 }
 
 /// The log: received ≥ written ≥ durable ≥ applied ≥ checkpointed (I9).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Log {
     end: LogPosition,
     start: Lsn,

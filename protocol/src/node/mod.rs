@@ -80,7 +80,7 @@ use peer::Peer;
 use persist::{After, Persist};
 
 /// One replica of one resource.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Node {
     config: NodeConfig,
     state: ReplicaState,
@@ -107,7 +107,7 @@ pub struct Node {
 }
 
 /// The part that this replica plays at the moment; its superblock knows only two.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Part {
     /// Its new incarnation is not durable yet; it says nothing to anybody. Who stops it
     /// meanwhile is heard when it is awake.

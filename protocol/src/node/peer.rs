@@ -9,7 +9,7 @@ use super::StandbyState;
 use super::proof::Word;
 
 /// Another member, connected or not.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Peer {
     pub(super) member: MemberId,
     pub(super) session: Option<Session>,
@@ -34,7 +34,7 @@ pub(super) struct Peer {
 }
 
 /// One connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) hello: Option<Box<Hello>>,
@@ -47,7 +47,7 @@ pub(super) struct Session {
 }
 
 /// What a session is for at the moment.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Phase {
     /// Hellos are under way, or were exchanged and neither side leads.
     Idle,
@@ -71,7 +71,7 @@ pub(super) struct Joining {
 }
 
 /// A primary's side of shipping.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Feed {
     /// The life that is fed.
     pub(super) life: Incarnate,

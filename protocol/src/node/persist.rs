@@ -49,7 +49,7 @@ impl Words {
 }
 
 /// One write at a time; what changes meanwhile goes into the next.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Persist {
     issued: u64,
     done: u64,

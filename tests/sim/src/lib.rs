@@ -16,9 +16,11 @@
 //! | `oracle` | what must be true |
 //! | `story` | what happened, in words |
 //! | `shrink` | the shortest plan that still goes wrong |
+//! | `explore` | every interleaving of very small clusters |
 
 mod clients;
 mod disk;
+pub mod explore;
 mod host;
 mod net;
 pub mod oracle;

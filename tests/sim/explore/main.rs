@@ -1,0 +1,44 @@
+//! Tries every interleaving of small clusters, and closes each with one line.
+
+#![expect(clippy::print_stdout, reason = "a program for people")]
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use hadrian_sim::explore::{explore, settings};
+
+/// Tries every interleaving of small clusters up to a number of moves.
+#[derive(Debug, Parser)]
+struct Args {
+    /// How many moves.
+    #[arg(long, default_value_t = 12)]
+    depth: u8,
+    /// Only the settings whose name holds this.
+    #[arg(long, default_value = "")]
+    only: String,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let mut broken = 0;
+    for setting in settings::ALL.iter().filter(|setting| setting.name.contains(&args.only)) {
+        let began = Instant::now();
+        let found = explore(setting, args.depth);
+        if let Some((what, path)) = &found.broken {
+            broken += 1;
+            println!("{what}, after");
+            path.iter().for_each(|step| println!("    {step:?}"));
+        }
+        println!(
+            "{}: depth={} states={} moves={} violations={} in {:.1?}",
+            setting.name,
+            args.depth,
+            found.states,
+            found.moves,
+            u8::from(found.broken.is_some()),
+            began.elapsed()
+        );
+    }
+    if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,190 @@
+//! What can happen next, and what it does.
+
+use std::time::Duration;
+
+use hadrian_protocol::frame::{Draft, HEAD_LEN};
+use hadrian_protocol::ids::VolumeIndex;
+use hadrian_protocol::node::Event;
+use hadrian_protocol::range::ByteRange;
+
+use super::cluster::{Cluster, Parcel, Want};
+use crate::plan::Host as Index;
+
+/// Longer than the window and every timer.
+const LONG: Duration = Duration::from_secs(4);
+
+/// One thing that happens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Move {
+    /// The oldest thing under way from one member to the other arrives.
+    Arrives(Index, Index),
+    /// A sync of the log comes to its end.
+    LogIsDurable(Index),
+    /// A write of the superblock comes to its end.
+    StateIsDurable(Index),
+    /// What a member wants of the control record is done there.
+    RecordIsAsked(Index),
+    /// It hears what the record says.
+    RecordSays(Index),
+    /// A lasting silence is noticed: time goes by for this member too.
+    TimeIsNoticed(Index),
+    /// Two members connect.
+    Connect(Index, Index),
+    /// Their connection breaks; what was under way is lost, and each notices in its own time.
+    Breaks(Index, Index),
+    /// The process ends; `true`: what it was writing is written.
+    Killed(Index, bool),
+    /// The host loses power; `true`: it loses nothing.
+    PowerLost(Index, bool),
+    /// It is started again.
+    Started(Index),
+    /// A client writes and flushes.
+    Writes(Index),
+    /// An operator gives the command with this number.
+    Command(Index, usize),
+    /// A long time passes.
+    Waits,
+}
+
+impl Cluster {
+    /// Everything that can happen next.
+    pub(super) fn moves(&self) -> Vec<Move> {
+        let mut moves = Vec::new();
+        moves.extend(self.pipes.keys().map(|(from, to)| Move::Arrives(*from, *to)).filter(|next| {
+            let Move::Arrives(from, to) = next else { return false };
+            self.pipes.get(&(*from, *to)).is_some_and(|pipe| !pipe.parcels.is_empty())
+        }));
+        for index in 0..self.hosts.len() as Index {
+            self.moves_of(index, &mut moves);
+        }
+        let any_lags = self.hosts.iter().any(|host| host.lags);
+        if self.left.waits > 0 && !any_lags {
+            moves.push(Move::Waits);
+        }
+        moves
+    }
+
+    fn moves_of(&self, index: Index, moves: &mut Vec<Move>) {
+        let host = &self.hosts[usize::from(index)];
+        let mut offer = |holds: bool, next: Move| moves.extend(holds.then_some(next));
+        offer(host.asks.front().is_some(), Move::RecordIsAsked(index));
+        let Some(node) = &host.node else {
+            return offer(true, Move::Started(index));
+        };
+        offer(host.syncing.is_some(), Move::LogIsDurable(index));
+        offer(host.persisting.is_some(), Move::StateIsDurable(index));
+        offer(host.told.front().is_some(), Move::RecordSays(index));
+        offer(host.lags, Move::TimeIsNoticed(index));
+        offer(self.left.writes > 0 && node.is_leading(), Move::Writes(index));
+        let writing = host.persisting.is_some();
+        offer(self.left.kills > 0, Move::Killed(index, false));
+        offer(self.left.kills > 0 && writing, Move::Killed(index, true));
+        offer(self.left.powers > 0, Move::PowerLost(index, false));
+        offer(self.left.powers > 0, Move::PowerLost(index, true));
+        for number in 0..self.setting.commands.len() {
+            offer(self.left.commands > 0, Move::Command(index, number));
+        }
+        for other in index + 1..self.hosts.len() as Index {
+            let stands = self.pipes.contains_key(&(index, other));
+            let none = !stands && !self.pipes.contains_key(&(other, index));
+            let runs = self.hosts[usize::from(other)].node.is_some();
+            offer(none && runs, Move::Connect(index, other));
+            offer(self.left.cuts > 0 && !none, Move::Breaks(index, other));
+        }
+    }
+
+    pub(super) fn make(&mut self, next: Move) {
+        match next {
+            Move::Arrives(from, to) => self.arrives(from, to),
+            Move::LogIsDurable(index) => self.log_is_durable(index),
+            Move::StateIsDurable(index) => self.state_is_durable(index),
+            Move::RecordIsAsked(index) => self.record_is_asked(index),
+            Move::RecordSays(index) => {
+                if let Some(event) = self.host(index).told.pop_front() {
+                    self.tell(index, event);
+                }
+            }
+            Move::TimeIsNoticed(index) => self.tell(index, Event::Tick),
+            Move::Connect(a, b) => self.connect(a, b),
+            Move::Breaks(a, b) => {
+                self.left.cuts -= 1;
+                self.breaks(a, b);
+            }
+            Move::Killed(index, written) => {
+                self.left.kills -= 1;
+                self.dies(index, written, None);
+            }
+            Move::PowerLost(index, kept) => {
+                self.left.powers -= 1;
+                self.dies(index, kept, Some(kept));
+            }
+            Move::Started(index) => self.start(index),
+            Move::Writes(index) => {
+                self.left.writes -= 1;
+                self.write(index);
+            }
+            Move::Command(index, number) => {
+                self.left.commands -= 1;
+                let command = self.setting.commands[number];
+                self.tell(index, Event::Command { id: 1, command });
+            }
+            Move::Waits => {
+                self.left.waits -= 1;
+                self.clock.now = self.clock.now.after(LONG);
+                self.hosts.iter_mut().for_each(|host| host.lags = host.node.is_some());
+            }
+        }
+        self.check();
+    }
+
+    fn arrives(&mut self, from: Index, to: Index) {
+        let Some(pipe) = self.pipes.get_mut(&(from, to)) else { return };
+        let session = pipe.session;
+        match pipe.parcels.pop_front() {
+            Some(Parcel::Message(message)) => self.tell(to, Event::Heard { session, message }),
+            Some(Parcel::Frame(frame)) => self.tell(to, Event::FrameIn { session, frame }),
+            Some(Parcel::End) => {
+                self.pipes.remove(&(from, to));
+                self.tell(to, Event::Unlinked { session });
+                // It closes its own end then.
+                if let Some(pipe) = self.pipes.get_mut(&(to, from)) {
+                    pipe.parcels.retain(|parcel| !matches!(parcel, Parcel::End));
+                    pipe.parcels.push_back(Parcel::End);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn record_is_asked(&mut self, index: Index) {
+        let Some((life, want)) = self.host(index).asks.pop_front() else { return };
+        let number = self.record.as_ref().map_or(0, |record| record.number);
+        let changes = matches!(want, Want::Change(_));
+        if let Want::Change(record) = want
+            && record.number == number + 1
+        {
+            self.record = Some(record);
+        }
+        let says = self.record.clone();
+        let event = if changes { Event::Decided(says) } else { Event::RecordRead(says) };
+        let host = self.host(index);
+        if host.life == life && host.node.is_some() {
+            host.told.push_back(event);
+        }
+    }
+
+    /// Each write has a content of its own.
+    fn write(&mut self, index: Index) {
+        let clock = self.clock;
+        let content = [self.left.writes + 1 + index * 16; 512];
+        let mut draft = Draft::new(vec![0; HEAD_LEN + 4096]);
+        let (volume, range) = (VolumeIndex::new(0), ByteRange::new(0, 512));
+        let (Some(volume), Ok(range)) = (volume, range) else { return };
+        let added = draft.write(volume, range, &content);
+        assert!(added.is_ok(), "a fresh frame has room for a block");
+        let Some(node) = &mut self.host(index).node else { return };
+        if let Some(end) = node.append(clock, draft) {
+            self.tell(index, Event::DurableWanted(end));
+        }
+    }
+}
