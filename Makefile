@@ -46,6 +46,12 @@ sim:
 	cargo run --release --quiet -p hadrian-sim --bin hadrian-sim -- \
 		--seeds $(SEEDS) --first $(FIRST)
 
+# Every interleaving of small clusters, DEEPER moves further than `make test` looks ahead.
+.PHONY: explore
+DEEPER ?= 1
+explore:
+	cargo run --release --quiet -p hadrian-sim --bin hadrian-explore -- --deeper $(DEEPER)
+
 # Rules are taken out of the code one by one; the simulator must notice each.
 .PHONY: mutants
 mutants:

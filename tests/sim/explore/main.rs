@@ -11,9 +11,9 @@ use hadrian_sim::explore::{explore, settings};
 /// Tries every interleaving of small clusters up to a number of moves.
 #[derive(Debug, Parser)]
 struct Args {
-    /// How many moves.
-    #[arg(long, default_value_t = 12)]
-    depth: u8,
+    /// So many moves more than an ordinary test run looks ahead.
+    #[arg(long, default_value_t = 0)]
+    deeper: u8,
     /// Only the settings whose name holds this.
     #[arg(long, default_value = "")]
     only: String,
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     let mut broken = 0;
     for setting in settings::ALL.iter().filter(|setting| setting.name.contains(&args.only)) {
         let began = Instant::now();
-        let found = explore(setting, args.depth);
+        let found = explore(setting, setting.depth + args.deeper);
         if let Some((what, path)) = &found.broken {
             broken += 1;
             println!("{what}, after");
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         println!(
             "{}: depth={} states={} moves={} violations={} in {:.1?}",
             setting.name,
-            args.depth,
+            setting.depth + args.deeper,
             found.states,
             found.moves,
             u8::from(found.broken.is_some()),

@@ -1,7 +1,9 @@
 //! The smallest cluster that the real cores can live in.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::{self, Write};
+use std::rc::Rc;
 use std::time::Duration;
 
 use hadrian_protocol::frame::{Frame, LogPosition};
@@ -39,6 +41,8 @@ pub(super) struct Host {
     pub(super) told: VecDeque<Event>,
     /// Time has passed that it has not noticed yet.
     pub(super) lags: bool,
+    /// One number for all of the above, where it is known.
+    print: OnceCell<blake3::Hash>,
 }
 
 /// What a member wants of the control record.
@@ -71,7 +75,8 @@ pub(super) struct Pipe {
 pub(super) struct Cluster {
     pub(super) setting: Setting,
     pub(super) left: Ration,
-    pub(super) hosts: Vec<Host>,
+    /// Shared with other states until it changes.
+    pub(super) hosts: Vec<Rc<Host>>,
     pub(super) pipes: BTreeMap<(Index, Index), Pipe>,
     pub(super) record: Option<ControlRecord>,
     pub(super) clock: Clock,
@@ -104,7 +109,8 @@ impl Cluster {
             let role = if member.index() == 0 { Role::Primary } else { Role::Standby };
             let volumes = vec![VolumeGeometry { size_bytes: 1 << 20, block_size: 512 }];
             let (mode, base) = (setting.mode, Base::Zero);
-            Host::new(ReplicaState::created(resource(), member, role, mode, base, volumes))
+            let state = ReplicaState::created(resource(), member, role, mode, base, volumes);
+            Rc::new(Host::new(state))
         });
         let clock = Clock { now: Now::default(), wall: WallTime::from_micros(1) };
         let mut cluster = Self {
@@ -135,7 +141,9 @@ impl Cluster {
     }
 
     pub(super) fn host(&mut self, index: Index) -> &mut Host {
-        &mut self.hosts[usize::from(index)]
+        let host = Rc::make_mut(&mut self.hosts[usize::from(index)]);
+        host.print.take();
+        host
     }
 
     pub(super) fn broken(&self) -> Option<&str> {
@@ -150,12 +158,9 @@ impl Cluster {
             "{:?} {:?} {:?} {:?} {:?}",
             self.left, self.pipes, self.record, self.clock, self.truth
         );
-        let written = self.hosts.iter().fold(written, |written, host| {
-            written.and_then(|()| write!(hasher, "{host:?}"))
-        });
         assert!(written.is_ok(), "hashing does not fail");
-        for frame in self.hosts.iter().flat_map(|host| &host.frames) {
-            hasher.0.update(frame.chain().as_bytes());
+        for host in &self.hosts {
+            hasher.0.update(host.print().as_bytes());
         }
         let hash = hasher.0.finalize();
         hash.as_bytes().iter().take(16).fold(0, |number, byte| number << 8 | u128::from(*byte))
@@ -251,7 +256,19 @@ impl Host {
             asks: VecDeque::new(),
             told: VecDeque::new(),
             lags: false,
+            print: OnceCell::new(),
         }
+    }
+
+    fn print(&self) -> blake3::Hash {
+        *self.print.get_or_init(|| {
+            let mut hasher = Hasher(blake3::Hasher::new());
+            assert!(write!(hasher, "{self:?}").is_ok(), "hashing does not fail");
+            for frame in &self.frames {
+                hasher.0.update(frame.chain().as_bytes());
+            }
+            hasher.0.finalize()
+        })
     }
 
     /// The point of its log that ends at `lsn`.

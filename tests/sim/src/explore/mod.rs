@@ -37,6 +37,10 @@ pub struct Setting {
     pub record: bool,
     /// A primary never goes on alone by itself.
     pub hold: bool,
+    /// Everything that is under way on a connection arrives together: fewer orders, more moves.
+    pub batches: bool,
+    /// How many moves are looked ahead in an ordinary test run.
+    pub depth: u8,
     /// What operators ask, of any member.
     pub commands: &'static [Command],
     /// How often what happens from outside.

@@ -50,10 +50,12 @@ impl Cluster {
     /// Everything that can happen next.
     pub(super) fn moves(&self) -> Vec<Move> {
         let mut moves = Vec::new();
-        moves.extend(self.pipes.keys().map(|(from, to)| Move::Arrives(*from, *to)).filter(|next| {
-            let Move::Arrives(from, to) = next else { return false };
-            self.pipes.get(&(*from, *to)).is_some_and(|pipe| !pipe.parcels.is_empty())
-        }));
+        moves.extend(self.pipes.keys().map(|(from, to)| Move::Arrives(*from, *to)).filter(
+            |next| {
+                let Move::Arrives(from, to) = next else { return false };
+                self.pipes.get(&(*from, *to)).is_some_and(|pipe| !pipe.parcels.is_empty())
+            },
+        ));
         for index in 0..self.hosts.len() as Index {
             self.moves_of(index, &mut moves);
         }
@@ -131,13 +133,30 @@ impl Cluster {
             Move::Waits => {
                 self.left.waits -= 1;
                 self.clock.now = self.clock.now.after(LONG);
-                self.hosts.iter_mut().for_each(|host| host.lags = host.node.is_some());
+                for index in 0..self.setting.members {
+                    let host = self.host(index);
+                    host.lags = host.node.is_some();
+                }
             }
         }
         self.check();
     }
 
+    /// One parcel, or everything that is under way.
     fn arrives(&mut self, from: Index, to: Index) {
+        let Some(pipe) = self.pipes.get(&(from, to)) else { return };
+        let session = pipe.session;
+        let parcels = if self.setting.batches { pipe.parcels.len() } else { 1 };
+        for _ in 0..parcels {
+            // What comes in may end the very connection that the rest comes from.
+            match self.pipes.get_mut(&(from, to)) {
+                Some(pipe) if pipe.session == session => self.one_arrives(from, to),
+                _ => return,
+            }
+        }
+    }
+
+    fn one_arrives(&mut self, from: Index, to: Index) {
         let Some(pipe) = self.pipes.get_mut(&(from, to)) else { return };
         let session = pipe.session;
         match pipe.parcels.pop_front() {

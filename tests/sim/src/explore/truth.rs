@@ -1,6 +1,7 @@
 //! What must be true after every move (design §11).
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use hadrian_protocol::frame::{Began, ChainHash, LogPosition};
 use hadrian_protocol::ids::{Epoch, Incarnate, Lsn};
@@ -50,7 +51,8 @@ impl Cluster {
             Message::Progress(progress) => ("I8", progress.durable <= durable),
             _ => return,
         };
-        self.truth.demand(holds, rule, || format!("{index} says {message:?}, and it is not durable"));
+        self.truth
+            .demand(holds, rule, || format!("{index} says {message:?}, and it is not durable"));
     }
 
     /// I7: whoever is followed leads in no epoch below the promise.
@@ -115,7 +117,7 @@ impl Cluster {
     /// I5 and §2.5: every image is a point of the history that is served now.
     fn check_images(&mut self, index: Index) {
         let leader = &self.hosts[usize::from(index)];
-        let strange = |host: &&Host| !leader.holds(host.applied);
+        let strange = |host: &&Rc<Host>| !leader.holds(host.applied);
         let strange = self.hosts.iter().find(strange).map(|host| (host.state.member, host.applied));
         self.truth.demand(strange.is_none(), "I5", || {
             format!("{index} leads, and an image is no point of its history: {strange:?}")
@@ -143,4 +145,3 @@ impl Cluster {
         }
     }
 }
-

@@ -1,0 +1,26 @@
+//! Every interleaving of small clusters, to the depth that is stated with each of them;
+//! `make explore DEEPER=…` looks further ahead.
+
+use std::sync::Mutex;
+use std::thread;
+
+use hadrian_sim::explore::{explore, settings};
+
+#[test]
+fn no_order_of_events_breaks_a_truth() {
+    let waiting = Mutex::new(settings::ALL.iter());
+    let next = || waiting.lock().ok().and_then(|mut settings| settings.next());
+    let work = || {
+        while let Some(setting) = next() {
+            let found = explore(setting, setting.depth);
+            if let Some((what, path)) = found.broken {
+                panic!("{}: {what}, after {path:#?}", setting.name);
+            }
+            assert!(found.states > 1_000, "{}: {} states", setting.name, found.states);
+        }
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..2).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
+    });
+}
