@@ -1,8 +1,11 @@
 //! Whole daemons in real processes, and real clients. The cluster and the client that remembers its
 //! answers are those of `hadrian demo`.
 
+mod memory;
 pub mod mounted;
+pub mod namespaces;
 pub mod rounds;
 pub mod tools;
+pub mod troubles;
 
 pub use hadrian_replicator::demo::{Client, Cluster, Compression, Side, Spec};

@@ -48,8 +48,17 @@ impl Side {
     }
 }
 
+/// Where a member runs.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The address of its link, without a port.
+    pub address: String,
+    /// Words in front of its daemon's command, that enter the place.
+    pub enter: Vec<String>,
+}
+
 /// What kind of cluster.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Spec {
     /// When a write is answered.
     pub mode: Mode,
@@ -63,6 +72,10 @@ pub struct Spec {
     pub block_size: u32,
     /// Whether it is served over TCP on loopback as well.
     pub tcp: bool,
+    /// Silence that ends a link, and how long answers are held then; `None`: as configured.
+    pub timers: Option<(Duration, Duration)>,
+    /// Where each member runs; `None`: here, with links on loopback.
+    pub places: Option<[Place; 2]>,
 }
 
 impl Spec {
@@ -77,6 +90,8 @@ impl Spec {
             compression: Compression::None,
             block_size: 512,
             tcp: false,
+            timers: None,
+            places: None,
         }
     }
 }
@@ -89,6 +104,8 @@ pub struct Cluster {
     programs: PathBuf,
     /// Ports of NBD over TCP, where it was asked for.
     ports: Option<[u16; 2]>,
+    /// What enters the place of each.
+    enter: [Vec<String>; 2],
 }
 
 impl Cluster {
@@ -102,8 +119,12 @@ impl Cluster {
         let dir = tempfile::tempdir()?;
         let ports = if spec.tcp { Some([free_port()?, free_port()?]) } else { None };
         let programs = programs.to_path_buf();
-        let mut cluster = Self { dir, daemons: [None, None], programs, ports };
-        cluster.configure(spec)?;
+        let enter = spec
+            .places
+            .clone()
+            .map_or_else(Default::default, |places| places.map(|place| place.enter));
+        let mut cluster = Self { dir, daemons: [None, None], programs, ports, enter };
+        cluster.configure(&spec)?;
         for side in [Side::Alpha, Side::Beta] {
             cluster.tool(side, &["create", "db"])?;
             cluster.start(side)?;
@@ -116,32 +137,38 @@ impl Cluster {
         self.dir.path().join(rest)
     }
 
-    fn configure(&self, spec: Spec) -> anyhow::Result<()> {
+    fn configure(&self, spec: &Spec) -> anyhow::Result<()> {
         let packing = if spec.compression == Compression::Zstd { "zstd" } else { "none" };
         let mut text = format!("cluster = \"test\"\n[link]\ncompression = \"{packing}\"\n");
+        let mut window = String::new();
+        if let Some((timeout, held)) = spec.timers {
+            text += &format!("timeout = \"{}ms\"\n", timeout.as_millis());
+            window = format!("peer_window = \"{}ms\"\n", held.as_millis());
+        }
         let keys = self.path("keys");
         let mut stores = String::new();
-        for name in NAMES {
+        for (index, name) in NAMES.into_iter().enumerate() {
             let home = self.path(name);
             fs::create_dir_all(&home)?;
             let (home, keys) = (home.display(), keys.display());
             let print = tls::generate(&self.path("keys"), name)?;
             let port = free_port()?;
+            let host = spec.places.as_ref().map_or("127.0.0.1", |places| &places[index].address);
             text += &format!(
-                "[[member]]\nname = \"{name}\"\naddress = \"127.0.0.1:{port}\"\n\
+                "[[member]]\nname = \"{name}\"\naddress = \"{host}:{port}\"\n\
                  fingerprint = \"{print}\"\nstate_dir = \"{home}/state\"\n\
                  run_dir = \"{home}/run\"\nkey_dir = \"{keys}\"\n"
             );
             stores += &format!("{name} = \"{home}/store\"\n");
         }
-        let Spec { mode, volume_bytes, log_bytes, block_size, .. } = spec;
+        let Spec { mode, volume_bytes, log_bytes, block_size, .. } = *spec;
         let mode = mode.name();
         let tcp = self.ports.map_or_else(String::new, |[alpha, beta]| {
             format!("nbd = {{ alpha = \"127.0.0.1:{alpha}\", beta = \"127.0.0.1:{beta}\" }}\n")
         });
         text += &format!(
             "[[resource]]\nname = \"db\"\nmode = \"{mode}\"\nlog_size = \"{log_bytes}B\"\n\
-             {tcp}[[resource.volume]]\nname = \"data\"\nsize = \"{volume_bytes}B\"\n\
+             {window}{tcp}[[resource.volume]]\nname = \"data\"\nsize = \"{volume_bytes}B\"\n\
              block_size = {block_size}\n\
              [resource.volume.store]\n{stores}"
         );
@@ -174,7 +201,16 @@ impl Cluster {
     pub fn start(&mut self, side: Side) -> anyhow::Result<()> {
         let log =
             File::options().create(true).append(true).open(self.path(side.name()).join("log"))?;
-        let child = Command::new(self.programs.join("hadriand"))
+        let daemon = self.programs.join("hadriand");
+        let mut command = match &self.enter[side.index()][..] {
+            [] => Command::new(daemon),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(daemon);
+                command
+            }
+        };
+        let child = command
             .arg("--config")
             .arg(self.path("hadrian.toml"))
             .args(["--member", side.name()])

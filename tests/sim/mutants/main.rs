@@ -1,5 +1,5 @@
 //! Takes one rule after the other out of the code and looks whether the simulator notices. A bug
-//! that it does not find is a gap in the simulator.
+//! that it does not find is a gap in the simulator. The exploration can be asked the same.
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
 mod table;
@@ -22,6 +22,9 @@ struct Args {
     /// Only bugs whose name holds this.
     #[arg(long, default_value = "")]
     only: String,
+    /// Let the exploration of small clusters look for them, not the simulator.
+    #[arg(long)]
+    explore: bool,
     /// Begin with the bug at this place of the table.
     #[arg(long, default_value_t = 0)]
     from: usize,
@@ -35,7 +38,9 @@ fn main() -> anyhow::Result<ExitCode> {
         fs::remove_dir_all(&copy)?;
     }
     copy_tree(&root, &copy)?;
-    let house = House { copy, target: root.join("target/mutants/target") };
+    let target = root.join("target/mutants/target");
+    let detective = if args.explore { "hadrian-explore" } else { "hadrian-sim" };
+    let house = House { copy, target, detective };
     let broken = house.run(args.seeds.min(200)).context("the sources as they are")?;
     if let Some(line) = broken {
         bail!("the sources break a promise without any help: {line}");
@@ -48,7 +53,7 @@ fn main() -> anyhow::Result<ExitCode> {
         let found = house.try_out(mutant, args.seeds).with_context(|| mutant.name)?;
         let (verdict, line) = match &found {
             Some(line) => ("caught  ", line.as_str()),
-            None => ("SURVIVED", "no seed breaks a promise"),
+            None => ("SURVIVED", "nobody notices"),
         };
         let seconds = began.elapsed().as_secs();
         println!("{verdict}  {} ({}), {seconds} s\n          {line}", mutant.name, mutant.rule);
@@ -71,6 +76,8 @@ fn spoil(mutant: &Mutant, sound: &str) -> String {
 struct House {
     copy: PathBuf,
     target: PathBuf,
+    /// The program that must notice.
+    detective: &'static str,
 }
 
 impl House {
@@ -83,23 +90,24 @@ impl House {
         found
     }
 
-    /// Builds and runs the simulator; the first line that tells of a broken promise.
+    /// Builds and runs the detective; the first line that tells of a broken promise.
     fn run(&self, seeds: u64) -> anyhow::Result<Option<String>> {
         let built = self.cargo(&["build", "--quiet"]).output()?;
         if !built.status.success() {
             bail!("it does not build:\n{}", String::from_utf8_lossy(&built.stderr));
         }
-        let simulator = self.target.join("debug/hadrian-sim");
-        let ran = Command::new(simulator)
-            .args(["--until-broken", "--seeds", &seeds.to_string()])
-            .env("RUST_BACKTRACE", "0")
-            .output()?;
+        let mut program = Command::new(self.target.join("debug").join(self.detective));
+        if self.detective == "hadrian-sim" {
+            program.args(["--until-broken", "--seeds", &seeds.to_string()]);
+        }
+        let ran = program.env("RUST_BACKTRACE", "0").output()?;
         if ran.status.success() {
             return Ok(None);
         }
         let (out, errors) = (String::from_utf8_lossy(&ran.stdout), ran.stderr);
         let errors = String::from_utf8_lossy(&errors);
-        let told = out.lines().find(|line| line.starts_with("seed "));
+        let tells = |line: &&str| line.starts_with("seed ") || line.ends_with(", after");
+        let told = out.lines().find(tells);
         // The core has assertions of its own.
         let line = told.or_else(|| errors.lines().find(|line| !line.contains("panicked at")));
         Ok(Some(line.unwrap_or("it fails").chars().take(160).collect()))
@@ -107,7 +115,7 @@ impl House {
 
     fn cargo(&self, args: &[&str]) -> Command {
         let mut command = Command::new("cargo");
-        command.args(args).args(["--package", "hadrian-sim", "--bin", "hadrian-sim"]);
+        command.args(args).args(["--package", "hadrian-sim", "--bin", self.detective]);
         command.current_dir(&self.copy).env("CARGO_TARGET_DIR", &self.target);
         command
     }
