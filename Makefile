@@ -52,11 +52,14 @@ sim:
 	cargo run --release --quiet -p hadrian-sim --bin hadrian-sim -- \
 		--seeds $(SEEDS) --first $(FIRST)
 
-# Every interleaving of small clusters, DEEPER moves further than `make test` looks ahead.
+# Every interleaving of small clusters, DEEPER moves further than `make test` looks ahead, and
+# stories to their end with DETOURS from the simplest order.
 .PHONY: explore
 DEEPER ?= 1
+DETOURS ?= 1
 explore:
-	cargo run --release --quiet -p hadrian-sim --bin hadrian-explore -- --deeper $(DEEPER)
+	cargo run --release --quiet -p hadrian-sim --bin hadrian-explore -- \
+		--deeper $(DEEPER) --detours $(DETOURS)
 
 # Rules are taken out of the code one by one; the simulator must notice each.
 .PHONY: mutants

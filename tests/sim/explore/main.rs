@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use hadrian_sim::explore::{explore, settings};
+use hadrian_sim::explore::{Setting, explore, settings};
 
 /// Tries every interleaving of small clusters up to a number of moves.
 #[derive(Debug, Parser)]
@@ -14,6 +14,9 @@ struct Args {
     /// So many moves more than an ordinary test run looks ahead.
     #[arg(long, default_value_t = 0)]
     deeper: u8,
+    /// So many detours more in the stories that are followed to the end.
+    #[arg(long, default_value_t = 0)]
+    detours: u8,
     /// Only the settings whose name holds this.
     #[arg(long, default_value = "")]
     only: String,
@@ -24,18 +27,21 @@ fn main() -> ExitCode {
     let mut broken = 0;
     for setting in settings::ALL.iter().filter(|setting| setting.name.contains(&args.only)) {
         let began = Instant::now();
-        let found = explore(setting, setting.depth + args.deeper);
+        let detours = setting.detours.map(|detours| detours + args.detours);
+        let setting = Setting { detours, ..*setting };
+        let found = explore(&setting, setting.depth + args.deeper);
         if let Some((what, path)) = &found.broken {
             broken += 1;
             println!("{what}, after");
             path.iter().for_each(|step| println!("    {step:?}"));
         }
         println!(
-            "{}: depth={} states={} moves={} violations={} in {:.1?}",
+            "{}: depth={} states={} moves={} epochs={} violations={} in {:.1?}",
             setting.name,
             setting.depth + args.deeper,
             found.states,
             found.moves,
+            found.epochs,
             u8::from(found.broken.is_some()),
             began.elapsed()
         );

@@ -41,6 +41,10 @@ pub struct Setting {
     pub batches: bool,
     /// How many moves are looked ahead in an ordinary test run.
     pub depth: u8,
+    /// Of what happens by itself, one thing is next in turn: a message before a disk, the lower
+    /// member before the higher. So often something else may come first; `None`: always. With few
+    /// detours a story can be followed to its very end, whatever comes from outside at any moment.
+    pub detours: Option<u8>,
     /// What operators ask, of any member.
     pub commands: &'static [Command],
     /// How often what happens from outside.
@@ -71,6 +75,8 @@ pub struct Explored {
     pub states: usize,
     /// Moves that were tried.
     pub moves: u64,
+    /// Epochs in which somebody served, in the story that had most of them: takeovers do happen.
+    pub epochs: usize,
     /// The first broken truth, and the moves that led to it.
     pub broken: Option<(String, Vec<Move>)>,
 }
@@ -79,42 +85,50 @@ pub struct Explored {
 #[must_use]
 pub fn explore(setting: &Setting, depth: u8) -> Explored {
     let mut search = Search { seen: HashMap::new(), path: Vec::new(), found: Explored::default() };
-    search.visit(&Cluster::together(setting), depth);
+    search.visit(&Cluster::together(setting), depth, setting.detours);
     search.found.states = search.seen.len();
     search.found
 }
 
 struct Search {
-    /// Each state, and the most moves that were left when it was looked at.
-    seen: HashMap<u128, u8>,
+    /// Each state with the detours left, and the most moves that were left when it was looked at.
+    seen: HashMap<(u128, Option<u8>), u8>,
     path: Vec<Move>,
     found: Explored,
 }
 
 impl Search {
-    fn visit(&mut self, cluster: &Cluster, left: u8) {
-        if !self.is_new(cluster, left) || left == 0 {
+    fn visit(&mut self, cluster: &Cluster, left: u8, detours: Option<u8>) {
+        if !self.is_new(cluster, left, detours) || left == 0 {
             return;
         }
-        for next in cluster.moves() {
-            let mut after = cluster.clone();
-            after.make(next);
-            self.found.moves += 1;
-            self.path.push(next);
-            if let Some(broken) = after.broken() {
-                self.found.broken = Some((broken.to_owned(), self.path.clone()));
-                return;
-            }
-            self.visit(&after, left - 1);
+        let moves = cluster.moves();
+        let in_turn = moves.iter().position(|next| next.is_by_itself());
+        for (place, next) in moves.into_iter().enumerate() {
+            let is_detour = next.is_by_itself() && Some(place) != in_turn;
+            let Some(detours) = after_detour(detours, is_detour) else { continue };
+            self.try_out(cluster, next, left, detours);
             if self.found.broken.is_some() {
                 return;
             }
-            self.path.pop();
         }
     }
 
-    fn is_new(&mut self, cluster: &Cluster, left: u8) -> bool {
-        match self.seen.entry(cluster.fingerprint()) {
+    fn try_out(&mut self, cluster: &Cluster, next: Move, left: u8, detours: Option<u8>) {
+        let mut after = cluster.clone();
+        after.make(next);
+        self.found.moves += 1;
+        self.found.epochs = self.found.epochs.max(after.truth.epochs());
+        self.path.push(next);
+        match after.broken() {
+            Some(broken) => self.found.broken = Some((broken.to_owned(), self.path.clone())),
+            None => self.visit(&after, left - 1, detours),
+        }
+        self.path.pop();
+    }
+
+    fn is_new(&mut self, cluster: &Cluster, left: u8, detours: Option<u8>) -> bool {
+        match self.seen.entry((cluster.fingerprint(), detours)) {
             Entry::Vacant(entry) => {
                 entry.insert(left);
                 true
@@ -125,5 +139,13 @@ impl Search {
             }
             Entry::Occupied(_) => false,
         }
+    }
+}
+
+/// What is left of the detours after a move; `None`: the move cannot be made any more.
+fn after_detour(detours: Option<u8>, is_detour: bool) -> Option<Option<u8>> {
+    match detours {
+        Some(left) if is_detour => left.checked_sub(1).map(Some),
+        any => Some(any),
     }
 }

@@ -46,6 +46,23 @@ pub enum Move {
     Waits,
 }
 
+impl Move {
+    /// Whether it happens without anybody's doing.
+    pub(super) fn is_by_itself(self) -> bool {
+        matches!(
+            self,
+            Self::Arrives(..)
+                | Self::LogIsDurable(_)
+                | Self::StateIsDurable(_)
+                | Self::RecordIsAsked(_)
+                | Self::RecordSays(_)
+                | Self::TimeIsNoticed(_)
+                | Self::Connect(..)
+                | Self::Started(_)
+        )
+    }
+}
+
 impl Cluster {
     /// Everything that can happen next.
     pub(super) fn moves(&self) -> Vec<Move> {
@@ -59,6 +76,8 @@ impl Cluster {
         for index in 0..self.hosts.len() as Index {
             self.moves_of(index, &mut moves);
         }
+        // Started and connected is whoever can be, when nothing else goes on.
+        moves.sort_by_key(|next| matches!(next, Move::Started(_) | Move::Connect(..)));
         let any_lags = self.hosts.iter().any(|host| host.lags);
         if self.left.waits > 0 && !any_lags {
             moves.push(Move::Waits);

@@ -22,6 +22,8 @@ pub(super) struct Truth {
     led: BTreeMap<Epoch, Incarnate>,
     /// Positions up to which somebody has answered.
     answered: Vec<LogPosition>,
+    /// And up to which it has answered a flush: no loss of power takes that away.
+    committed: Vec<LogPosition>,
     /// The newest epoch in which a write was answered.
     answered_in: Epoch,
     /// An operator has used force: what was answered may be lost, by the loss table.
@@ -29,6 +31,11 @@ pub(super) struct Truth {
 }
 
 impl Truth {
+    /// Epochs in which somebody has served.
+    pub(super) fn epochs(&self) -> usize {
+        self.led.len()
+    }
+
     pub(super) fn demand(&mut self, holds: bool, rule: &str, what: impl FnOnce() -> String) {
         if !holds && self.broken.is_none() {
             self.broken = Some(format!("{rule}: {}", what()));
@@ -89,8 +96,10 @@ impl Cluster {
             return;
         };
         let (life, epoch) = (node.state().life(), node.state().owned);
-        let forced = node.state().history.last().is_some_and(|entry| entry.began == Began::Forced);
-        let answers = node.answers().writes;
+        // Also where the force began an epoch that its owner did not live to serve in.
+        let history = node.state().history.entries();
+        let forced = history.iter().any(|entry| entry.began == Began::Forced);
+        let answers = node.answers();
         let fresh = self.truth.led.insert(epoch, life);
         self.truth.demand(fresh.is_none_or(|other| other == life), "I4", || {
             format!("{life:?} leads in {epoch}, and so did {fresh:?}")
@@ -100,15 +109,22 @@ impl Cluster {
             self.check_nothing_is_lost(index);
             self.check_images(index);
         }
-        self.check_answers(index, epoch, answers);
+        let committed = self.hosts[usize::from(index)].position(answers.flushes);
+        self.check_answers(index, epoch, answers.writes);
+        if !self.truth.committed.contains(&committed) {
+            self.truth.committed.push(committed);
+        }
     }
 
-    /// I3: whoever begins to lead without force has every answered write that anybody still has.
+    /// I3: whoever begins to lead without force has every committed write, and every answered one
+    /// that anybody still has.
     fn check_nothing_is_lost(&mut self, index: Index) {
         let leader = &self.hosts[usize::from(index)];
         let kept = |position: &LogPosition| self.hosts.iter().any(|host| host.holds(*position));
         let mut lost = self.truth.answered.iter().filter(|position| !leader.holds(**position));
-        let lost = lost.find(|position| kept(position)).copied();
+        let gone = |position: &&LogPosition| !leader.holds(**position);
+        let uncommitted = self.truth.committed.iter().find(gone);
+        let lost = lost.find(|position| kept(position)).or(uncommitted).copied();
         self.truth.demand(lost.is_none(), "I3", || {
             format!("{index} leads without what was answered up to {lost:?}")
         });
