@@ -53,7 +53,8 @@ fn every_test_that_is_named_exists() {
         .iter()
         .for_each(|folder| sources(&root().join(folder), &mut all));
     let (_, text) = document();
-    let rows = text.lines().filter(|line| line.starts_with("| ") && line.matches(" | ").count() > 1);
+    let rows =
+        text.lines().filter(|line| line.starts_with("| ") && line.matches(" | ").count() > 1);
     let mut named = 0;
     for row in rows {
         let shown_by = row.rsplit(" | ").next().unwrap_or_default();

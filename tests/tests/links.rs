@@ -1,7 +1,8 @@
 //! Links that are cut one way or both ways, daemons that stand still past every timer, takeovers
 //! by proof meanwhile: no answered write is lost, and the replicas end equal.
 //!
-//! `HADRIAN_LINK_ROUNDS` sets the number of rounds a mode, `HADRIAN_SEED` the seed of a failing run.
+//! `HADRIAN_LINK_ROUNDS` sets the number of rounds a mode, `HADRIAN_SEED` the seed of a failing
+//! run.
 #![allow(clippy::print_stdout)] // The closing line of a soak is its result.
 
 use hadrian_protocol::replica::Mode;

@@ -235,11 +235,13 @@ impl Node {
         let others = record.in_sync.iter().filter(|life| life.member != me.member);
         let released = record.release.filter(|release| release.to == me.member);
         let named = (record.owner.member, record.epoch);
+        let begun = self.state.history.epoch() >= record.epoch;
         Ok(match record.release {
-            _ if record.owner == me && record.release.is_none() => Began::Restart,
+            None if record.owner == me && begun => Began::Restart,
+            // It won an epoch that it could not begin: the right is still the one it had then.
+            None if record.owner == me => record.began,
             None if record.is_of_another_life(me) => {
                 let all = others.into_iter().all(|life| heard(life.member));
-                let begun = self.state.history.epoch() >= record.epoch;
                 match (all, begun) {
                     (false, _) => Began::Forced,
                     (true, true) => Began::Restart,
@@ -268,7 +270,10 @@ impl Node {
             return Verdict::Wait;
         }
         let (epoch, me) = (candidate.epoch, self.state.life());
-        let heard = |member| candidate.promises.contains_key(&member);
+        // Heard is whoever has promised and given all that it has.
+        let heard = |member| {
+            candidate.promises.contains_key(&member) && !candidate.unwilling.contains(&member)
+        };
         let (number, won) = self.register.record().map_or((0, None), |record| {
             let won = record.owner == me && record.epoch == epoch && record.release.is_none();
             (record.number, won.then_some(record.began))

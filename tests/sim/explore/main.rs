@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use hadrian_sim::explore::{Setting, explore, settings};
+use hadrian_sim::explore::{Setting, explore, settings, tell};
 
 /// Tries every interleaving of small clusters up to a number of moves.
 #[derive(Debug, Parser)]
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         if let Some((what, path)) = &found.broken {
             broken += 1;
             println!("{what}, after");
-            path.iter().for_each(|step| println!("    {step:?}"));
+            tell(&setting, path).iter().for_each(|line| println!("    {line}"));
         }
         println!(
             "{}: depth={} states={} moves={} epochs={} violations={} in {:.1?}",

@@ -90,6 +90,19 @@ pub fn explore(setting: &Setting, depth: u8) -> Explored {
     search.found
 }
 
+/// What happens along a path, in words: each move, what it brings, and who stands how after it.
+#[must_use]
+pub fn tell(setting: &Setting, path: &[Move]) -> Vec<String> {
+    let mut cluster = Cluster::together(setting);
+    let mut story = Vec::new();
+    for next in path {
+        let brings = cluster.brings(*next);
+        cluster.make(*next);
+        story.push(format!("{next:?} {brings} -> {}", cluster.standings()));
+    }
+    story
+}
+
 struct Search {
     /// Each state with the detours left, and the most moves that were left when it was looked at.
     seen: HashMap<(u128, Option<u8>), u8>,

@@ -85,6 +85,32 @@ impl Cluster {
         moves
     }
 
+    /// What a move brings, for people.
+    pub(super) fn brings(&self, next: Move) -> String {
+        let first = |from, to| self.pipes.get(&(from, to))?.parcels.front();
+        match next {
+            Move::Arrives(from, to) => first(from, to).map(|parcel| format!("{parcel:?}")),
+            Move::RecordSays(index) => {
+                self.hosts[usize::from(index)].told.front().map(|event| format!("{event:?}"))
+            }
+            Move::RecordIsAsked(index) => {
+                self.hosts[usize::from(index)].asks.front().map(|ask| format!("{ask:?}"))
+            }
+            _ => None,
+        }
+        .unwrap_or_default()
+    }
+
+    /// Who stands how, for people.
+    pub(super) fn standings(&self) -> String {
+        let of = |host: &std::rc::Rc<super::cluster::Host>| {
+            let node = host.node.as_ref()?;
+            Some(format!("{:?} to {}", node.status().standing, node.log_end()))
+        };
+        let all = self.hosts.iter().map(|host| of(host).unwrap_or("down".into()));
+        all.collect::<Vec<_>>().join(" | ")
+    }
+
     fn moves_of(&self, index: Index, moves: &mut Vec<Move>) {
         let host = &self.hosts[usize::from(index)];
         let mut offer = |holds: bool, next: Move| moves.extend(holds.then_some(next));

@@ -1,6 +1,6 @@
 //! The clusters that are explored. Each is rationed to one kind of trouble, so that it can be
-//! followed for many moves. "Every order" tries all interleavings to its depth; "to the end" follows
-//! what comes from outside, at every moment, until nothing is left to happen.
+//! followed for many moves. "Every order" tries all interleavings to its depth; "to the end"
+//! follows what comes from outside, at every moment, until nothing is left to happen.
 
 use hadrian_protocol::node::{Command, How};
 use hadrian_protocol::replica::Mode;
@@ -40,6 +40,12 @@ const DEEP_RECORD: Setting = Setting { depth: 60, detours: Some(0), ..RECORD };
 
 /// All of them.
 pub const ALL: &[Setting] = &[
+    // The longest first.
+    Setting {
+        name: "record, to the end: one leaves and enters again, a host loses its power",
+        ration: Ration { writes: 1, kills: 1, powers: 1, commands: 1, ..NONE },
+        ..DEEP_RECORD
+    },
     PAIR,
     Setting {
         name: "handover, every order: each arrival on its own, the connection breaks",
@@ -85,11 +91,6 @@ pub const ALL: &[Setting] = &[
     Setting {
         name: "record, to the end: the connection breaks, time passes, one takes over",
         ration: Ration { writes: 1, cuts: 1, commands: 1, waits: 1, ..NONE },
-        ..DEEP_RECORD
-    },
-    Setting {
-        name: "record, to the end: one leaves and enters again, a host loses its power",
-        ration: Ration { writes: 1, kills: 1, powers: 1, commands: 1, ..NONE },
         ..DEEP_RECORD
     },
     Setting {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use hadrian_protocol::frame::{Began, ChainHash, LogPosition};
-use hadrian_protocol::ids::{Epoch, Incarnate, Lsn};
+use hadrian_protocol::ids::{Epoch, Incarnate, Lsn, MemberId};
 use hadrian_protocol::node::Note;
 use hadrian_protocol::wire::Message;
 
@@ -20,8 +20,8 @@ pub(super) struct Truth {
     sealed: BTreeMap<(Epoch, Lsn), ChainHash>,
     /// Who led in an epoch (I4).
     led: BTreeMap<Epoch, Incarnate>,
-    /// Positions up to which somebody has answered.
-    answered: Vec<LogPosition>,
+    /// Positions up to which somebody has answered, and the set without which it would not have.
+    answered: Vec<(LogPosition, Vec<MemberId>)>,
     /// And up to which it has answered a flush: no loss of power takes that away.
     committed: Vec<LogPosition>,
     /// The newest epoch in which a write was answered.
@@ -117,14 +117,19 @@ impl Cluster {
     }
 
     /// I3: whoever begins to lead without force has every committed write, and every answered one
-    /// that anybody still has.
+    /// that somebody still has who was in the set.
     fn check_nothing_is_lost(&mut self, index: Index) {
         let leader = &self.hosts[usize::from(index)];
-        let kept = |position: &LogPosition| self.hosts.iter().any(|host| host.holds(*position));
-        let mut lost = self.truth.answered.iter().filter(|position| !leader.holds(**position));
+        let kept = |position: LogPosition, set: &[MemberId]| {
+            let mut of_set = self.hosts.iter().filter(|host| set.contains(&host.state.member));
+            of_set.any(|host| host.holds(position))
+        };
+        let lost = |(position, set): &&(LogPosition, Vec<MemberId>)| {
+            !leader.holds(*position) && kept(*position, set)
+        };
+        let answered = self.truth.answered.iter().find(lost).map(|(position, _)| *position);
         let gone = |position: &&LogPosition| !leader.holds(**position);
-        let uncommitted = self.truth.committed.iter().find(gone);
-        let lost = lost.find(|position| kept(position)).or(uncommitted).copied();
+        let lost = answered.or(self.truth.committed.iter().find(gone).copied());
         self.truth.demand(lost.is_none(), "I3", || {
             format!("{index} leads without what was answered up to {lost:?}")
         });
@@ -146,11 +151,14 @@ impl Cluster {
         let newest = host.frames.iter().rfind(|frame| frame.end() <= answers);
         let Some(newest) = newest else { return };
         let position = newest.position_after();
-        if self.truth.answered.contains(&position) {
+        if self.truth.answered.iter().any(|(known, _)| *known == position) {
             return;
         }
+        // As it is recorded: whoever is only wished for has promised nothing yet.
+        let recorded = self.record.as_ref().map_or(&host.state.in_sync, |record| &record.in_sync);
+        let set = recorded.iter().map(|life| life.member).chain([host.state.member]).collect();
         let own = newest.epoch() == epoch && newest.epoch_start().is_none();
-        self.truth.answered.push(position);
+        self.truth.answered.push((position, set));
         if own {
             let truth = &mut self.truth;
             let (newer, forced) = (truth.answered_in, truth.forced);
