@@ -127,7 +127,7 @@ fn check_follows_a_replica_from_nothing_to_a_changed_size() {
     let home = Home::new();
     let before = stdout(&home.run(&["check"]));
     assert!(before.contains("has no replica here yet"), "{before}");
-    assert!(before.contains("Two primaries"), "{before}");
+    assert!(before.contains("two primaries here; not set for db"), "{before}");
     assert_eq!(code(&home.run(&["create", "db"])), 0);
     let again = home.run(&["create", "db"]);
     assert_eq!(code(&again), 1);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::lead::{Candidate, Wish};
 use super::peer::Peer;
 use super::persist::After;
-use super::{Action, Denied, Done, Limits, Node, Part};
+use super::{Action, Denied, Done, Limits, Node, Note, Part};
 use crate::frame::{Began, Draft, HEAD_LEN};
 use crate::ids::{Epoch, Lsn, MemberId, SessionId};
 use crate::replica::{Release, Role};
@@ -274,6 +274,7 @@ impl Node {
             return;
         }
         self.go(Part::Standby(None));
+        self.out.push_back(Action::Note(Note::SteppedDown(self.state.owned)));
         self.insync.reset(&self.state);
         self.end_service();
         self.stop_feeding();

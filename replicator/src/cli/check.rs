@@ -6,6 +6,7 @@ use std::io;
 use hadrian_blockdev::replica::{ReplicaError, read_state};
 use hadrian_blockdev::superblock::SuperblockError;
 use hadrian_blockdev::volume::{StoreError, check_store};
+use hadrian_protocol::node::OnWindowEnd;
 use hadrian_protocol::replica::describe;
 use serde::Serialize;
 
@@ -17,8 +18,8 @@ use crate::tls::TlsError;
 
 /// What design §5.3 wants everybody to know who runs without marks.
 const NO_MARKS: &str = "there are no ownership marks: after a forced takeover the old primary, if \
-it still runs, may go on alone when its peer window ends. Two primaries are excluded only by \
-making sure that it is down";
+it still runs, may go on alone when its peer window ends. Make sure that it is down first, or set \
+on_window_end = \"hold\", which alone excludes two primaries here; not set for";
 
 /// What was found.
 #[derive(Default, Debug, Serialize)]
@@ -40,7 +41,7 @@ pub(super) fn check(args: &Args) -> anyhow::Result<()> {
         findings.look_at_stores(resource, &me);
         findings.look_at_replica(resource, &me);
     }
-    findings.notes.push(NO_MARKS.into());
+    findings.look_at_windows(&config);
     if args.json {
         println!("{}", serde_json::to_string(&findings)?);
     } else {
@@ -60,6 +61,16 @@ pub(super) fn check(args: &Args) -> anyhow::Result<()> {
 }
 
 impl Findings {
+    /// Who could have two primaries by nobody's mistake.
+    fn look_at_windows(&mut self, config: &Config) {
+        let going_on = config.resources.iter();
+        let going_on = going_on.filter(|resource| resource.pace.on_window_end != OnWindowEnd::Hold);
+        let names: Vec<_> = going_on.map(|resource| resource.name.as_str()).collect();
+        if !names.is_empty() {
+            self.notes.push(format!("{NO_MARKS} {}", names.join(", ")));
+        }
+    }
+
     fn look_at_keys(&mut self, config: &Config, me: &Member) {
         match load_keys(config, me) {
             Ok(_) => {}
