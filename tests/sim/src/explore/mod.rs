@@ -7,7 +7,7 @@
 //! moves left is not looked at again.
 //!
 //! Moves from outside are rationed ([`Ration`]), so that the orders of what follows from them can
-//! be tried out to a useful depth. The [`truths`](truth) are I1 to I5, I7 and I8 of design §11.
+//! be tried out to a useful depth. The truths (`truth`) are I1 to I5, I7 and I8 of design §11.
 
 mod actions;
 mod cluster;
