@@ -13,6 +13,10 @@ use anyhow::{Context as _, bail};
 use clap::Parser;
 use table::{MUTANTS, Mutant};
 
+/// The programs that must notice.
+const SIMULATE: &str = "hadrian-sim";
+const EXPLORE: &str = "hadrian-explore";
+
 /// Puts each bug of the table into a copy of the sources and runs the simulator over it.
 #[derive(Debug, Parser)]
 struct Args {
@@ -38,10 +42,9 @@ fn main() -> anyhow::Result<ExitCode> {
         fs::remove_dir_all(&copy)?;
     }
     copy_tree(&root, &copy)?;
-    let target = root.join("target/mutants/target");
-    let detective = if args.explore { "hadrian-explore" } else { "hadrian-sim" };
-    let house = House { copy, target, detective };
-    let broken = house.run(args.seeds.min(200)).context("the sources as they are")?;
+    let house = House { copy, target: root.join("target/mutants/target") };
+    let first = if args.explore { EXPLORE } else { SIMULATE };
+    let broken = house.run(first, args.seeds.min(200)).context("the sources as they are")?;
     if let Some(line) = broken {
         bail!("the sources break a promise without any help: {line}");
     }
@@ -50,7 +53,8 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut caught = 0;
     for mutant in &mutants {
         let began = Instant::now();
-        let found = house.try_out(mutant, args.seeds).with_context(|| mutant.name)?;
+        let detective = if mutant.explored { EXPLORE } else { first };
+        let found = house.try_out(mutant, detective, args.seeds).with_context(|| mutant.name)?;
         let (verdict, line) = match &found {
             Some(line) => ("caught  ", line.as_str()),
             None => ("SURVIVED", "nobody notices"),
@@ -76,28 +80,31 @@ fn spoil(mutant: &Mutant, sound: &str) -> String {
 struct House {
     copy: PathBuf,
     target: PathBuf,
-    /// The program that must notice.
-    detective: &'static str,
 }
 
 impl House {
-    fn try_out(&self, mutant: &Mutant, seeds: u64) -> anyhow::Result<Option<String>> {
+    fn try_out(
+        &self,
+        mutant: &Mutant,
+        detective: &str,
+        seeds: u64,
+    ) -> anyhow::Result<Option<String>> {
         let path = self.copy.join(mutant.file);
         let sound = fs::read_to_string(&path)?;
         fs::write(&path, spoil(mutant, &sound))?;
-        let found = self.run(seeds);
+        let found = self.run(detective, seeds);
         fs::write(&path, sound)?;
         found
     }
 
     /// Builds and runs the detective; the first line that tells of a broken promise.
-    fn run(&self, seeds: u64) -> anyhow::Result<Option<String>> {
-        let built = self.cargo(&["build", "--quiet"]).output()?;
+    fn run(&self, detective: &str, seeds: u64) -> anyhow::Result<Option<String>> {
+        let built = self.cargo(detective, &["build", "--quiet"]).output()?;
         if !built.status.success() {
             bail!("it does not build:\n{}", String::from_utf8_lossy(&built.stderr));
         }
-        let mut program = Command::new(self.target.join("debug").join(self.detective));
-        if self.detective == "hadrian-sim" {
+        let mut program = Command::new(self.target.join("debug").join(detective));
+        if detective == SIMULATE {
             program.args(["--until-broken", "--seeds", &seeds.to_string()]);
         }
         let ran = program.env("RUST_BACKTRACE", "0").output()?;
@@ -113,9 +120,9 @@ impl House {
         Ok(Some(line.unwrap_or("it fails").chars().take(160).collect()))
     }
 
-    fn cargo(&self, args: &[&str]) -> Command {
+    fn cargo(&self, detective: &str, args: &[&str]) -> Command {
         let mut command = Command::new("cargo");
-        command.args(args).args(["--package", "hadrian-sim", "--bin", self.detective]);
+        command.args(args).args(["--package", "hadrian-sim", "--bin", detective]);
         command.current_dir(&self.copy).env("CARGO_TARGET_DIR", &self.target);
         command
     }

@@ -15,6 +15,8 @@ pub(crate) struct Mutant {
     pub(crate) put: &'static str,
     /// A second place in the same file, where the rule is held twice.
     pub(crate) also: Option<(&'static str, &'static str)>,
+    /// So rare an order of events that it is the exploration which must notice.
+    pub(crate) explored: bool,
 }
 
 const fn mutant(
@@ -24,12 +26,17 @@ const fn mutant(
     find: &'static str,
     put: &'static str,
 ) -> Mutant {
-    Mutant { name, rule, file, find, put, also: None }
+    Mutant { name, rule, file, find, put, also: None, explored: false }
 }
 
 impl Mutant {
     const fn and(mut self, find: &'static str, put: &'static str) -> Self {
         self.also = Some((find, put));
+        self
+    }
+
+    const fn explored(mut self) -> Self {
+        self.explored = true;
         self
     }
 }
@@ -448,4 +455,12 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "let late = beginning.by_proof && epoch > self.state.owned;\n        \
          if let (true, Err(why)) = (late, self.prove()) {",
     ),
+    mutant(
+        "an epoch that was won by force is begun as a mere restart",
+        "§6.4: the tail of the other side was answered",
+        REGISTER,
+        "None if record.owner == me && begun => Began::Restart,",
+        "None if record.owner == me => Began::Restart,",
+    )
+    .explored(),
 ];
