@@ -330,12 +330,18 @@ impl Oracle {
     }
 
     /// A member has stopped in order: its volume can be used without Hadrian, as of the position
-    /// that it has applied; all of the log, where that is what the `primary` stopped with.
-    pub(crate) fn stopped(&mut self, member: MemberId, primary: MemberId, image: &[u8]) {
+    /// that it has applied; all of the log, where that is what the `primary` stopped with. A primary
+    /// that `held` its answers for a lost member keeps what nobody was answered for out of it.
+    pub(crate) fn stopped(
+        &mut self,
+        member: MemberId,
+        (primary, held): (MemberId, bool),
+        image: &[u8],
+    ) {
         let (all, witness) = (self.see(primary).path.end, self.see(member));
         let (applied, end) = (witness.applied, witness.path.end);
         let later = self.delayed && member != primary;
-        let whole = end != all || applied == end.lsn || later;
+        let whole = end != all || applied == end.lsn || later || held;
         let differs = self.ledger.differs(&witness.path, applied, image);
         self.demand(differs.is_none(), "I5", || {
             format!("{member} stopped at {applied}, but block {differs:?} of its image differs")

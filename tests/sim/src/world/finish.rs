@@ -1,7 +1,7 @@
 //! The end of a run: nothing goes wrong any more, so the cluster must come together, and then stop
 //! in order with the same content everywhere.
 
-use hadrian_protocol::node::{Command, Event, NodeStatus, StandbyState, Standing};
+use hadrian_protocol::node::{Command, Event, NodeStatus, PeerStatus, StandbyState, Standing};
 use hadrian_protocol::wire::Refusal;
 
 use super::{Act, Due, World};
@@ -75,6 +75,8 @@ impl World<'_> {
             (0..self.plan.members).find(|index| self.hosts[usize::from(*index)].serves());
         // The primary goes first: its standbys hear how far they may apply.
         let first = self.primary.unwrap_or_default();
+        let lost = |peer: &PeerStatus| peer.state == Some(StandbyState::DisconnectedPeer);
+        self.held = self.status(first).is_some_and(|status| status.peers.iter().any(lost));
         self.stop(first, first);
     }
 
@@ -96,7 +98,7 @@ impl World<'_> {
         }
         let of = |index: Index| &self.hosts[usize::from(index)];
         let (member, first, image) = (of(index).member, of(primary).member, of(index).image());
-        self.oracle.stopped(member, first, &image);
+        self.oracle.stopped(member, (first, self.held), &image);
         self.end_process(index, false);
         let next = (0..self.plan.members).find(|other| {
             let host = &self.hosts[usize::from(*other)];

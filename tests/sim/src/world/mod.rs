@@ -144,6 +144,8 @@ pub(crate) struct World<'a> {
     notes: Vec<(Micros, Index, Note)>,
     replies: Vec<(Index, Result<Done, Denied>)>,
     primary: Option<Index>,
+    /// It held its answers for a lost member when it was told to stop.
+    held: bool,
     made: Made,
     rng: SmallRng,
     pub(crate) oracle: Oracle,
@@ -202,6 +204,7 @@ impl<'a> World<'a> {
             notes: Vec::new(),
             replies: Vec::new(),
             primary: None,
+            held: false,
             made: Made::default(),
             rng: SmallRng::seed_from_u64(plan.seed),
             oracle: Oracle::new(plan),
