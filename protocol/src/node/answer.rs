@@ -95,7 +95,9 @@ impl Node {
         let leads = match self.standing {
             Part::Leading | Part::Releasing(_) => true,
             Part::Stopping(_) => self.state.role == Role::Primary,
-            Part::Standby(_) => false,
+            // Who wants to lead still takes what the old primary sends, and must not run out of
+            // room for it: that one's promise comes behind.
+            Part::Standby(_) | Part::Candidate(_) => false,
             _ => return self.state.apply_limit,
         };
         let allowed = if leads {

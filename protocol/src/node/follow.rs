@@ -223,6 +223,14 @@ impl Node {
         self.tell_former_leaders(session);
     }
 
+    /// Whether frames that come in now go into the log. If not, they are dropped, there is always
+    /// room for them, and what comes behind them must be heard.
+    #[must_use]
+    pub fn keeps_frames(&self) -> bool {
+        let mut open = self.peers.values().filter_map(|peer| peer.session.as_ref());
+        open.any(|session| matches!(session.phase, Phase::Following | Phase::Fetching(_)))
+    }
+
     /// Whether a standby has room for more. Its spool is full only while there is something in it
     /// that may be applied: the primary's word about the rest comes behind the next frames. A
     /// candidate that fetches always has room.

@@ -271,9 +271,10 @@ impl Inner {
 
     fn has_frame_room(&self) -> bool {
         let room = STANDBY_ROOM_MAX.min(self.replica.log_capacity() / 16);
-        self.node.takes_frames()
+        let takes = self.node.takes_frames()
             && self.replica.log_room() > room
-            && self.replica.unapplied_bytes() < STANDBY_UNAPPLIED_MAX
+            && self.replica.unapplied_bytes() < STANDBY_UNAPPLIED_MAX;
+        takes || !self.node.keeps_frames()
     }
 
     pub(super) fn log_end(&self) -> Lsn {

@@ -273,7 +273,8 @@ impl Host {
 
 impl Process {
     pub(crate) fn has_room(&self) -> bool {
-        self.replica.log_room() > LOG_MARGIN && self.node.takes_frames()
+        let takes = self.replica.log_room() > LOG_MARGIN && self.node.takes_frames();
+        takes || !self.node.keeps_frames()
     }
 
     fn take(&mut self, clock: Clock, member: MemberId, id: u64, ask: &Ask, oracle: &mut Oracle) {

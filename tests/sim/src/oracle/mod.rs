@@ -330,8 +330,8 @@ impl Oracle {
     }
 
     /// A member has stopped in order: its volume can be used without Hadrian, as of the position
-    /// that it has applied; all of the log, where that is what the `primary` stopped with. A primary
-    /// that `held` its answers for a lost member keeps what nobody was answered for out of it.
+    /// that it has applied; all of the log, where that is what the `primary` stopped with. A
+    /// primary that `held` its answers for a lost member keeps out what nobody was answered for.
     pub(crate) fn stopped(
         &mut self,
         member: MemberId,
