@@ -10,8 +10,10 @@ use hadrian_protocol::replica::Mode;
 use hadrian_replicator::demo::{Cluster, Compression, Side, Spec};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use rustix::process::Signal;
 
 use crate::memory::{VOLUME_BYTES, Writers, compare_stores};
+use crate::tools::signal;
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug)]
@@ -89,12 +91,10 @@ impl Story {
         let writes = random.random_range(1..400);
         let moment = Duration::from_micros(random.random_range(0..60_000));
         let (cluster, primary) = (&self.cluster, self.primary);
-        let pid = cluster.pid(victim).and_then(|pid| i32::try_from(pid).ok());
-        let pid = pid.and_then(rustix::process::Pid::from_raw).context("the victim runs")?;
         let answered = self.writers.write_during((cluster, primary), random, writes, || {
             // Not to wait for anything: this is the random moment.
             thread::sleep(moment);
-            Ok(rustix::process::kill_process(pid, rustix::process::Signal::KILL)?)
+            signal(cluster, victim, Signal::KILL)
         })?;
         self.outcome.answered += answered;
         // It is dead; this takes its remains away.

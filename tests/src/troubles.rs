@@ -11,11 +11,12 @@ use hadrian_protocol::replica::Mode;
 use hadrian_replicator::demo::{Cluster, Side, Spec};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use crate::memory::{VOLUME_BYTES, Writers, compare_stores};
 use crate::namespaces::{Cut, Namespaces};
 use crate::rounds::{Outcome, Rounds};
+use crate::tools::signal;
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 const WINDOW: Duration = Duration::from_secs(4);
@@ -36,11 +37,13 @@ enum Trouble {
 }
 
 impl Trouble {
-    fn draw(random: &mut StdRng, primary: Side) -> Self {
+    fn draw(random: &mut StdRng, primary: Side, mode: Mode) -> Self {
+        // Proofs need a mode in which every answer waits for the standby.
+        let kinds = if matches!(mode, Mode::Sync | Mode::Nearsync) { 6 } else { 5 };
         let side = if random.random_bool(0.5) { Side::Alpha } else { Side::Beta };
         let short = Duration::from_millis(random.random_range(50..4_000));
         let time = if random.random_bool(0.5) { short } else { PAST_EVERY_TIMER };
-        match random.random_range(0..6) {
+        match random.random_range(0..kinds) {
             0 => Self::LinkCut(Cut::Both, time),
             1 | 2 => Self::LinkCut(Cut::From(side), time),
             3 => Self::StandsStill(primary, time),
@@ -64,13 +67,12 @@ pub fn run(programs: &Path, rounds: Rounds) -> anyhow::Result<Outcome> {
     let mut story = Story {
         cluster: Cluster::new(programs, spec)?,
         spaces,
-        mode: rounds.mode,
         primary: Side::Alpha,
         writers: Writers::new(),
         outcome: Outcome::default(),
     };
     for round in 1..=rounds.rounds {
-        let trouble = Trouble::draw(&mut random, story.primary);
+        let trouble = Trouble::draw(&mut random, story.primary, rounds.mode);
         story.round(&mut random, trouble).with_context(|| {
             format!("round {round} of seed {}, {}: {trouble:?}", rounds.seed, rounds.mode.name())
         })?;
@@ -81,7 +83,6 @@ pub fn run(programs: &Path, rounds: Rounds) -> anyhow::Result<Outcome> {
 struct Story {
     cluster: Cluster,
     spaces: Namespaces,
-    mode: Mode,
     primary: Side,
     writers: Writers,
     outcome: Outcome,
@@ -99,29 +100,17 @@ impl Story {
             }
             Trouble::StandsStill(side, time) => {
                 self.write_through(random, |this| {
-                    let pid = this.pid(side)?;
-                    kill_process(pid, Signal::STOP)?;
+                    signal(&this.cluster, side, Signal::STOP)?;
                     thread::sleep(time);
-                    Ok(kill_process(pid, Signal::CONT)?)
+                    signal(&this.cluster, side, Signal::CONT)
                 })?;
             }
-            // Proofs need a mode in which every answer waits for the standby.
-            Trouble::Overtaken if self.proves() => self.overtaken(random)?,
-            Trouble::CutAndKilled if self.proves() => self.cut_and_killed(random)?,
-            Trouble::Overtaken | Trouble::CutAndKilled => {}
+            Trouble::Overtaken => self.overtaken(random)?,
+            Trouble::CutAndKilled => self.cut_and_killed(random)?,
         }
         self.cluster.await_peer(self.primary)?;
         self.outcome.lost += self.writers.verify(&self.cluster, self.primary)?;
         compare_stores(&self.cluster, self.primary)
-    }
-
-    fn proves(&self) -> bool {
-        matches!(self.mode, Mode::Sync | Mode::Nearsync)
-    }
-
-    fn pid(&self, side: Side) -> anyhow::Result<Pid> {
-        let pid = self.cluster.pid(side).and_then(|pid| i32::try_from(pid).ok());
-        pid.and_then(Pid::from_raw).context("the daemon runs")
     }
 
     /// All write, a trouble comes and goes at some moment in between, and they write on.
@@ -145,10 +134,9 @@ impl Story {
     fn overtaken(&mut self, random: &mut StdRng) -> anyhow::Result<()> {
         let (old, new) = (self.primary, self.primary.other());
         self.write_through(random, |this| {
-            let pid = this.pid(old)?;
-            kill_process(pid, Signal::STOP)?;
+            signal(&this.cluster, old, Signal::STOP)?;
             let taken = this.take_over_by_proof(new);
-            kill_process(pid, Signal::CONT)?;
+            signal(&this.cluster, old, Signal::CONT)?;
             taken
         })?;
         self.primary = new;
@@ -159,7 +147,7 @@ impl Story {
         let (old, new) = (self.primary, self.primary.other());
         self.write_through(random, |this| {
             this.spaces.cut(Cut::Both)?;
-            Ok(kill_process(this.pid(old)?, Signal::KILL)?)
+            signal(&this.cluster, old, Signal::KILL)
         })?;
         self.cluster.kill(old)?;
         self.take_over_by_proof(new)?;

@@ -2,19 +2,14 @@
 //! showed, and always the newest writes only (design §3, I5).
 
 use hadrian_protocol::replica::Mode;
-use hadrian_tests::tools::programs;
+use hadrian_tests::tools::{programs, signal};
 use hadrian_tests::{Cluster, Side, Spec};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 const BLOCK: usize = 4096;
 
 fn block_of(stamp: u64) -> Vec<u8> {
     stamp.to_le_bytes().repeat(BLOCK / 8)
-}
-
-fn signal(cluster: &Cluster, side: Side, signal: Signal) {
-    let pid = cluster.pid(side).and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-    kill_process(pid.unwrap(), signal).unwrap();
 }
 
 /// Block `n` is the `n`th write. How many of `count` the new primary has; they must be the first.
@@ -35,13 +30,13 @@ fn lose_the_gap(mode: Mode, before: u64, behind: u64) -> (Cluster, u64, u64) {
     let mut write = |n: u64| client.write(n * BLOCK as u64, &block_of(n + 1)).unwrap();
     (0..before).for_each(&mut write);
     cluster.await_applied(Side::Alpha).unwrap();
-    signal(&cluster, Side::Beta, Signal::STOP);
+    signal(&cluster, Side::Beta, Signal::STOP).unwrap();
     (before..before + behind).for_each(&mut write);
     let shown = cluster.status(Side::Alpha).and_then(|status| status.node).unwrap();
     let gap = shown.end.since(shown.peers[0].received.unwrap());
     assert!(gap >= behind * BLOCK as u64, "{behind} writes, but the gap shown is {gap} bytes");
     cluster.kill(Side::Alpha).unwrap();
-    signal(&cluster, Side::Beta, Signal::CONT);
+    signal(&cluster, Side::Beta, Signal::CONT).unwrap();
 
     cluster.tool(Side::Beta, &["takeover", "db", "--force", "--yes"]).unwrap();
     let kept = kept_prefix(&cluster, before + behind);

@@ -50,7 +50,7 @@ pub(super) struct Beginning {
 }
 
 /// What a candidate wants.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Wish {
     pub(super) began: Began,
     pub(super) force: bool,

@@ -17,6 +17,8 @@ fn no_order_of_events_breaks_a_truth() {
                 panic!("{}: {what}, after {path:#?}", setting.name);
             }
             assert!(found.states > 1_000, "{}: {} states", setting.name, found.states);
+            let to_the_end = setting.detours.is_some();
+            assert!(!to_the_end || found.epochs > 1, "{}: nobody takes over", setting.name);
         }
     };
     thread::scope(|scope| {

@@ -134,8 +134,7 @@ impl Cluster {
 
     /// Everything that happens by itself has happened.
     fn rest(&mut self) {
-        let by_itself = |next: &Move| !matches!(next, Move::Writes(_));
-        while let Some(next) = self.moves().into_iter().find(by_itself) {
+        while let Some(next) = self.moves().into_iter().find(|next| next.is_by_itself()) {
             self.make(next);
         }
     }
@@ -150,7 +149,7 @@ impl Cluster {
         self.truth.broken.as_deref()
     }
 
-    /// One number for the whole state, without what no rule looks at.
+    /// One number for everything on which the rest of a story depends.
     pub(super) fn fingerprint(&self) -> u128 {
         let mut hasher = Hasher(blake3::Hasher::new());
         let written = write!(

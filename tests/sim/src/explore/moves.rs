@@ -67,12 +67,8 @@ impl Cluster {
     /// Everything that can happen next.
     pub(super) fn moves(&self) -> Vec<Move> {
         let mut moves = Vec::new();
-        moves.extend(self.pipes.keys().map(|(from, to)| Move::Arrives(*from, *to)).filter(
-            |next| {
-                let Move::Arrives(from, to) = next else { return false };
-                self.pipes.get(&(*from, *to)).is_some_and(|pipe| !pipe.parcels.is_empty())
-            },
-        ));
+        let busy = self.pipes.iter().filter(|(_, pipe)| !pipe.parcels.is_empty());
+        moves.extend(busy.map(|((from, to), _)| Move::Arrives(*from, *to)));
         for index in 0..self.hosts.len() as Index {
             self.moves_of(index, &mut moves);
         }

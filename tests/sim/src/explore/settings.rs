@@ -27,14 +27,8 @@ const PAIR: Setting = Setting {
 const DEEP_PAIR: Setting = Setting { depth: 60, detours: Some(0), ..PAIR };
 
 /// With a record force means a member of its set.
-const RECORD: Setting = Setting {
-    name: "record: a process ends, the other takes over",
-    record: true,
-    hold: false,
-    depth: 11,
-    commands: &[Command::forced()],
-    ..PAIR
-};
+const RECORD: Setting =
+    Setting { record: true, hold: false, commands: &[Command::forced()], ..PAIR };
 
 const DEEP_RECORD: Setting = Setting { depth: 60, detours: Some(0), ..RECORD };
 
