@@ -13,6 +13,7 @@ use crate::frame::{Began, Draft, HEAD_LEN};
 use crate::history::EpochEntry;
 use crate::ids::{Epoch, Lsn, MemberId, SessionId};
 use crate::replica::Role;
+use crate::time::Now;
 use crate::wire::{AskPromise, Lead, Message, Promised};
 
 /// Wants to lead and collects what it needs for it.
@@ -35,6 +36,8 @@ pub(super) struct Candidate {
     pub(super) fetching: Option<MemberId>,
     /// Members that have refused to send theirs.
     pub(super) unwilling: BTreeSet<MemberId>,
+    /// Members that could not promise just then, and when they are asked again.
+    pub(super) later: BTreeMap<MemberId, Now>,
     pub(super) command: Option<u64>,
 }
 
@@ -193,6 +196,7 @@ impl Node {
             promises: BTreeMap::new(),
             fetching: None,
             unwilling: BTreeSet::new(),
+            later: BTreeMap::new(),
             command,
         };
         self.go(Part::Candidate(candidate));
@@ -268,7 +272,8 @@ impl Node {
                 let ask = AskPromise { epoch: candidate.epoch, force: true };
                 self.send(session, Message::AskPromise(ask));
             }
-            Part::Standby(_) => {
+            // With a record it counts from when the record has it: till then it may be taken back.
+            Part::Standby(_) if !self.has_register() => {
                 if let Some(release) = release.filter(|r| r.to == self.state.member) {
                     self.accept_release(release);
                 }
@@ -289,6 +294,7 @@ impl Node {
 
     pub(super) fn settle_candidate(&mut self) {
         self.settle_fetching();
+        self.ask_again();
         let mine = (self.state.history.epoch(), self.log.end().lsn);
         let Part::Candidate(candidate) = &self.standing else {
             return;
@@ -306,6 +312,7 @@ impl Node {
             return match self.ask_record() {
                 Verdict::Begin(began) => self.begin(epoch, began, false, command),
                 Verdict::Wait => {}
+                Verdict::Higher => self.stand_higher(),
                 Verdict::No(why) => self.give_up(why),
             };
         }

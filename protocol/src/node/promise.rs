@@ -117,6 +117,7 @@ impl Node {
         let set = self.gate_needs().unwrap_or_else(|| self.peers.keys().copied().collect());
         if let Part::Candidate(candidate) = &mut self.standing {
             candidate.promises.remove(&member);
+            candidate.later.remove(&member);
             if candidate.fetching == Some(member) {
                 candidate.fetching = None;
             }
@@ -136,6 +137,7 @@ impl Node {
             return;
         }
         let set = self.gate_needs().unwrap_or_else(|| self.peers.keys().copied().collect());
+        let again = self.clock.now.after(self.config.heartbeat());
         let Part::Candidate(candidate) = &mut self.standing else {
             return;
         };
@@ -155,8 +157,25 @@ impl Node {
                     candidate.unwilling.insert(member);
                 } else if candidate.force || !set.contains(&member) {
                     candidate.need.remove(&member);
+                } else {
+                    candidate.later.insert(member, again);
                 }
             }
+        }
+    }
+
+    /// Whoever could not promise just then may be able to a little later.
+    pub(super) fn ask_again(&mut self) {
+        let now = self.clock.now;
+        let Part::Candidate(candidate) = &mut self.standing else {
+            return;
+        };
+        let (epoch, force) = (candidate.epoch, candidate.force);
+        let due = candidate.later.iter().find(|(_, at)| **at <= now).map(|(member, _)| *member);
+        let Some(member) = due else { return };
+        candidate.later.remove(&member);
+        if let Some(session) = self.greeted_sessions().into_iter().find(|(of, _)| *of == member) {
+            self.send(session.1, Message::AskPromise(AskPromise { epoch, force }));
         }
     }
 }

@@ -44,6 +44,8 @@ pub(super) enum Verdict {
     Begin(Began),
     /// Not known yet.
     Wait,
+    /// The record's epoch is no lower than the candidate's: again, above it (design I4).
+    Higher,
     /// No, and this is why.
     No(Denied),
 }
@@ -274,15 +276,19 @@ impl Node {
         let heard = |member| {
             candidate.promises.contains_key(&member) && !candidate.unwilling.contains(&member)
         };
-        let (number, won) = self.register.record().map_or((0, None), |record| {
-            let won = record.owner == me && record.epoch == epoch && record.release.is_none();
-            (record.number, won.then_some(record.began))
+        let known = self.register.record();
+        let number = known.map_or(0, |record| record.number);
+        let lower = known.is_some_and(|record| epoch <= record.epoch);
+        let won = known.filter(|record| {
+            record.owner == me && record.epoch == epoch && record.release.is_none()
         });
-        if let Some(began) = won {
-            return Verdict::Begin(began);
+        if let Some(record) = won {
+            return Verdict::Begin(record.began);
         }
         match self.right_to_own(candidate.over, heard) {
             Err(why) => Verdict::No(why),
+            // Promises do not pass through the record, nor every epoch of it through a promise.
+            Ok(_) if lower => Verdict::Higher,
             Ok(began) => {
                 let in_sync = vec![me];
                 let (number, owner, release) = (number + 1, me, None);

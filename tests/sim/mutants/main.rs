@@ -11,11 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
-use table::{MUTANTS, Mutant};
-
-/// The programs that must notice.
-const SIMULATE: &str = "hadrian-sim";
-const EXPLORE: &str = "hadrian-explore";
+use table::{MUTANTS, Mutant, Witness};
 
 /// Puts each bug of the table into a copy of the sources and runs the simulator over it.
 #[derive(Debug, Parser)]
@@ -43,7 +39,7 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     copy_tree(&root, &copy)?;
     let house = House { copy, target: root.join("target/mutants/target") };
-    let first = if args.explore { EXPLORE } else { SIMULATE };
+    let first = if args.explore { Witness::Exploration } else { Witness::Seeds };
     let broken = house.run(first, args.seeds.min(200)).context("the sources as they are")?;
     if let Some(line) = broken {
         bail!("the sources break a promise without any help: {line}");
@@ -53,8 +49,8 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut caught = 0;
     for mutant in &mutants {
         let began = Instant::now();
-        let detective = if mutant.explored { EXPLORE } else { first };
-        let found = house.try_out(mutant, detective, args.seeds).with_context(|| mutant.name)?;
+        let witness = if mutant.witness == Witness::Seeds { first } else { mutant.witness };
+        let found = house.try_out(mutant, witness, args.seeds).with_context(|| mutant.name)?;
         let (verdict, line) = match &found {
             Some(line) => ("caught  ", line.as_str()),
             None => ("SURVIVED", "nobody notices"),
@@ -86,32 +82,45 @@ impl House {
     fn try_out(
         &self,
         mutant: &Mutant,
-        detective: &str,
+        witness: Witness,
         seeds: u64,
     ) -> anyhow::Result<Option<String>> {
         let path = self.copy.join(mutant.file);
         let sound = fs::read_to_string(&path)?;
         fs::write(&path, spoil(mutant, &sound))?;
-        let found = self.run(detective, seeds);
+        let found = self.run(witness, seeds);
         fs::write(&path, sound)?;
         found
     }
 
-    /// Builds and runs the detective; the first line that tells of a broken promise.
-    fn run(&self, detective: &str, seeds: u64) -> anyhow::Result<Option<String>> {
-        let built = self.cargo(detective, &["build", "--quiet"]).output()?;
+    /// Builds and asks the witness; the first line that tells of a broken promise.
+    fn run(&self, witness: Witness, seeds: u64) -> anyhow::Result<Option<String>> {
+        let seeds = seeds.to_string();
+        let (build, ask): (&[&str], Vec<&str>) = match witness {
+            Witness::Seeds => (
+                &["build", "--bin", "hadrian-sim"],
+                vec!["run", "--bin", "hadrian-sim", "--", "--until-broken", "--seeds", &seeds],
+            ),
+            Witness::Exploration => {
+                (&["build", "--bin", "hadrian-explore"], vec!["run", "--bin", "hadrian-explore"])
+            }
+            Witness::Story(file, story) => (
+                &["test", "--no-run", "--test", file],
+                vec!["test", "--test", file, "--", "--exact", story],
+            ),
+        };
+        let built = self.cargo(build).output()?;
         if !built.status.success() {
             bail!("it does not build:\n{}", String::from_utf8_lossy(&built.stderr));
         }
-        let mut program = Command::new(self.target.join("debug").join(detective));
-        if detective == SIMULATE {
-            program.args(["--until-broken", "--seeds", &seeds.to_string()]);
+        let ran = self.cargo(&ask).output()?;
+        let (out, errors) = (String::from_utf8_lossy(&ran.stdout), ran.stderr);
+        if matches!(witness, Witness::Story(..)) && !out.contains("running 1 test") {
+            bail!("there is no such story");
         }
-        let ran = program.env("RUST_BACKTRACE", "0").output()?;
         if ran.status.success() {
             return Ok(None);
         }
-        let (out, errors) = (String::from_utf8_lossy(&ran.stdout), ran.stderr);
         let errors = String::from_utf8_lossy(&errors);
         let tells = |line: &&str| line.starts_with("seed ") || line.ends_with(", after");
         let told = out.lines().find(tells);
@@ -120,10 +129,12 @@ impl House {
         Ok(Some(line.unwrap_or("it fails").chars().take(160).collect()))
     }
 
-    fn cargo(&self, detective: &str, args: &[&str]) -> Command {
+    fn cargo(&self, args: &[&str]) -> Command {
+        let (what, rest) = args.split_at(1);
         let mut command = Command::new("cargo");
-        command.args(args).args(["--package", "hadrian-sim", "--bin", detective]);
+        command.args(what).args(["--quiet", "--package", "hadrian-sim"]).args(rest);
         command.current_dir(&self.copy).env("CARGO_TARGET_DIR", &self.target);
+        command.env("RUST_BACKTRACE", "0");
         command
     }
 }

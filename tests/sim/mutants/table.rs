@@ -15,8 +15,20 @@ pub(crate) struct Mutant {
     pub(crate) put: &'static str,
     /// A second place in the same file, where the rule is held twice.
     pub(crate) also: Option<(&'static str, &'static str)>,
-    /// So rare an order of events that it is the exploration which must notice.
-    pub(crate) explored: bool,
+    /// Who must notice.
+    pub(crate) witness: Witness,
+}
+
+/// Who must notice a bug.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Witness {
+    /// The simulator, by its seeds.
+    Seeds,
+    /// The exploration: so rare an order of events that seeds do not meet it.
+    Exploration,
+    /// A story that the simulator is told, in this file and of this name: seeds met it once in
+    /// thousands.
+    Story(&'static str, &'static str),
 }
 
 const fn mutant(
@@ -26,7 +38,7 @@ const fn mutant(
     find: &'static str,
     put: &'static str,
 ) -> Mutant {
-    Mutant { name, rule, file, find, put, also: None, explored: false }
+    Mutant { name, rule, file, find, put, also: None, witness: Witness::Seeds }
 }
 
 impl Mutant {
@@ -36,7 +48,12 @@ impl Mutant {
     }
 
     const fn explored(mut self) -> Self {
-        self.explored = true;
+        self.witness = Witness::Exploration;
+        self
+    }
+
+    const fn told(mut self, file: &'static str, story: &'static str) -> Self {
+        self.witness = Witness::Story(file, story);
         self
     }
 }
@@ -463,4 +480,20 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "None if record.owner == me => Began::Restart,",
     )
     .explored(),
+    mutant(
+        "an epoch is proposed that is below the record's",
+        "I4",
+        REGISTER,
+        "            Ok(_) if lower => Verdict::Higher,\n",
+        "            Ok(_) if lower && false => Verdict::Higher,\n",
+    )
+    .told("record_stories", "an_epoch_won_over_a_record_that_moved_on_is_above_it_all_the_same"),
+    mutant(
+        "a member that could not promise just then is never asked again",
+        "§6.3",
+        PROMISE,
+        "**at <= now).map",
+        "**at <= now && false).map",
+    )
+    .told("record_stories", "a_restarted_primary_asks_again_who_could_not_promise_just_then"),
 ];

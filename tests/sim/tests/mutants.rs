@@ -15,6 +15,10 @@ fn every_bug_of_the_table_has_its_place_in_the_sources() {
         assert_eq!(places, 1, "{} ({}): in {}", mutant.name, mutant.rule, mutant.file);
         let again = mutant.also.map_or(1, |(find, _)| text.matches(find).count());
         assert_eq!(again, 1, "{}: its second place", mutant.name);
+        if let table::Witness::Story(file, story) = mutant.witness {
+            let stories = fs::read_to_string(root.join(format!("tests/sim/tests/{file}.rs")));
+            assert!(stories.unwrap().contains(&format!("fn {story}()")), "{story} in {file}");
+        }
         assert_ne!(mutant.find, mutant.put, "{}", mutant.name);
     }
 }

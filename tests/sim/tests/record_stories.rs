@@ -6,6 +6,7 @@ mod telling;
 use hadrian_protocol::ids::{Epoch, MemberId};
 use hadrian_protocol::node::{Command, Denied, Done, How, Note};
 use hadrian_protocol::replica::Mode;
+use hadrian_protocol::wire::Refusal;
 use hadrian_sim::plan::Way;
 use hadrian_sim::{Happening as H, MS, Plan, Report, SECOND};
 
@@ -92,6 +93,26 @@ fn an_override_that_names_another_owner_than_the_record_is_denied() {
         |report| {
             assert!(matches!(report.replies[0], (BETA, Err(Denied::NotInSet { .. }))));
             assert_eq!(report.primary, Some(ALPHA));
+        },
+    );
+}
+
+#[test]
+fn an_epoch_won_over_a_record_that_moved_on_is_above_it_all_the_same() {
+    // Seed 1002707: the candidate has not heard of two lives that the owner had since.
+    tell(
+        |plan| {
+            let plan = window(with_record(plan), 300 * MS);
+            let plan = plan.with(SECOND, H::Cut(ALPHA, BETA, Way::Both));
+            let plan = plan.with(3 * SECOND, H::RecordCut(BETA));
+            let plan = plan.with(3 * SECOND, H::Kill(ALPHA)).with(3010 * MS, H::Start(ALPHA));
+            let plan = plan.with(4 * SECOND, H::Kill(ALPHA)).with(4010 * MS, H::Start(ALPHA));
+            let plan = plan.with(4900 * MS, H::Kill(ALPHA)).with(5 * SECOND, H::Override(BETA));
+            lasting(plan.with(5010 * MS, H::RecordHeals(BETA)), 6 * SECOND)
+        },
+        |report| {
+            assert!(matches!(report.replies[0], (BETA, Ok(Done::Leading(_)))));
+            assert_eq!(report.primary, Some(BETA));
         },
     );
 }
@@ -422,6 +443,30 @@ fn a_restarted_primary_does_not_replay_what_its_standby_never_had() {
         cuts += usize::from(noted(&report, |note| matches!(note, Note::TailCut { .. })).is_some());
     }
     assert!(cuts > 20, "alpha had something to cut: {cuts} of 40");
+}
+
+#[test]
+fn a_restarted_primary_asks_again_who_could_not_promise_just_then() {
+    let mut busy = 0;
+    for seed in 0..60 {
+        let plan = Plan::quiet(seed).with(SECOND, H::Cut(ALPHA, BETA, Way::Both));
+        let plan = plan.with(1300 * MS, H::Kill(ALPHA)).with(2 * SECOND, H::Command(BETA, FORCE));
+        let plan = plan.with(3 * SECOND, H::Heal(ALPHA, BETA)).with(3 * SECOND, H::Start(ALPHA));
+        // Alpha cuts what beta never had, and its disk takes its time.
+        let at = 3001 * MS + seed * 50;
+        let plan = plan.with(at, H::DiskHangs(ALPHA, SECOND)).with(at + 5 * MS, H::Kill(BETA));
+        let plan = lasting(plan.with(at + 10 * MS, H::Start(BETA)), 5 * SECOND);
+        let report = hadrian_sim::run(&plan, false);
+        assert_eq!(report.violation, None, "seed {seed}");
+        let not_now = |note: &Note| matches!(note, Note::Refused { refusal: Refusal::NotNow, .. });
+        busy += usize::from(noted(&report, not_now).is_some());
+        let leads = |(at, host, note): &(_, _, Note)| {
+            *at > 3010 * MS && *host == BETA && matches!(note, Note::Leads(_))
+        };
+        let again = report.notes.iter().find(|told| leads(told)).map(|(at, ..)| *at);
+        assert!(again.is_some_and(|at| at < 5 * SECOND), "seed {seed}: at {again:?}");
+    }
+    assert!(busy > 5, "alpha was busy: {busy} of 60");
 }
 
 #[test]

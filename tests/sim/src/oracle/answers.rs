@@ -8,7 +8,7 @@ use hadrian_protocol::node::Node;
 use hadrian_protocol::record::ControlRecord;
 use hadrian_protocol::replica::Mode;
 
-use super::Oracle;
+use super::{Oracle, Witness};
 use crate::host::{Ask, BLOCK};
 
 /// Everything about requests.
@@ -47,6 +47,7 @@ struct Taken {
 struct Kept {
     point: LogPosition,
     by: MemberId,
+    epoch: Epoch,
     committed: bool,
     /// It was given while another primary stood beside this one by force, or force has thrown it
     /// away: nobody promises anything any more.
@@ -173,7 +174,7 @@ impl Oracle {
         });
         self.of(member).leads = true;
         self.alone(member, epoch);
-        self.nothing_is_lost(member, began, force);
+        self.nothing_is_lost(member, epoch, began, force);
     }
 
     /// Nobody else serves, unless somebody has used force.
@@ -196,13 +197,20 @@ impl Oracle {
         false
     }
 
-    /// Every answered write is in the history of whoever begins to serve.
-    fn nothing_is_lost(&mut self, member: MemberId, began: Option<Began>, force: bool) {
+    /// Every write answered in an earlier epoch is in the history of whoever begins to serve.
+    fn nothing_is_lost(
+        &mut self,
+        member: MemberId,
+        epoch: Epoch,
+        began: Option<Began>,
+        force: bool,
+    ) {
         let mut lost = None;
         let path = self.members[usize::from(member.index())].path.clone();
         let losses: Vec<_> = self.members.iter().map(|witness| witness.power_losses).collect();
         let deaths: Vec<_> = self.members.iter().map(|witness| witness.deaths).collect();
-        for kept in self.answered.kept.iter_mut().filter(|kept| !kept.excused) {
+        let earlier = |kept: &&mut Kept| !kept.excused && kept.epoch < epoch;
+        for kept in self.answered.kept.iter_mut().filter(earlier) {
             if path.holds(kept.point) {
                 continue;
             }
@@ -256,35 +264,38 @@ impl Oracle {
         }
         if matches!(ask, Ask::Write { .. }) {
             self.answered.writes += 1;
-            if self.by_record && !alone {
-                self.others_have(member, &taken);
-            }
+            let excused = !alone && (!self.by_record || self.overridden(member, &taken));
             let power_losses = self.members.iter().map(|w| w.power_losses).collect();
             // The copy of one that has died since it acknowledged is gone already.
             let deaths = self.members.iter().map(|w| w.deaths - u64::from(!w.runs)).collect();
-            let (point, by, excused) = (taken.point, member, !alone && !self.by_record);
-            let kept = Kept { point, by, committed: commit, excused, set, power_losses, deaths };
+            let (point, by, epoch, committed) = (taken.point, member, taken.epoch, commit);
+            let kept = Kept { point, by, epoch, committed, excused, set, power_losses, deaths };
             self.answered.kept.push(kept);
         }
     }
 
     /// A deposed primary may still give an answer for what its successor has; for nothing else,
-    /// unless the successor came by force.
-    fn others_have(&mut self, member: MemberId, taken: &Taken) {
-        let successors = self.members.iter().enumerate().filter(|(index, witness)| {
-            let owned = witness.state.as_ref().map(|state| state.owned);
-            *index != usize::from(member.index()) && witness.leads && owned > Some(taken.epoch)
+    /// unless the successor came by force. Returns whether it did, and lacks it.
+    fn overridden(&mut self, member: MemberId, taken: &Taken) -> bool {
+        let owned = |witness: &Witness| witness.state.as_ref().map(|state| state.owned);
+        let lacks = self.members.iter().enumerate().filter(|(index, witness)| {
+            let other = *index != usize::from(member.index());
+            other
+                && witness.leads
+                && owned(witness) > Some(taken.epoch)
+                && !witness.path.holds(taken.point)
         });
-        let lacks = successors.filter(|(_, witness)| {
-            let owned = witness.state.as_ref().map(|state| state.owned);
-            let forced = owned.and_then(|epoch| self.answered.begun.get(&epoch));
-            !witness.path.holds(taken.point) && forced.is_none_or(|begun| !begun.forced)
-        });
-        let lacks = lacks.map(|(index, _)| index).next();
+        let forced = |witness: &Witness| {
+            let begun = owned(witness).and_then(|epoch| self.answered.begun.get(&epoch));
+            begun.is_some_and(|begun| begun.forced)
+        };
+        let (by_force, deposed): (Vec<_>, Vec<_>) =
+            lacks.map(|(index, witness)| (index, forced(witness))).partition(|(_, forced)| *forced);
         let lsn = taken.point.lsn;
-        self.demand(lacks.is_none(), "I3", || {
-            format!("{member} is deposed and answers {lsn}, which member {lacks:?} lacks")
+        self.demand(deposed.is_empty(), "I3", || {
+            format!("{member} is deposed and answers {lsn}, which {deposed:?} lack")
         });
+        !by_force.is_empty()
     }
 
     /// Without a word from the operator only what nobody was answered for may be cut.
