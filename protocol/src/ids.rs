@@ -257,7 +257,8 @@ impl fmt::Debug for ResourceId {
 }
 
 /// One connection between two members, as the driver counts them; never on the wire.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct SessionId(u64);
 
 impl SessionId {

@@ -5,12 +5,14 @@
 //! driver's business. Of two proposals for one number at most one wins, so of a primary that wants
 //! to go on without a standby and that standby's takeover, too (design §5.2).
 
+use serde::{Deserialize, Serialize};
+
 use crate::frame::Began;
 use crate::ids::{Epoch, Incarnate};
 use crate::replica::Release;
 
 /// The content of the register.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ControlRecord {
     /// One more at each change.
     pub number: u64,

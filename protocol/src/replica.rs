@@ -124,7 +124,7 @@ pub struct InSetOf {
 }
 
 /// An old primary's durable note that it handed over (design §6.1).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Release {
     /// To whom.
     pub to: MemberId,

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Monotonic time of this process, in microseconds since the driver began to count. Never goes
 /// back; means nothing on another host.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Now(u64);
 
 impl Now {
@@ -35,7 +38,8 @@ impl Now {
 
 /// Wall time in microseconds since 1970-01-01 UTC. Shown to people and used for gaps in seconds;
 /// no decision rests on it (design §5.3).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct WallTime(u64);
 
 impl WallTime {
@@ -59,7 +63,7 @@ pub fn micros(time: Duration) -> u64 {
 }
 
 /// Both clocks, read at the same moment by the driver.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Clock {
     /// For every decision.
     pub now: Now,

@@ -17,6 +17,7 @@ use tokio::task::{LocalSet, spawn_local};
 use crate::config::{Config, ConfigError, Member, Resource};
 use crate::control::{self, Handler, Request, ResourceStatus, Response};
 use crate::driver::{Ask, ResourceHandle, ResourceOptions, ResourceStart, TcpStreamParts, start};
+use crate::recording;
 use crate::tls::{Fingerprint, LinkKeys, TlsError, pair_paths};
 
 /// Longest that a caller may take to say what it wants.
@@ -178,6 +179,10 @@ impl Daemon {
                 name: resource.name.clone(),
                 exports: resource.exports(),
                 compression: self.config.compression,
+                recording: resource.recording_bytes.map(|limit| {
+                    let dir = self.me.replica_dir(resource);
+                    recording::Wanted { dir, limit }
+                }),
             },
             resource: resource.id,
             member: self.me.id,

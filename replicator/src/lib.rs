@@ -7,4 +7,5 @@ pub mod daemon;
 pub mod demo;
 pub mod driver;
 pub mod logs;
+pub mod recording;
 pub mod tls;

@@ -80,3 +80,47 @@ fn a_takeover_that_is_refused_says_why_and_changes_nothing() {
     let mut client = cluster.client(Side::Beta).unwrap();
     assert_eq!(client.read(0, BLOCK.len()).unwrap(), BLOCK);
 }
+
+#[test]
+fn a_recording_is_run_through_the_core_again() {
+    let spec = Spec { recorded: true, ..Spec::new(Mode::Nearsync) };
+    let mut cluster = Cluster::new(&programs(), spec).unwrap();
+    cluster.client(Side::Alpha).unwrap().write(0, &BLOCK).unwrap();
+    cluster.tool(Side::Beta, &["takeover", "db"]).unwrap();
+    cluster.await_peer(Side::Beta).unwrap();
+    // However a daemon ends, what it was told is there.
+    cluster.kill(Side::Alpha).unwrap();
+    cluster.terminate(Side::Beta).unwrap();
+    for side in [Side::Alpha, Side::Beta] {
+        let file = cluster.replica_dir(side).join("recording.jsonl");
+        let file = file.to_str().unwrap();
+        let words = cluster.tool(side, &["inspect", "--replay", file]).unwrap();
+        assert!(words.contains("[leads]") && words.contains("does the same again"), "{words}");
+        let told = json(&cluster, side, &["inspect", "--replay", file]);
+        assert_eq!(told["difference"], Value::Null, "{told}");
+        assert!(told["actions"].as_u64() > Some(10), "{told}");
+    }
+}
+
+#[test]
+fn a_recording_that_was_changed_is_told_with_the_place() {
+    let spec = Spec { recorded: true, ..Spec::new(Mode::Nearsync) };
+    let mut cluster = Cluster::new(&programs(), spec).unwrap();
+    cluster.kill(Side::Alpha).unwrap();
+    let file = cluster.replica_dir(Side::Alpha).join("recording.jsonl");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let replay = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let args = ["inspect", "--replay", file.to_str().unwrap()];
+        cluster.tool(Side::Alpha, &args).unwrap_err().to_string()
+    };
+    let linked = text.lines().position(|line| line.contains("\"linked\"")).unwrap();
+    let lines = text.lines().enumerate().filter(|(at, _)| *at != linked);
+    let deaf = lines.map(|(_, line)| format!("{line}\n")).collect::<String>();
+    assert!(replay(&deaf).contains("the core did something else then"), "{}", replay(&deaf));
+    let headless = text.split_once('\n').unwrap().1;
+    assert!(replay(headless).contains("no whole recording"), "{}", replay(headless));
+    let garbled = text.replacen("{\"settled\"", "{\"settles\"", 1);
+    assert!(replay(&garbled).contains("cannot be read"), "{}", replay(&garbled));
+    assert!(replay("").contains("is empty"));
+}

@@ -31,6 +31,7 @@ pub use record::{Began, Record, RecordKind};
 use std::fmt;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::ids::{Epoch, Lsn, MemberId, ResourceId};
 use crate::time::WallTime;
@@ -38,7 +39,7 @@ use layout::{FrameHeader, RecordEntry};
 
 /// A point of a history: a position between two frames, and the hash of everything before it.
 /// Two replicas that agree on both hold the same bytes up to there (I1).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LogPosition {
     /// Where.
     pub lsn: Lsn,
@@ -114,7 +115,29 @@ impl Frame {
         }
         header.check(&bytes, resource)?;
         let frame = Self::assemble(&header, size, bytes.slice(..size.log_len()))?;
-        frame.check_records()?;
+        frame.check_table()?;
+        frame.check_payloads()?;
+        Ok(frame)
+    }
+
+    /// A frame of which only the head is left: every position, hash and mark in it is right, and
+    /// the payloads read as zeroes. For recordings of a node's events, which need no more and
+    /// shall not hold what clients wrote.
+    ///
+    /// # Errors
+    /// Any [`FrameError`] of a head.
+    pub fn hollow(head: &[u8]) -> Result<Self, FrameError> {
+        let header = FrameHeader::parse(head)?;
+        let size = header.size()?;
+        let (have, need) = (head.len(), size.head_len());
+        if have != need {
+            return Err(FrameError::Short { have, need });
+        }
+        header.check(head, header.resource())?;
+        let mut bytes = head.to_vec();
+        bytes.resize(size.log_len(), 0);
+        let frame = Self::assemble(&header, size, Bytes::from(bytes))?;
+        frame.check_table()?;
         Ok(frame)
     }
 
@@ -133,13 +156,18 @@ impl Frame {
         })
     }
 
-    fn check_records(&self) -> Result<(), FrameError> {
+    fn check_table(&self) -> Result<(), FrameError> {
         for index in 0..self.record_count {
-            let entry = self.entry(index)?;
-            entry
+            self.entry(index)?
                 .decode(&self.bytes, self.size)
                 .map_err(|cause| FrameError::Record { index, cause })?;
-            if !entry.check_payload(&self.bytes) {
+        }
+        Ok(())
+    }
+
+    fn check_payloads(&self) -> Result<(), FrameError> {
+        for index in 0..self.record_count {
+            if !self.entry(index)?.check_payload(&self.bytes) {
                 return Err(FrameError::PayloadChecksum { index });
             }
         }
@@ -228,6 +256,12 @@ impl Frame {
     pub fn wire_parts(&self) -> (Bytes, Bytes) {
         let body = HEAD_LEN..HEAD_LEN + self.size.body_len();
         (self.bytes.slice(..self.size.head_len()), self.bytes.slice(body))
+    }
+
+    /// Header and record table: all of it but what clients wrote.
+    #[must_use]
+    pub fn head(&self) -> &[u8] {
+        self.bytes.get(..self.size.head_len()).unwrap_or_default()
     }
 
     /// The note of the replica that stored it; `None` where the stamp does not check out.

@@ -8,7 +8,8 @@ use crate::ids::{Epoch, MemberId};
 use crate::replica::Mode;
 
 /// What an operator can ask of a resource.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Command {
     /// Become primary.
     Takeover {

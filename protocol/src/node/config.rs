@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::MemberId;
 use crate::replica::Mode;
 
 /// Settings of a resource that the core decides by. All members have the same.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NodeConfig {
     /// Every member that has a replica, this one included, in the order of the file.
     pub members: Vec<MemberId>,
@@ -59,7 +61,8 @@ pub struct NodeConfig {
 }
 
 /// What a primary does with held answers when the peer window ends (design §5.3).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OnWindowEnd {
     /// It goes on alone. Without a control record, the standby may have taken over meanwhile.
     #[default]
@@ -69,7 +72,8 @@ pub enum OnWindowEnd {
 }
 
 /// Who decides about the owner of a resource and its in-sync set (design §5).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RecordKind {
     /// Nobody beside the members: superblocks, promises and the peer window.
     #[default]

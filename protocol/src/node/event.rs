@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{Command, Denied, Done};
 use super::note::Note;
+use super::recording;
 use crate::frame::{Frame, LogPosition};
 use crate::ids::{Lsn, MemberId, SessionId};
 use crate::record::ControlRecord;
@@ -11,7 +12,8 @@ use crate::replica::ReplicaState;
 use crate::wire::Message;
 
 /// Something that happened.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
     /// A connection to `peer` stands and its preambles agree.
     Linked {
@@ -30,6 +32,7 @@ pub enum Event {
         /// On which connection.
         session: SessionId,
         /// What.
+        #[serde(with = "recording::as_sent")]
         message: Message,
     },
     /// A frame came in whose checksums are right.
@@ -37,6 +40,7 @@ pub enum Event {
         /// On which connection.
         session: SessionId,
         /// What.
+        #[serde(with = "recording::as_head")]
         frame: Frame,
     },
     /// The driver takes nothing more from this connection until there is room again; said again
@@ -70,6 +74,7 @@ pub enum Event {
         /// For whom.
         session: SessionId,
         /// What.
+        #[serde(with = "recording::as_heads")]
         frames: Vec<Frame>,
     },
     /// The log was cut, durably, after its tail was saved; this is its end now.

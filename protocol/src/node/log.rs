@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use super::NodeConfig;
+use super::recording;
 use super::trail::Trail;
 use crate::frame::{Draft, Frame, FrameBuffer, LogPosition, SealAs};
 use crate::ids::Lsn;
@@ -10,7 +13,7 @@ use crate::replica::ReplicaState;
 use crate::time::{Clock, Now, WallTime};
 
 /// What recovery found in a replica's log (design §2.3).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Recovered {
     /// The end of the readable log.
     pub end: LogPosition,
@@ -20,6 +23,7 @@ pub struct Recovered {
     pub start: Lsn,
     /// The first frame of every epoch that was found behind the checkpoint, with the point before
     /// it: the superblock may not know the newest ones.
+    #[serde(with = "recording::as_placed_heads")]
     pub epoch_starts: Vec<(LogPosition, Frame)>,
 }
 
@@ -139,6 +143,11 @@ impl Log {
         if let Some(frame) = self.tail.pop_front() {
             self.tail_bytes -= frame.log_len();
         }
+    }
+
+    /// The newest frame.
+    pub(super) fn newest(&self) -> Option<&Frame> {
+        self.tail.back()
     }
 
     /// The frame at `lsn`, where it is still in memory.

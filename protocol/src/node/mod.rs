@@ -25,6 +25,7 @@
 //! | `answer` | which requests may be answered, and what the image may hold |
 //! | `moves` | the tables of all moves that are legal |
 //! | `persist` | the durable state and what waits for it |
+//! | `recording`, `replay` | the events of a node, kept and run through it again |
 //! | `status`, `numbers`, `phase`, `reason` | what people see |
 
 mod answer;
@@ -47,7 +48,9 @@ mod phase;
 mod promise;
 mod proof;
 mod reason;
+mod recording;
 mod register;
+mod replay;
 mod rival;
 mod session;
 mod status;
@@ -63,6 +66,8 @@ pub use note::Note;
 pub use numbers::{AnswerWaits, Gap, Loss};
 pub use phase::TakeoverPhase;
 pub use reason::{About, Reason, Why};
+pub use recording::{Entry, RECORDING_VERSION, Recorded, Start, Tape};
+pub use replay::{Difference, Replay};
 pub use status::{Connection, NodeStatus, PeerStatus, RecordStatus, StandbyState, Standing};
 
 use std::collections::{BTreeMap, VecDeque};
@@ -206,12 +211,7 @@ impl Node {
     /// serve, and nothing happened.
     pub fn append<B: FrameBuffer>(&mut self, clock: Clock, draft: Draft<B>) -> Option<Lsn> {
         self.clock = clock;
-        let serving = match &self.standing {
-            Part::Leading => true,
-            Part::Releasing(releasing) => releasing.takes_appends(),
-            _ => false,
-        };
-        serving.then(|| self.append_own(draft))
+        self.takes_appends().then(|| self.append_own(draft))
     }
 
     /// The fixed tail of every batch: from the facts that are known now, everything is done that
@@ -400,6 +400,14 @@ impl Node {
         }
         if let Some(id) = stop {
             self.stop(id);
+        }
+    }
+
+    fn takes_appends(&self) -> bool {
+        match &self.standing {
+            Part::Leading => true,
+            Part::Releasing(releasing) => releasing.takes_appends(),
+            _ => false,
         }
     }
 

@@ -99,10 +99,14 @@ pub(super) enum Verb {
         #[arg(long)]
         yes: bool,
     },
-    /// Show superblock and log of a stopped replica; changes nothing
+    /// Show superblock and log of a stopped replica, or what a recording says; changes nothing
     Inspect {
         /// Which resource
-        resource: String,
+        #[arg(required_unless_present = "replay")]
+        resource: Option<String>,
+        /// Run a recording of a resource's events through the core again; needs no configuration
+        #[arg(long, value_name = "FILE", conflicts_with = "resource")]
+        replay: Option<PathBuf>,
     },
     /// Watch a volume lose its primary and lose no data: two daemons on this host, a few seconds
     Demo,

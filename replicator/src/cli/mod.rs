@@ -8,6 +8,7 @@ mod explain;
 mod hadr;
 mod inspect;
 mod pages;
+mod replay;
 mod status;
 mod takeover;
 mod words;
@@ -84,7 +85,9 @@ fn carry_out(args: Args) -> anyhow::Result<()> {
             let (config, me) = configuration(&args)?;
             create::create(&config, &me, resource, *adopt, json)
         }
-        Verb::Inspect { resource } => {
+        Verb::Inspect { replay: Some(file), .. } => replay::replay(file, json),
+        Verb::Inspect { resource, replay: None } => {
+            let resource = resource.as_deref().unwrap_or_default();
             let (config, me) = configuration(&args)?;
             inspect::inspect(&config, &me, resource, json)
         }

@@ -56,6 +56,7 @@ pub(super) struct Resource {
     pub(super) log_size: Option<Spanned<String>>,
     pub(super) log_retention: Option<Spanned<String>>,
     pub(super) log_sync_interval: Option<Spanned<String>>,
+    pub(super) recording: Option<Spanned<String>>,
     pub(super) primary: Option<Spanned<String>>,
     pub(super) volume: Vec<Volume>,
     #[serde(default)]

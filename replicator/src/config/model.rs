@@ -71,6 +71,8 @@ pub struct Resource {
     pub log_retention_bytes: u64,
     /// Longest that the log stays unsynced.
     pub log_sync_interval: Duration,
+    /// Most bytes of a recording of its events; none: it is not recorded.
+    pub recording_bytes: Option<u64>,
     /// The first primary.
     pub primary: MemberId,
     /// Its volumes.

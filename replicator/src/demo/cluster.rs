@@ -74,6 +74,8 @@ pub struct Spec {
     pub tcp: bool,
     /// Silence that ends a link, and how long answers are held then; `None`: as configured.
     pub timers: Option<(Duration, Duration)>,
+    /// Whether each member records its events.
+    pub recorded: bool,
     /// Where each member runs; `None`: here, with links on loopback.
     pub places: Option<[Place; 2]>,
 }
@@ -91,6 +93,7 @@ impl Spec {
             block_size: 512,
             tcp: false,
             timers: None,
+            recorded: false,
             places: None,
         }
     }
@@ -144,6 +147,9 @@ impl Cluster {
         if let Some((timeout, held)) = spec.timers {
             text += &format!("timeout = \"{}ms\"\n", timeout.as_millis());
             window = format!("peer_window = \"{}ms\"\n", held.as_millis());
+        }
+        if spec.recorded {
+            window += "recording = \"64MiB\"\n";
         }
         let keys = self.path("keys");
         let mut stores = String::new();
@@ -256,6 +262,12 @@ impl Cluster {
 
     fn socket(&self, side: Side, kind: &str) -> PathBuf {
         self.path(side.name()).join("run").join(kind)
+    }
+
+    /// The folder of one side's superblock, log and recording.
+    #[must_use]
+    pub fn replica_dir(&self, side: Side) -> PathBuf {
+        self.path(side.name()).join("state/db")
     }
 
     /// The side's NBD socket.

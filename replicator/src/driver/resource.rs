@@ -12,7 +12,7 @@ use hadrian_blockdev::nbd::{
 use hadrian_blockdev::replica::{Replica, ReplicaEvent};
 use hadrian_protocol::frame::{Draft, Frame};
 use hadrian_protocol::ids::{Lsn, MemberId, ResourceId, SessionId, VolumeIndex};
-use hadrian_protocol::node::{Action, Command, Denied, Done, Event, FailedPart, Node, Note};
+use hadrian_protocol::node::{Action, Command, Denied, Done, Event, FailedPart, Note, Recorded};
 use hadrian_protocol::replica::VolumeGeometry;
 use hadrian_protocol::time::{Clock, Now, WallTime};
 use hadrian_protocol::wire::Message;
@@ -22,6 +22,7 @@ use super::Seen;
 use super::clients::{Clients, VolumeBackend};
 use super::link::{Compression, Outgoing};
 use super::told::{Told, ToldEvent};
+use crate::recording::Wanted;
 
 /// Bytes of unapplied frames at which a standby reads no more from its link.
 const STANDBY_UNAPPLIED_MAX: u64 = 192 << 20;
@@ -39,6 +40,8 @@ pub struct ResourceOptions {
     pub exports: Vec<String>,
     /// Whether frames are made smaller on their way to other members.
     pub compression: Compression,
+    /// Where its events are recorded, if somebody wants that.
+    pub recording: Option<Wanted>,
 }
 
 /// The resource as its tasks share it. One thread: cells, no locks.
@@ -57,7 +60,7 @@ pub(super) struct Shared {
 
 /// Everything that the pump works on.
 pub(super) struct Inner {
-    pub(super) node: Node,
+    pub(super) node: Recorded,
     pub(super) replica: Replica,
     pub(super) clients: Clients,
     links: BTreeMap<SessionId, Rc<Outgoing>>,
@@ -89,7 +92,7 @@ impl ExportTable for ExportBook {
 
 impl Shared {
     pub(super) fn new(
-        node: Node,
+        node: Recorded,
         replica: Replica,
         resource: ResourceId,
         options: &ResourceOptions,

@@ -12,7 +12,9 @@ use hadrian_blockdev::nbd::{CloseHandle, Limits, serve_tcp, serve_unix};
 use hadrian_blockdev::replica::{Replica, ReplicaError};
 use hadrian_protocol::backoff::Backoff;
 use hadrian_protocol::ids::{MemberId, ResourceId};
-use hadrian_protocol::node::{Command, Denied, Done, Node, NodeConfig};
+use hadrian_protocol::node::{
+    Command, Denied, Done, NodeConfig, RECORDING_VERSION, Recorded, Start,
+};
 use hadrian_protocol::replica::{VolumeGeometry, describe};
 use hadrian_protocol::time::{Clock, Now, WallTime};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -147,7 +149,17 @@ fn run(
     let clock = Clock { now: Now::default(), wall };
     let geometry = state.volumes.clone();
     let config = fit(start.node.clone(), replica.log_capacity());
-    let node = Node::new(config, state, recovered, clock);
+    let program = format!("hadriand {}", env!("CARGO_PKG_VERSION"));
+    let version = RECORDING_VERSION;
+    let tape = start.options.recording.as_ref().and_then(|wanted| match wanted.tape() {
+        Ok(tape) => Some(tape),
+        Err(error) => {
+            let dir = wanted.dir.display();
+            tracing::warn!(%dir, %error, "nothing is recorded; the resource starts without");
+            None
+        }
+    });
+    let node = Recorded::start(Start { version, program, config, state, recovered, clock }, tape);
     let shared = Shared::new(node, replica, start.resource, &start.options, began);
     LocalSet::new().block_on(&runtime, serve(shared, start, geometry, asked));
 }

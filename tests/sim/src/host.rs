@@ -10,7 +10,9 @@ use hadrian_blockdev::replica::{self, Replica, ReplicaError, ReplicaEvent};
 use hadrian_blockdev::volume::Store;
 use hadrian_protocol::frame::{Draft, Frame, HEAD_LEN};
 use hadrian_protocol::ids::{Lsn, MemberId, ResourceId, SessionId, VolumeIndex};
-use hadrian_protocol::node::{Action, Denied, Done, Event, FailedPart, Node, NodeConfig, Note};
+use hadrian_protocol::node::{
+    Action, Denied, Done, Event, FailedPart, NodeConfig, Note, RECORDING_VERSION, Recorded, Start,
+};
 use hadrian_protocol::range::ByteRange;
 use hadrian_protocol::replica::{Base, Mode, ReplicaState, Role, VolumeGeometry};
 use hadrian_protocol::time::{Clock, Now, WallTime};
@@ -19,6 +21,7 @@ use hadrian_protocol::wire::Message;
 use crate::Micros;
 use crate::disk::Disk;
 use crate::oracle::Oracle;
+use crate::tape::Recordings;
 use crate::world::Want;
 
 /// Bytes of a block, the unit in which clients write.
@@ -90,12 +93,14 @@ pub(crate) struct Host {
     pub(crate) tick_at: Option<Micros>,
     /// Whether the next step of its disk is in the queue of the world.
     pub(crate) disk_due: bool,
+    /// Where its processes are recorded, if they are.
+    pub(crate) recordings: Option<Recordings>,
 }
 
 /// A running daemon.
 #[derive(Debug)]
 pub(crate) struct Process {
-    pub(crate) node: Node,
+    pub(crate) node: Recorded,
     replica: Replica<Disk>,
     disk: Disk,
     began: Micros,
@@ -142,6 +147,7 @@ impl Host {
             fails: false,
             tick_at: None,
             disk_due: false,
+            recordings: None,
         }
     }
 
@@ -200,7 +206,16 @@ impl Host {
         self.disk.with(Double::forget_plans);
         self.fails = false;
         oracle.opened(self.member, &state, &recovered, &self.image());
-        let node = Node::new(config.clone(), state, recovered, self.clock(now));
+        let start = Start {
+            version: RECORDING_VERSION,
+            program: "simulator".into(),
+            config: config.clone(),
+            state,
+            recovered,
+            clock: self.clock(now),
+        };
+        let tape = self.recordings.as_ref().map(Recordings::tape);
+        let node = Recorded::start(start, tape);
         self.process = Some(Box::new(Process {
             node,
             replica,

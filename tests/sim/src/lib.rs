@@ -15,6 +15,7 @@
 //! | `clients` | who writes, reads and flushes |
 //! | `oracle` | what must be true |
 //! | `story` | what happened, in words |
+//! | `tape` | recordings of what a core was told |
 //! | `shrink` | the shortest plan that still goes wrong |
 //! | `explore` | every interleaving of very small clusters |
 
@@ -28,11 +29,12 @@ pub mod plan;
 pub mod shrink;
 mod story;
 pub mod sweep;
+mod tape;
 mod world;
 
 pub use oracle::Violation;
 pub use plan::{Happening, Plan};
-pub use world::{Report, run};
+pub use world::{Report, run, run_recorded};
 
 /// Simulated time, in microseconds since the run began.
 pub type Micros = u64;

@@ -31,6 +31,7 @@ pub const KEYS: [(&str, &[&str]); 5] = [
             "log_size",
             "log_retention",
             "log_sync_interval",
+            "recording",
             "primary",
             "nbd",
             "volume",

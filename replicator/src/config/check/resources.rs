@@ -18,6 +18,7 @@ const LOG_SIZE_MAX: u64 = 1 << 40;
 const VOLUME_SIZE_MAX: u64 = 1 << 50;
 const PEER_WINDOW: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 const SYNC_DEFAULT: Duration = Duration::from_millis(200);
+const RECORDING_MIN: u64 = 1 << 20;
 const SYNC_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(10);
 
 impl Checker<'_> {
@@ -51,6 +52,7 @@ impl Checker<'_> {
             log_size_bytes,
             log_retention_bytes,
             log_sync_interval: self.duration(sync, SYNC_DEFAULT, SYNC_INTERVAL),
+            recording_bytes: self.recording(raw.recording.as_ref()),
             pace: self.pace(members, raw, mode),
             primary: primary?,
             volumes,
@@ -89,6 +91,15 @@ impl Checker<'_> {
             self.problem(text, format!("more than half of the log; write at most {most}"));
         }
         size
+    }
+
+    fn recording(&mut self, text: Option<&Spanned<String>>) -> Option<u64> {
+        let text = text?;
+        let size = self.size(text);
+        if size < RECORDING_MIN {
+            self.problem(text, "a recording has at least 1MiB".into());
+        }
+        Some(size)
     }
 
     pub(super) fn mode(&mut self, text: Option<&Spanned<String>>) -> Mode {

@@ -23,6 +23,7 @@ use crate::net::{Conn, Parcel, Ways};
 use crate::oracle::{Oracle, Violation};
 use crate::plan::{Host as Index, Plan};
 use crate::story::Story;
+use crate::tape::Recordings;
 use crate::{MS, Micros, NAMES};
 use record::Register;
 pub(crate) use record::Want;
@@ -60,7 +61,21 @@ pub struct Report {
 /// Runs a plan; `telling` keeps the story.
 #[must_use]
 pub fn run(plan: &Plan, telling: bool) -> Report {
-    let mut world = World::new(plan, telling);
+    live(World::new(plan, telling))
+}
+
+/// Runs a plan and records what every process of it was told: its entries as lines of JSON, in
+/// the order in which the processes were started.
+#[must_use]
+pub fn run_recorded(plan: &Plan) -> (Report, Vec<Vec<String>>) {
+    let (mut world, recordings) = (World::new(plan, false), Recordings::default());
+    for host in &mut world.hosts {
+        host.recordings = Some(recordings.clone());
+    }
+    (live(world), recordings.lines())
+}
+
+fn live(mut world: World<'_>) -> Report {
     // The core has assertions of its own; one that fails is a broken promise like any other.
     let ended = catch_unwind(AssertUnwindSafe(|| {
         world.begin();
@@ -71,7 +86,7 @@ pub fn run(plan: &Plan, telling: bool) -> Report {
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
         world.oracle.broken("assertion", text.unwrap_or("a panic without words").into());
     }
-    (0..plan.members).for_each(|index| world.count_moves(index));
+    (0..world.plan.members).for_each(|index| world.count_moves(index));
     let (answered, lost) = world.oracle.tally();
     let violation = world.oracle.violation().cloned();
     Report {
