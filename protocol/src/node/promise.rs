@@ -16,8 +16,7 @@ impl Node {
         };
         let promised = self.state.promised;
         let overtaken = ask.epoch <= promised;
-        let follows_other =
-            self.peers.values().any(|peer| peer.is_following() && peer.member != member);
+        let follows_other = self.follows_other_than(member);
         let busy = match &self.standing {
             Part::Standby(_) => follows_other && !ask.force,
             Part::Gate => !ask.force,
@@ -40,6 +39,17 @@ impl Node {
         self.stop_following();
         self.state.promised = ask.epoch;
         self.persist_then(After::SayPromised(session, ask.epoch));
+    }
+
+    /// Whether this replica follows another than `member`, for all that it has heard. A primary
+    /// that handed over, or was overtaken, tells those whom it led nothing of it; whoever has owned
+    /// a later epoch since shows it.
+    fn follows_other_than(&self, member: MemberId) -> bool {
+        let owned = self.peers.get(&member).and_then(|peer| Some(peer.hello()?.owned));
+        self.peers.values().any(|peer| {
+            let led_in = peer.session.as_ref().and_then(|open| Some(open.lead.as_ref()?.epoch));
+            peer.is_following() && peer.member != member && led_in >= owned
+        })
     }
 
     pub(super) fn say_promised(&mut self, session: SessionId, epoch: Epoch) {

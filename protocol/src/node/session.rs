@@ -150,9 +150,10 @@ impl Node {
     }
 
     fn on_refuse(&mut self, member: MemberId, refusal: Refusal) {
-        self.out.push_back(Action::Note(Note::Refused { peer: member, refusal }));
-        if let Some(peer) = self.peers.get_mut(&member) {
-            peer.refusal = Some(refusal);
+        // A candidate asks again and again; people hear of it once.
+        let known = self.peers.get_mut(&member).and_then(|peer| peer.refusal.replace(refusal));
+        if known != Some(refusal) {
+            self.out.push_back(Action::Note(Note::Refused { peer: member, refusal }));
         }
         self.candidate_refused(member, refusal);
         self.asking_refused(member);

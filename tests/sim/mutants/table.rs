@@ -495,5 +495,16 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "**at <= now).map",
         "**at <= now && false).map",
     )
-    .told("record_stories", "a_restarted_primary_asks_again_who_could_not_promise_just_then"),
+    .told("liveness_stories", "a_restarted_primary_asks_again_who_could_not_promise_just_then"),
+    mutant(
+        "a member keeps to a primary that was deposed",
+        "§6.3",
+        PROMISE,
+        "peer.member != member && led_in >= owned",
+        "peer.member != member && led_in >= owned.and(None)",
+    )
+    .told(
+        "liveness_stories",
+        "whoever_follows_a_primary_that_was_deposed_promises_to_one_that_owned_a_later_epoch",
+    ),
 ];

@@ -6,7 +6,6 @@ mod telling;
 use hadrian_protocol::ids::{Epoch, MemberId};
 use hadrian_protocol::node::{Command, Denied, Done, How, Note};
 use hadrian_protocol::replica::Mode;
-use hadrian_protocol::wire::Refusal;
 use hadrian_sim::plan::Way;
 use hadrian_sim::{Happening as H, MS, Plan, Report, SECOND};
 
@@ -443,30 +442,6 @@ fn a_restarted_primary_does_not_replay_what_its_standby_never_had() {
         cuts += usize::from(noted(&report, |note| matches!(note, Note::TailCut { .. })).is_some());
     }
     assert!(cuts > 20, "alpha had something to cut: {cuts} of 40");
-}
-
-#[test]
-fn a_restarted_primary_asks_again_who_could_not_promise_just_then() {
-    let mut busy = 0;
-    for seed in 0..60 {
-        let plan = Plan::quiet(seed).with(SECOND, H::Cut(ALPHA, BETA, Way::Both));
-        let plan = plan.with(1300 * MS, H::Kill(ALPHA)).with(2 * SECOND, H::Command(BETA, FORCE));
-        let plan = plan.with(3 * SECOND, H::Heal(ALPHA, BETA)).with(3 * SECOND, H::Start(ALPHA));
-        // Alpha cuts what beta never had, and its disk takes its time.
-        let at = 3001 * MS + seed * 50;
-        let plan = plan.with(at, H::DiskHangs(ALPHA, SECOND)).with(at + 5 * MS, H::Kill(BETA));
-        let plan = lasting(plan.with(at + 10 * MS, H::Start(BETA)), 5 * SECOND);
-        let report = hadrian_sim::run(&plan, false);
-        assert_eq!(report.violation, None, "seed {seed}");
-        let not_now = |note: &Note| matches!(note, Note::Refused { refusal: Refusal::NotNow, .. });
-        busy += usize::from(noted(&report, not_now).is_some());
-        let leads = |(at, host, note): &(_, _, Note)| {
-            *at > 3010 * MS && *host == BETA && matches!(note, Note::Leads(_))
-        };
-        let again = report.notes.iter().find(|told| leads(told)).map(|(at, ..)| *at);
-        assert!(again.is_some_and(|at| at < 5 * SECOND), "seed {seed}: at {again:?}");
-    }
-    assert!(busy > 5, "alpha was busy: {busy} of 60");
 }
 
 #[test]
