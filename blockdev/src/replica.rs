@@ -1,6 +1,8 @@
 //! One member's copy of a resource: superblock, journal and volumes over one engine. The only
 //! type that the daemon sees of all this.
 
+mod spool;
+
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,12 +15,14 @@ use hadrian_protocol::node::{FailedPart, Recovered};
 use hadrian_protocol::range::ByteRange;
 use hadrian_protocol::replica::{ReplicaState, VolumeGeometry};
 use rustix::fs::FlockOperation;
+use spool::{SPOOL_READ, Spool};
 
 use crate::engine::{AnyEngine, Completion, Engine, EngineChoice, TokenSpace, UringError};
 use crate::journal::{
     self, AppendError, CreateError, Journal, JournalEvent, KnownDurable, NewLog, OpenError,
     OpenLog, TruncateError,
 };
+
 use crate::superblock::{
     self, CopyFault, SuperblockError, SuperblockEvent, SuperblockWriter, WriteError,
 };
@@ -129,6 +133,7 @@ pub struct Replica<E = AnyEngine> {
     engine: E,
     journal: Journal,
     volumes: Volumes,
+    spool: Spool,
     superblock: SuperblockWriter,
     /// The caller's number of the state that is being written, and the superblock's own.
     persisting: Option<(u64, u64)>,
@@ -261,11 +266,13 @@ impl<E: Engine> Replica<E> {
             .map(|(path, geometry)| open_store(&mut engine, path, *geometry))
             .collect();
         let mut volumes = Volumes::new(stores?, state.checkpoint, VOLUMES.token(0, 0).0);
-        let (journal, recovered) = open_log(&mut engine, dir, &state, &mut volumes)?;
+        let mut spool = Spool::default();
+        let (journal, recovered) = open_log(&mut engine, dir, &state, &mut volumes, &mut spool)?;
         let mut replica = Self {
             engine,
             journal,
             volumes,
+            spool,
             superblock: opened.writer,
             persisting: None,
             dir: dir.into(),
@@ -281,26 +288,28 @@ impl<E: Engine> Replica<E> {
     fn replay_to(&mut self, limit: Lsn) -> io::Result<()> {
         self.volumes.apply_to(&mut self.engine, limit);
         let mut events = Vec::new();
-        while self.volumes.applied().lsn < limit {
-            self.engine.kick();
-            self.engine.wait()?;
+        loop {
             self.poll(&mut events);
             for event in events.drain(..) {
                 if let ReplicaEvent::Failed(_, error) = event {
                     return Err(error);
                 }
             }
+            if self.volumes.applied().lsn >= limit {
+                return Ok(());
+            }
+            self.engine.kick();
+            self.engine.wait()?;
         }
-        Ok(())
     }
 
-    /// Appends a frame to the log; reads see it from here on.
+    /// Appends a frame to the log; reads see it from here on, where it is kept in memory.
     ///
     /// # Errors
     /// [`AppendError`]; the caller keeps [`Replica::log_room`] above what it appends.
     pub fn append(&mut self, frame: &Frame) -> Result<(), AppendError> {
         self.journal.append(&mut self.engine, frame)?;
-        self.volumes.push(frame.clone());
+        take_in(&mut self.volumes, &mut self.spool, frame);
         Ok(())
     }
 
@@ -424,6 +433,7 @@ impl<E: Engine> Replica<E> {
         }
         self.done = done;
         self.take_journal_events();
+        self.read_spool();
         events.append(&mut self.ready);
     }
 
@@ -471,6 +481,10 @@ impl<E: Engine> Replica<E> {
                 JournalEvent::SegmentReady => continue,
                 JournalEvent::Written(lsn) => ReplicaEvent::Written(lsn),
                 JournalEvent::Durable(lsn) => ReplicaEvent::Durable(lsn),
+                JournalEvent::ReadDone { number: SPOOL_READ, result } => {
+                    self.spool_read(result);
+                    continue;
+                }
                 JournalEvent::ReadDone { number: id, result } => {
                     let frames = result.unwrap_or_else(|error| {
                         tracing::warn!(%error, "the log cannot be read for a standby");
@@ -480,6 +494,7 @@ impl<E: Engine> Replica<E> {
                 }
                 JournalEvent::Truncated(end) => {
                     self.volumes.cut(end.lsn);
+                    self.spool.cut(end.lsn, self.volumes.queue_end().lsn);
                     ReplicaEvent::Truncated(end)
                 }
                 JournalEvent::NotTruncated(error) => ReplicaEvent::NotTruncated(error),
@@ -500,12 +515,20 @@ fn lock(path: &Path) -> Result<File, ReplicaError> {
     Ok(file)
 }
 
+/// Keeps a frame in memory until it is applied, or leaves it in the log.
+fn take_in(volumes: &mut Volumes, spool: &mut Spool, frame: &Frame) {
+    if !spool.leaves(frame, volumes.unapplied_bytes()) {
+        volumes.push(frame.clone());
+    }
+}
+
 /// Reads the log from the checkpoint to its end into the overlay.
 fn open_log<E: Engine>(
     engine: &mut E,
     dir: &Path,
     state: &ReplicaState,
     volumes: &mut Volumes,
+    spool: &mut Spool,
 ) -> Result<(Journal, Recovered), ReplicaError> {
     // What was applied was durable before; so the limit is a word about the log, too.
     let lsn = state.durable.max(state.apply_limit);
@@ -523,7 +546,7 @@ fn open_log<E: Engine>(
             epoch_starts.push((position, frame.clone()));
         }
         position = frame.position_after();
-        volumes.push(frame.clone());
+        take_in(volumes, spool, frame);
     };
     let (journal, found) = Journal::open(engine, &log, &mut visit)?;
     // Opening has made durable what it found.

@@ -99,6 +99,7 @@ fn status() -> ResourceStatus {
         members: vec!["alpha".into(), "beta".into()],
         socket: PathBuf::from("/run/hadrian/db.nbd"),
         segment_bytes: Some(1 << 20),
+        opening_bytes: Some(7),
         exports: vec!["db/data".into()],
         node: None,
         stopped: Some("stopped in order".into()),

@@ -265,6 +265,7 @@ impl Daemon {
                 socket: self.me.nbd_socket(resource),
                 exports: resource.exports(),
                 segment_bytes: seen.as_ref().map(|seen| seen.segment_bytes),
+                opening_bytes: seen.as_ref().and_then(|seen| seen.opening_bytes),
                 node: seen.map(|seen| seen.node),
                 stopped,
             });

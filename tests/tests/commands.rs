@@ -13,6 +13,11 @@ fn pair() -> Cluster {
     cluster
 }
 
+fn recorded_pair() -> Cluster {
+    let settings = "recording = \"64MiB\"\n".into();
+    Cluster::new(&programs(), Spec { settings, ..Spec::new(Mode::Nearsync) }).unwrap()
+}
+
 fn json(cluster: &Cluster, side: Side, args: &[&str]) -> Value {
     let text = cluster.tool(side, &[args, &["--json"]].concat()).unwrap();
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}\n{text}"))
@@ -83,8 +88,7 @@ fn a_takeover_that_is_refused_says_why_and_changes_nothing() {
 
 #[test]
 fn a_recording_is_run_through_the_core_again() {
-    let spec = Spec { recorded: true, ..Spec::new(Mode::Nearsync) };
-    let mut cluster = Cluster::new(&programs(), spec).unwrap();
+    let mut cluster = recorded_pair();
     cluster.client(Side::Alpha).unwrap().write(0, &BLOCK).unwrap();
     cluster.tool(Side::Beta, &["takeover", "db"]).unwrap();
     cluster.await_peer(Side::Beta).unwrap();
@@ -104,8 +108,7 @@ fn a_recording_is_run_through_the_core_again() {
 
 #[test]
 fn a_recording_that_was_changed_is_told_with_the_place() {
-    let spec = Spec { recorded: true, ..Spec::new(Mode::Nearsync) };
-    let mut cluster = Cluster::new(&programs(), spec).unwrap();
+    let mut cluster = recorded_pair();
     cluster.kill(Side::Alpha).unwrap();
     let file = cluster.replica_dir(Side::Alpha).join("recording.jsonl");
     let text = std::fs::read_to_string(&file).unwrap();

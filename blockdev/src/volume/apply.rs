@@ -84,6 +84,14 @@ impl Apply {
         self.applied
     }
 
+    pub(super) fn limit(&self) -> Lsn {
+        self.limit
+    }
+
+    pub(super) fn queue_end(&self) -> LogPosition {
+        self.queue.back().map_or(self.applied, |queued| queued.frame.position_after())
+    }
+
     pub(super) fn queued_bytes(&self) -> u64 {
         self.queued_bytes
     }

@@ -147,6 +147,18 @@ impl Volumes {
         self.apply.queued_bytes()
     }
 
+    /// The end of the frames that wait here; of the image, where none does.
+    #[must_use]
+    pub fn queue_end(&self) -> LogPosition {
+        self.apply.queue_end()
+    }
+
+    /// Up to where frames may go into the stores.
+    #[must_use]
+    pub fn limit(&self) -> Lsn {
+        self.apply.limit()
+    }
+
     /// Makes the stores durable; [`VolumesEvent::Checkpointed`] tells to where. One at a time.
     pub fn checkpoint<E: Engine>(&mut self, engine: &mut E) {
         if self.checkpoint.is_some() || self.failed {

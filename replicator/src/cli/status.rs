@@ -81,6 +81,10 @@ fn screen(status: &ResourceStatus) -> String {
     if node.waits.count > 0 || node.waits.current_us > 0 {
         table.add_row(vec!["answers".into(), waits(node)]);
     }
+    if let Some(bytes) = status.opening_bytes {
+        let bytes = bytesize::ByteSize(bytes);
+        table.add_row(vec!["clients".into(), format!("wait until {bytes} more are applied")]);
+    }
     for peer in &node.peers {
         table.add_row(vec![words::name(status, peer.member).into(), other(peer)]);
     }

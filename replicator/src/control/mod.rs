@@ -117,6 +117,8 @@ pub struct ResourceStatus {
     pub exports: Vec<String>,
     /// Bytes of one file of the log.
     pub segment_bytes: Option<u64>,
+    /// Bytes of log that this primary applies before it lets clients in.
+    pub opening_bytes: Option<u64>,
     /// What the node says; none while it is stopped.
     pub node: Option<NodeStatus>,
     /// Why it does not run, if so.

@@ -74,8 +74,8 @@ pub struct Spec {
     pub tcp: bool,
     /// Silence that ends a link, and how long answers are held then; `None`: as configured.
     pub timers: Option<(Duration, Duration)>,
-    /// Whether each member records its events.
-    pub recorded: bool,
+    /// Further lines of the resource's configuration.
+    pub settings: String,
     /// Where each member runs; `None`: here, with links on loopback.
     pub places: Option<[Place; 2]>,
 }
@@ -93,7 +93,7 @@ impl Spec {
             block_size: 512,
             tcp: false,
             timers: None,
-            recorded: false,
+            settings: String::new(),
             places: None,
         }
     }
@@ -143,13 +143,10 @@ impl Cluster {
     fn configure(&self, spec: &Spec) -> anyhow::Result<()> {
         let packing = if spec.compression == Compression::Zstd { "zstd" } else { "none" };
         let mut text = format!("cluster = \"test\"\n[link]\ncompression = \"{packing}\"\n");
-        let mut window = String::new();
+        let mut settings = spec.settings.clone();
         if let Some((timeout, held)) = spec.timers {
             text += &format!("timeout = \"{}ms\"\n", timeout.as_millis());
-            window = format!("peer_window = \"{}ms\"\n", held.as_millis());
-        }
-        if spec.recorded {
-            window += "recording = \"64MiB\"\n";
+            settings += &format!("peer_window = \"{}ms\"\n", held.as_millis());
         }
         let keys = self.path("keys");
         let mut stores = String::new();
@@ -174,7 +171,7 @@ impl Cluster {
         });
         text += &format!(
             "[[resource]]\nname = \"db\"\nmode = \"{mode}\"\nlog_size = \"{log_bytes}B\"\n\
-             {window}{tcp}[[resource.volume]]\nname = \"data\"\nsize = \"{volume_bytes}B\"\n\
+             {settings}{tcp}[[resource.volume]]\nname = \"data\"\nsize = \"{volume_bytes}B\"\n\
              block_size = {block_size}\n\
              [resource.volume.store]\n{stores}"
         );

@@ -23,4 +23,7 @@ pub struct Seen {
     pub node: hadrian_protocol::node::NodeStatus,
     /// Bytes of one file of the log: positions are shown as file and offset, too.
     pub segment_bytes: u64,
+    /// Bytes of log that this primary applies before it lets clients in; none: they are in, or it
+    /// is no primary.
+    pub opening_bytes: Option<u64>,
 }

@@ -24,8 +24,6 @@ use super::link::{Compression, Outgoing};
 use super::told::{Told, ToldEvent};
 use crate::recording::Wanted;
 
-/// Bytes of unapplied frames at which a standby reads no more from its link.
-const STANDBY_UNAPPLIED_MAX: u64 = 192 << 20;
 /// How often the core is told that a link waits for room.
 const STILL_FULL: std::time::Duration = std::time::Duration::from_millis(50);
 /// Most log space at which a standby reads no more from its link; a small log keeps a 16th.
@@ -43,6 +41,9 @@ pub struct ResourceOptions {
     /// Where its events are recorded, if somebody wants that.
     pub recording: Option<Wanted>,
 }
+
+/// Where an operator waits for an answer.
+type Asker = oneshot::Sender<Result<Done, Denied>>;
 
 /// The resource as its tasks share it. One thread: cells, no locks.
 pub(super) struct Shared {
@@ -64,10 +65,14 @@ pub(super) struct Inner {
     pub(super) replica: Replica,
     pub(super) clients: Clients,
     links: BTreeMap<SessionId, Rc<Outgoing>>,
-    commands: BTreeMap<u64, oneshot::Sender<Result<Done, Denied>>>,
+    commands: BTreeMap<u64, Asker>,
     next_number: u64,
     began: Instant,
     pub(super) serving: bool,
+    /// It leads, and serves as soon as nothing waits for the image in the log alone.
+    opening: bool,
+    /// Answers to operators that wait for that.
+    opened: Vec<(Asker, Result<Done, Denied>)>,
     pub(super) holding: bool,
     events: Vec<ReplicaEvent>,
     change: Option<bool>,
@@ -107,6 +112,8 @@ impl Shared {
             next_number: 1,
             began,
             serving: false,
+            opening: false,
+            opened: Vec::new(),
             holding: false,
             events: Vec::new(),
             change: None,
@@ -193,7 +200,9 @@ impl Shared {
 
     pub(super) fn status(&self) -> Seen {
         let inner = self.inner.borrow();
-        Seen { node: inner.node.status(), segment_bytes: inner.replica.segment_len() }
+        let (segment_bytes, spooled) = (inner.replica.segment_len(), inner.replica.spooled_bytes());
+        let opening_bytes = inner.opening.then_some(spooled);
+        Seen { node: inner.node.status(), segment_bytes, opening_bytes }
     }
 
     /// What people were told after the event of this number.
@@ -201,7 +210,7 @@ impl Shared {
         self.inner.borrow().told.after(after)
     }
 
-    pub(super) fn command(&self, command: Command, reply: oneshot::Sender<Result<Done, Denied>>) {
+    pub(super) fn command(&self, command: Command, reply: Asker) {
         let mut inner = self.inner.borrow_mut();
         let id = inner.number();
         inner.commands.insert(id, reply);
@@ -274,9 +283,7 @@ impl Inner {
 
     fn has_frame_room(&self) -> bool {
         let room = STANDBY_ROOM_MAX.min(self.replica.log_capacity() / 16);
-        let takes = self.node.takes_frames()
-            && self.replica.log_room() > room
-            && self.replica.unapplied_bytes() < STANDBY_UNAPPLIED_MAX;
+        let takes = self.node.takes_frames() && self.replica.log_room() > room;
         takes || !self.node.keeps_frames()
     }
 
@@ -301,6 +308,7 @@ impl Inner {
             self.run_node();
             self.replica.kick();
             self.take_replica_events();
+            self.open_when_ready();
             self.answer();
             if self.events.is_empty() {
                 return;
@@ -403,23 +411,51 @@ impl Inner {
             Action::ReadLog { session, from } => self.replica.read_log(session.get(), from),
             Action::Truncate(point) => self.replica.truncate(point),
             Action::Hold(hold) => self.hold(hold),
-            Action::Serve(serve) => {
-                self.serving = serve;
-                self.holding = false;
-                self.change = Some(serve);
-            }
-            Action::Reply { id, result } => {
-                if let Some(waiting) = self.commands.remove(&id) {
-                    // Who asked may have gone away; then nobody needs the answer.
-                    let _ = waiting.send(result);
-                }
-            }
+            Action::Serve(serve) => self.serve(serve),
+            Action::Reply { id, result } => self.reply(id, result),
             // Nobody configures a record yet: the core asks for none.
             Action::ReadRecord | Action::Propose(_) => {
                 tracing::error!(resource = %self.name, "there is no control record to speak to");
             }
             Action::Stopped => self.stopped = true,
             Action::Note(note) => self.note(note),
+        }
+    }
+
+    /// Service begins when everything that waits for the image is in memory at least: before, reads
+    /// would not see it.
+    fn serve(&mut self, serve: bool) {
+        (self.opening, self.holding) = (serve, false);
+        self.replica.leave_in_log(!serve);
+        if !serve && std::mem::take(&mut self.serving) {
+            self.change = Some(false);
+        }
+        if !serve {
+            self.tell_opened();
+        }
+    }
+
+    fn open_when_ready(&mut self) {
+        if self.opening && self.replica.spooled_bytes() == 0 {
+            (self.opening, self.serving) = (false, true);
+            self.change = Some(true);
+            self.tell_opened();
+        }
+    }
+
+    /// Whoever asked for a takeover hears of it when clients can come.
+    fn reply(&mut self, id: u64, result: Result<Done, Denied>) {
+        let Some(waiting) = self.commands.remove(&id) else { return };
+        self.opened.push((waiting, result));
+        if !self.opening {
+            self.tell_opened();
+        }
+    }
+
+    fn tell_opened(&mut self) {
+        for (waiting, result) in self.opened.drain(..) {
+            // Who asked may have gone away; then nobody needs the answer.
+            let _ = waiting.send(result);
         }
     }
 

@@ -69,6 +69,7 @@ const FEED: &str = "protocol/src/node/feed.rs";
 const HANDOVER: &str = "protocol/src/node/handover.rs";
 const PROOF: &str = "protocol/src/node/proof.rs";
 const REGISTER: &str = "protocol/src/node/register.rs";
+const SPOOL: &str = "blockdev/src/replica/spool.rs";
 const REPLICA: &str = "blockdev/src/replica.rs";
 const RECOVERY: &str = "blockdev/src/journal/recovery.rs";
 const OPEN: &str = "blockdev/src/journal/open.rs";
@@ -147,7 +148,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         SESSION,
         "        if matches!(self.standing, Part::Waking(_)) {\n            return;\n        }\n",
         "",
-    ),
+    )
+    .and("        if !matches!(self.standing, Part::Waking(_)) {\n", "        {\n"),
     mutant(
         "frames are applied before the log is durable",
         "§2.2",
@@ -506,5 +508,12 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     .told(
         "liveness_stories",
         "whoever_follows_a_primary_that_was_deposed_promises_to_one_that_owned_a_later_epoch",
+    ),
+    mutant(
+        "frames overtake those that were left in the log",
+        "§2.2",
+        SPOOL,
+        "let left = full || self.end.is_some();",
+        "let left = full;",
     ),
 ];

@@ -1,22 +1,43 @@
 //! Clients: each sends one request after the other to whoever serves, and goes elsewhere when it
-//! is cut off.
+//! is cut off. A change whose answer it has not seen it sends again, where there is somebody.
+
+use std::collections::VecDeque;
 
 use rand::Rng;
 use rand::rngs::SmallRng;
 
 use crate::host::{Ask, BLOCKS, Change};
 
-/// All clients of a run share their numbers, so that no content is ever written twice.
+/// Changes of all clients that wait to be sent again.
+const UNKNOWN_MAX: usize = 16;
+
+/// All clients of a run share their numbers, so that no two changes write the same content.
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
     next_number: u64,
     next_id: u64,
+    /// Changes that a client does not know the fate of.
+    unknown: VecDeque<(usize, Ask)>,
 }
 
 impl Clients {
     pub(crate) fn next_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
+    }
+
+    /// A client has lost its connection before the answer came. It sends a change again; what it
+    /// only asked for, it may never want to know any more.
+    pub(crate) fn never_knew(&mut self, client: usize, ask: Ask) {
+        if matches!(ask, Ask::Write { .. }) && self.unknown.len() < UNKNOWN_MAX {
+            self.unknown.push_back((client, ask));
+        }
+    }
+
+    /// What a client sends again.
+    pub(crate) fn again(&mut self, client: usize) -> Option<Ask> {
+        let place = self.unknown.iter().position(|(of, _)| *of == client)?;
+        self.unknown.remove(place).map(|(_, ask)| ask)
     }
 
     /// The next request of a client.

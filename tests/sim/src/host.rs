@@ -95,6 +95,8 @@ pub(crate) struct Host {
     pub(crate) disk_due: bool,
     /// Where its processes are recorded, if they are.
     pub(crate) recordings: Option<Recordings>,
+    /// Most bytes of frames in memory where more may stay in the log.
+    pub(crate) spool_memory: u64,
 }
 
 /// A running daemon.
@@ -105,7 +107,11 @@ pub(crate) struct Process {
     disk: Disk,
     began: Micros,
     pub(crate) serving: bool,
+    /// It leads, and serves when nothing waits in the log alone.
+    opening: bool,
     holding: bool,
+    /// Most bytes that waited in the log alone.
+    pub(crate) most_spooled: u64,
     stopped: bool,
     writes: VecDeque<(Lsn, u64)>,
     commits: VecDeque<(Lsn, u64)>,
@@ -148,6 +154,7 @@ impl Host {
             tick_at: None,
             disk_due: false,
             recordings: None,
+            spool_memory: u64::MAX,
         }
     }
 
@@ -201,8 +208,9 @@ impl Host {
     ) -> Result<(), ReplicaError> {
         self.life += 1;
         let (paths, dir) = ([PathBuf::from(STORE)], Path::new(DIR));
-        let (replica, state, recovered) =
+        let (mut replica, state, recovered) =
             Replica::open_over(self.disk.clone(), dir, resource(), &paths, Store::open_in)?;
+        replica.set_spool_memory(self.spool_memory);
         self.disk.with(Double::forget_plans);
         self.fails = false;
         oracle.opened(self.member, &state, &recovered, &self.image());
@@ -222,7 +230,9 @@ impl Host {
             disk: self.disk.clone(),
             began: now,
             serving: false,
+            opening: false,
             holding: false,
+            most_spooled: 0,
             stopped: false,
             writes: VecDeque::new(),
             commits: VecDeque::new(),
@@ -342,6 +352,11 @@ impl Process {
             self.replica.kick();
             let mut events = std::mem::take(&mut self.events);
             self.replica.poll(&mut events);
+            self.most_spooled = self.most_spooled.max(self.replica.spooled_bytes());
+            if self.opening && self.replica.spooled_bytes() == 0 {
+                (self.opening, self.serving) = (false, true);
+                self.out.push(Outward::Serve(true));
+            }
             self.answer(member, oracle);
             if events.is_empty() {
                 self.events = events;
@@ -419,7 +434,7 @@ impl Process {
     fn carry_out(&mut self, clock: Clock, member: MemberId, action: Action, oracle: &mut Oracle) {
         match action {
             Action::Send { session, message } => {
-                oracle.said(member, &message);
+                oracle.said(member, &message, &self.node);
                 self.out.push(Outward::Send(session, message));
             }
             Action::Ship { session, frame } => self.out.push(Outward::Ship(session, frame)),
@@ -488,9 +503,11 @@ impl Process {
 
     /// At the end of service what is unanswered stays unanswered.
     fn serve(&mut self, member: MemberId, serve: bool, oracle: &mut Oracle) {
-        (self.serving, self.holding) = (serve, false);
-        self.out.push(Outward::Serve(serve));
+        (self.opening, self.holding) = (serve, false);
+        self.replica.leave_in_log(!serve);
         if !serve {
+            self.serving = false;
+            self.out.push(Outward::Serve(false));
             oracle.stands_down(member);
             self.writes.clear();
             self.commits.clear();

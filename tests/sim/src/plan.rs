@@ -36,6 +36,8 @@ pub struct Plan {
     pub replay_delay: Duration,
     /// Bytes that a standby may have received and not applied.
     pub spool_limit: u64,
+    /// Bytes of frames in memory above which a standby leaves them in its log.
+    pub spool_memory: u64,
     /// Weaker modes for slow standbys.
     pub degrade: Vec<Mode>,
     /// Bytes of each member's log.
@@ -156,6 +158,7 @@ impl Plan {
             peer_wait_limit: Duration::ZERO,
             replay_delay: Duration::ZERO,
             spool_limit: u64::MAX,
+            spool_memory: u64::MAX,
             degrade: Vec::new(),
             log_bytes: 4 << 20,
             clients: 2,
@@ -190,6 +193,7 @@ impl Plan {
             peer_wait_limit: Duration::from_millis([0, 0, 0, 200, 1200][rng.random_range(0..5)]),
             replay_delay: Duration::from_millis([0, 0, 0, 0, 0, 700][rng.random_range(0..6)]),
             spool_limit: if rng.random_bool(0.1) { 64 << 10 } else { u64::MAX },
+            spool_memory: if seed.is_multiple_of(3) { 24 << 10 } else { u64::MAX },
             degrade: degrade(&mut rng),
             log_bytes: if rng.random_bool(0.2) { 1 << 20 } else { 4 << 20 },
             clients: rng.random_range(1..=3),

@@ -279,10 +279,17 @@ impl Oracle {
         witness.runs = false;
     }
 
-    /// Nothing is said that a crash could undo (I7, I8).
-    pub(crate) fn said(&mut self, member: MemberId, message: &Message) {
+    /// Nothing is said that a crash could undo (I7, I8), and nothing at all by a life that is not
+    /// durable: the next one would have its name (design §5.4).
+    pub(crate) fn said(&mut self, member: MemberId, message: &Message, node: &Node) {
         let witness = self.see(member);
-        let Some(state) = &witness.state else { return };
+        let Some(state) = witness.state.clone() else { return };
+        // A goodbye names no life.
+        let durable = state.incarnation == node.state().incarnation;
+        self.demand(durable || matches!(message, Message::Goodbye(_)), "§5.4", || {
+            format!("{member} says {message:?} in a life that is not durable")
+        });
+        let witness = self.see(member);
         let (durable, end) = (witness.durable, witness.path.end.lsn);
         let true_word = match message {
             Message::Hello(hello) => {

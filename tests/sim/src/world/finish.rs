@@ -15,7 +15,12 @@ const TOO_LATE: u32 = 300;
 impl World<'_> {
     pub(super) fn check(&mut self, times: u32) {
         let all: Vec<_> = (0..self.plan.members).map(|index| self.status(index)).collect();
-        match together(&all) {
+        let serving = (0..self.plan.members).any(|index| self.hosts[usize::from(index)].serves());
+        let together = together(&all).and_then(|()| match serving {
+            true => Ok(()),
+            false => Err("nobody serves".to_string()),
+        });
+        match together {
             Ok(()) => return self.stop_all(),
             Err(why) if times >= TOO_LATE => {
                 self.oracle.broken("liveness", format!("mended, and yet {why}"));

@@ -18,7 +18,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use crate::clients::Clients;
-use crate::host::{Host, Outward};
+use crate::host::{Ask, Host, Outward};
 use crate::net::{Conn, Parcel, Ways};
 use crate::oracle::{Oracle, Violation};
 use crate::plan::{Host as Index, Plan};
@@ -56,6 +56,8 @@ pub struct Report {
     pub primary: Option<Index>,
     /// Which moves of the tables were made.
     pub made: Made,
+    /// Most bytes that waited for an image in the log alone.
+    pub most_spooled: u64,
 }
 
 /// Runs a plan; `telling` keeps the story.
@@ -98,6 +100,7 @@ fn live(mut world: World<'_>) -> Report {
         replies: world.replies,
         primary: world.primary,
         made: world.made,
+        most_spooled: world.most_spooled,
         story: world.story.into_lines(),
     }
 }
@@ -126,6 +129,19 @@ enum Due {
     Stopped(Index, Index, u32),
 }
 
+/// A request without an answer.
+#[derive(Debug)]
+struct Waiting {
+    client: usize,
+    at: Index,
+    ask: Ask,
+}
+
+/// Now and then an answer does not reach its client, who must take it for none.
+fn is_lost(id: u64) -> bool {
+    id % 61 == 7
+}
+
 /// Which part of a run it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Act {
@@ -152,8 +168,8 @@ pub(crate) struct World<'a> {
     ways: Ways,
     register: Register,
     clients: Clients,
-    /// Requests without an answer: by whom, and where.
-    outstanding: BTreeMap<u64, (usize, Index)>,
+    /// Requests without an answer.
+    outstanding: BTreeMap<u64, Waiting>,
     commands: BTreeMap<u64, Command>,
     act: Act,
     notes: Vec<(Micros, Index, Note)>,
@@ -162,6 +178,7 @@ pub(crate) struct World<'a> {
     /// It held its answers for a lost member when it was told to stop.
     held: bool,
     made: Made,
+    most_spooled: u64,
     rng: SmallRng,
     pub(crate) oracle: Oracle,
     pub(crate) story: Story,
@@ -197,7 +214,9 @@ impl<'a> World<'a> {
         let members = (0..plan.members).filter_map(MemberId::new);
         let host = |member: MemberId| {
             let seed = plan.seed.wrapping_mul(31) + u64::from(member.index());
-            Host::new(member, plan.mode, plan.log_bytes, seed)
+            let mut host = Host::new(member, plan.mode, plan.log_bytes, seed);
+            host.spool_memory = plan.spool_memory;
+            host
         };
         Self {
             plan,
@@ -221,6 +240,7 @@ impl<'a> World<'a> {
             primary: None,
             held: false,
             made: Made::default(),
+            most_spooled: 0,
             rng: SmallRng::seed_from_u64(plan.seed),
             oracle: Oracle::new(plan),
             story: Story::new(telling),
@@ -308,6 +328,7 @@ impl<'a> World<'a> {
     pub(super) fn count_moves(&mut self, index: Index) {
         if let Some(process) = self.hosts[usize::from(index)].process() {
             self.made.merge(process.node.moves());
+            self.most_spooled = self.most_spooled.max(process.most_spooled);
         }
     }
 
@@ -427,7 +448,10 @@ impl<'a> World<'a> {
             }
             Outward::Answer(id) => {
                 self.story.note("answer", &[id], || format!("{name} answers request {id}"));
-                self.outstanding.remove(&id);
+                if let Some(waiting) = self.outstanding.remove(&id).filter(|_| is_lost(id)) {
+                    self.story.note("lost", &[id], || format!("the answer to {id} is lost"));
+                    self.clients.never_knew(waiting.client, waiting.ask);
+                }
             }
             Outward::Stopped => {
                 self.story.note("stopped", &[u64::from(index)], || format!("{name} has stopped"));
@@ -436,7 +460,10 @@ impl<'a> World<'a> {
     }
 
     fn forget_requests(&mut self, index: Index) {
-        self.outstanding.retain(|_, (_, at)| *at != index);
+        let here = self.outstanding.extract_if(.., |_, waiting| waiting.at == index);
+        for (_, waiting) in here {
+            self.clients.never_knew(waiting.client, waiting.ask);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use super::{Act, Due, OUTSTANDING_MAX, World};
+use super::{Act, Due, OUTSTANDING_MAX, Waiting, World};
 use crate::host::Ask;
 use crate::plan::Host as Index;
 use crate::{MS, NAMES};
@@ -12,7 +12,7 @@ impl World<'_> {
         if self.act == Act::Stopping {
             return;
         }
-        let waiting = self.outstanding.values().filter(|(of, _)| *of == client).count();
+        let waiting = self.outstanding.values().filter(|other| other.client == client).count();
         let serving: Vec<Index> = (0..self.plan.members)
             .filter(|index| self.hosts[usize::from(*index)].serves())
             .collect();
@@ -31,9 +31,11 @@ impl World<'_> {
     }
 
     pub(super) fn ask(&mut self, client: usize, index: Index) {
-        let (id, ask) = (self.clients.next_id(), self.clients.draw(&mut self.rng));
+        let id = self.clients.next_id();
+        let again = self.clients.again(client);
+        let ask = again.unwrap_or_else(|| self.clients.draw(&mut self.rng));
         self.oracle.client_asks(id, ask.clone());
-        self.outstanding.insert(id, (client, index));
+        self.outstanding.insert(id, Waiting { client, at: index, ask: ask.clone() });
         let now = self.now;
         let taken = self.hosts[usize::from(index)].ask(now, id, &ask, &mut self.oracle);
         let name = NAMES[usize::from(index)];
