@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::double::{Double, Order, Unsynced};
+use super::double::{Double, Fault, Order, Unsynced};
 use super::*;
 
 /// An engine and a directory that it can work in.
@@ -246,7 +246,7 @@ fn a_failed_sync_of_the_double_has_lost_its_writes_for_good() {
     let file = double.open(path, OpenAs::Direct).unwrap();
     let (offset, data) = (0, data(1, 4096));
     run(&mut double, Op::Write { file, offset, data }).unwrap();
-    double.fail_at(1);
+    double.fail_at(1, Fault::Eio);
     let error = run(&mut double, Op::Sync { file }).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EIO));
     run(&mut double, Op::Sync { file }).unwrap();

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::rig::*;
 use super::*;
-use crate::engine::double::{Double, Order, Unsynced};
+use crate::engine::double::{Double, Fault, Order, Unsynced};
 use crate::engine::{Engine, Plain, Uring};
 
 fn lsns(frames: &[Frame]) -> Vec<u64> {
@@ -144,7 +144,7 @@ fn nothing_is_reported_durable_that_was_not_written_when_the_sync_began() {
 fn a_failed_write_or_sync_is_final_and_said_once() {
     for (failing, doing) in [(1, "writing"), (2, "syncing")] {
         let mut rig = Rig::new(4);
-        rig.disk.fail_at(failing);
+        rig.disk.fail_at(failing, Fault::Eio);
         rig.append(0).unwrap();
         rig.journal.request_sync(&mut rig.disk);
         rig.settle();

@@ -4,7 +4,7 @@ use hadrian_golden::Golden;
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::double::{Double, Order, Unsynced};
+use crate::engine::double::{Double, Fault, Order, Unsynced};
 
 const DIR: &str = "/replica";
 
@@ -137,7 +137,7 @@ fn a_failed_write_or_sync_is_reported_once_and_ends_all_writing() {
     for failing in [1, 2] {
         let mut disk = fresh(1, Unsynced::Kept);
         let mut writer = open(&mut disk).unwrap().writer;
-        disk.fail_at(failing);
+        disk.fail_at(failing, Fault::Eio);
         writer.write(&mut disk, b"x").unwrap();
         let (mut done, mut failures) = (Vec::new(), 0);
         while disk.in_flight() > 0 {

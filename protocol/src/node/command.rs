@@ -116,6 +116,7 @@ impl Denied {
             Self::Cancelled => "cancelled",
             Self::NothingToCancel => "nothing_to_cancel",
             Self::NoProof => "no_proof",
+            Self::WindowRuns { .. } => "window_runs",
             Self::NotInSet { .. } => "not_in_set",
             Self::NoRecord => "no_record",
             Self::GivenUp => "given_up",
@@ -160,6 +161,15 @@ pub enum Denied {
          over, or the primary left it out; takeover --force says first what it may lose"
     )]
     NoProof,
+    /// A lost standby may still take over by its proof.
+    #[error(
+        "the peer window runs for {ms} ms more, and until then the lost standby may take over by \
+         proof of it; ask again after that"
+    )]
+    WindowRuns {
+        /// For how long, in milliseconds.
+        ms: u64,
+    },
     /// The control record does not name this life of this member in its in-sync set.
     #[error(
         "the control record does not count this standby as in sync; the resource belongs to \

@@ -12,7 +12,7 @@ use super::{Action, Denied, Done, Node, Note, Part};
 use crate::ids::{Incarnate, MemberId};
 use crate::node::OnWindowEnd;
 use crate::replica::{Mode, ReplicaState};
-use crate::time::Now;
+use crate::time::{Now, micros};
 
 /// Gap up to which a standby is proposed: answers wait for it from then on.
 const PROPOSE_GAP_BYTES: u64 = 4 << 20;
@@ -205,6 +205,11 @@ impl Node {
         let held: Vec<_> = held.map(|peer| peer.member).collect();
         if held.is_empty() {
             return Err(Denied::AlreadyPrimary);
+        }
+        // By its proof the standby may take over till then, and nothing answered shall be missing.
+        let left = held.iter().filter_map(|member| self.proof_left(*member)).max();
+        if let Some(left) = left {
+            return Err(Denied::WindowRuns { ms: micros(left).div_ceil(1000) });
         }
         held.into_iter().for_each(|member| self.leave_out(member));
         Ok(Done::GoesOnAlone)

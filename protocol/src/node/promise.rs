@@ -37,6 +37,9 @@ impl Node {
             _ => self.give_up(Denied::GivenUp),
         }
         self.stop_following();
+        // Whoever asks may answer clients from now on: what the old primary's word proves about
+        // its own answers is worth nothing any more.
+        self.follow.proof = None;
         self.state.promised = ask.epoch;
         self.persist_then(After::SayPromised(session, ask.epoch));
     }

@@ -8,6 +8,8 @@
 //! stamp, that no answer was given without it; and the primary leaves it out no sooner, unless the
 //! standby has said that it heard it is out.
 
+use std::time::Duration;
+
 use super::{Denied, Node};
 use crate::ids::{Incarnate, MemberId, SessionId};
 use crate::time::Now;
@@ -107,10 +109,21 @@ impl Node {
 
     /// Whether a standby can prove nothing any more: then it may be left out.
     pub(super) fn word_is_void(&self, member: MemberId) -> bool {
-        let Some(peer) = self.peers.get(&member) else { return true };
-        let taken_back = peer.session.as_ref().is_some_and(|session| session.word.is_taken_back());
-        let over = peer.word_until.is_none_or(|until| until <= self.clock.now);
-        self.has_register() || taken_back || (over && !self.holds_on())
+        let over = self.proof_left(member).is_none();
+        over && (self.has_register() || self.took_back(member) || !self.holds_on())
+    }
+
+    /// For how long a standby may still take over by proof, as its primary sees it.
+    pub(super) fn proof_left(&self, member: MemberId) -> Option<Duration> {
+        let until = self.peers.get(&member)?.word_until?;
+        let runs = until > self.clock.now && !self.has_register() && !self.took_back(member);
+        runs.then(|| until.since(self.clock.now))
+    }
+
+    /// It has heard that it is out of the set.
+    fn took_back(&self, member: MemberId) -> bool {
+        let session = self.peers.get(&member).and_then(|peer| peer.session.as_ref());
+        session.is_some_and(|session| session.word.is_taken_back())
     }
 
     /// A life of a member whose proof died with it.

@@ -386,8 +386,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "a connected standby is left out while it can prove that it is in",
         "§5.1, §5.3",
         PROOF,
-        "self.has_register() || taken_back || (over && !self.holds_on())",
-        "true || taken_back || (over && !self.holds_on())",
+        "over && (self.has_register() || self.took_back(member) || !self.holds_on())",
+        "over || true",
     ),
     mutant(
         "the window's end lets a primary go on that was told to hold",
@@ -497,7 +497,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "**at <= now).map",
         "**at <= now && false).map",
     )
-    .told("liveness_stories", "a_restarted_primary_asks_again_who_could_not_promise_just_then"),
+    .told("late_stories", "a_restarted_primary_asks_again_who_could_not_promise_just_then"),
     mutant(
         "a member keeps to a primary that was deposed",
         "§6.3",
@@ -506,7 +506,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "peer.member != member && led_in >= owned.and(None)",
     )
     .told(
-        "liveness_stories",
+        "late_stories",
         "whoever_follows_a_primary_that_was_deposed_promises_to_one_that_owned_a_later_epoch",
     ),
     mutant(
@@ -516,4 +516,20 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "let left = full || self.end.is_some();",
         "let left = full;",
     ),
+    mutant(
+        "an operator lets a primary go on alone while its standby has a proof",
+        "§5.3",
+        INSYNC,
+        "        if let Some(left) = left {\n",
+        "        if let Some(left) = left.filter(|_| false) {\n",
+    )
+    .told("late_stories", "a_primary_does_not_go_on_alone_while_its_standby_has_a_proof"),
+    mutant(
+        "a proof outlives a promise to another",
+        "§5.3",
+        PROMISE,
+        "        self.follow.proof = None;\n",
+        "",
+    )
+    .told("late_stories", "who_has_promised_to_another_has_no_proof_any_more"),
 ];

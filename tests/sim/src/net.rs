@@ -1,7 +1,7 @@
 //! Connections between members: ordered streams that delay, stall, and break in every way in
 //! which a TCP connection does.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use hadrian_protocol::frame::Frame;
 use hadrian_protocol::ids::{Lsn, SessionId};
@@ -13,7 +13,7 @@ use crate::plan::{Host, Way};
 const SOCKET_BYTES: u64 = 256 << 10;
 
 /// What travels.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Parcel {
     /// An encoded message.
     Message(Vec<u8>),
@@ -100,6 +100,22 @@ impl Pipe {
         Some(parcel)
     }
 
+    /// The next piece comes twice, or after the one behind it.
+    pub(crate) fn disturb(&mut self, twice: bool) {
+        let Some((at, first)) = self.under_way.front().cloned() else { return };
+        if twice && !matches!(first, Parcel::End) {
+            self.under_way_bytes += first.len();
+            self.under_way.insert(1, (at, first));
+        } else if let Some((_, second)) = self.under_way.get_mut(1)
+            && !matches!((&first, &*second), (Parcel::End, _) | (_, Parcel::End))
+        {
+            let second = std::mem::replace(second, first);
+            if let Some((_, front)) = self.under_way.front_mut() {
+                *front = second;
+            }
+        }
+    }
+
     /// The process is gone, and with it what its socket had not taken.
     pub(crate) fn lose_waiting(&mut self) {
         self.waiting.clear();
@@ -120,6 +136,7 @@ impl Pipe {
 pub(crate) struct Ways {
     cut: BTreeMap<(Host, Host), bool>,
     slow: BTreeMap<(Host, Host), Micros>,
+    disorderly: BTreeSet<(Host, Host)>,
 }
 
 impl Ways {
@@ -136,6 +153,7 @@ impl Ways {
         for way in [(a, b), (b, a)] {
             self.cut.remove(&way);
             self.slow.remove(&way);
+            self.disorderly.remove(&way);
         }
     }
 
@@ -146,6 +164,14 @@ impl Ways {
     pub(crate) fn slow(&mut self, a: Host, b: Host, by: Micros) {
         self.slow.insert((a, b), by);
         self.slow.insert((b, a), by);
+    }
+
+    pub(crate) fn disturb(&mut self, a: Host, b: Host) {
+        self.disorderly.extend([(a, b), (b, a)]);
+    }
+
+    pub(crate) fn disturbs(&self, from: Host, to: Host) -> bool {
+        self.disorderly.contains(&(from, to))
     }
 
     pub(crate) fn works(&self, from: Host, to: Host) -> bool {

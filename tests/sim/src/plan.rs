@@ -86,12 +86,21 @@ pub enum Happening {
     HalfOpen(Host, Host),
     /// A link becomes slow, by this much per parcel.
     Slow(Host, Host, Micros),
+    /// A link delivers some pieces twice and others in another order. No TCP connection does; the
+    /// promises hold all the same.
+    Disorder(Host, Host),
     /// A daemon stands still for so long (SIGSTOP, a paused virtual machine).
     Pause(Host, Micros),
     /// A disk does nothing for so long.
     DiskHangs(Host, Micros),
     /// The n-th further change of a disk fails with EIO.
     DiskFails(Host, u64),
+    /// The n-th further change of a disk fails when half of it is written.
+    DiskFallsShort(Host, u64),
+    /// From the n-th further change on a disk has no room for anything.
+    DiskFills(Host, u64),
+    /// It has room again.
+    DiskHasRoom(Host),
     /// The wall clock of a host jumps by so many seconds.
     WallJumps(Host, i64),
     /// A host does not reach the control record any more, or reaches it again.
@@ -129,11 +138,19 @@ impl fmt::Display for Happening {
             Self::Slow(a, b, by) => {
                 write!(f, "the link {}-{} is slow, {} ms", name(a), name(b), ms(by))
             }
+            Self::Disorder(a, b) => {
+                write!(f, "the link {}-{} doubles and swaps what it carries", name(a), name(b))
+            }
             Self::Pause(a, time) => write!(f, "{} stands still for {} ms", name(a), ms(time)),
             Self::DiskHangs(a, time) => {
                 write!(f, "the disk of {} hangs for {} ms", name(a), ms(time))
             }
             Self::DiskFails(a, n) => write!(f, "the disk of {} fails {n} changes on", name(a)),
+            Self::DiskFallsShort(a, n) => {
+                write!(f, "the disk of {} fails {n} changes on, half-way", name(a))
+            }
+            Self::DiskFills(a, n) => write!(f, "the disk of {} is full {n} changes on", name(a)),
+            Self::DiskHasRoom(a) => write!(f, "the disk of {} has room again", name(a)),
             Self::WallJumps(a, by) => write!(f, "the wall clock of {} jumps by {by} s", name(a)),
             Self::RecordCut(a) => write!(f, "{} loses sight of the record", name(a)),
             Self::RecordHeals(a) => write!(f, "{} sees the record again", name(a)),
@@ -214,10 +231,34 @@ impl Plan {
             at += if rng.random_bool(0.3) { took / 2 } else { took };
             at += rng.random_range(0..1200) * MS;
         }
+        if seed.is_multiple_of(5) {
+            plan.happenings.push((200 * MS, Happening::Disorder(0, 1)));
+        }
+        plan.vary_faults();
         plan.happenings.sort_by_key(|(at, _)| *at);
         let last = plan.happenings.last().map_or(0, |(at, _)| *at);
         plan.length = at.max(last) + SECOND;
         plan
+    }
+}
+
+impl Plan {
+    /// Disks fail in more ways than one.
+    fn vary_faults(&mut self) {
+        let mut room = Vec::new();
+        for (at, happening) in &mut self.happenings {
+            let Happening::DiskFails(host, change) = *happening else { continue };
+            match (self.seed + change) % 4 {
+                0 => *happening = Happening::DiskFallsShort(host, change),
+                1 => {
+                    *happening = Happening::DiskFills(host, change);
+                    let later = (self.seed + change) % 1500 * MS;
+                    room.push((*at + later, Happening::DiskHasRoom(host)));
+                }
+                _ => {}
+            }
+        }
+        self.happenings.extend(room);
     }
 }
 

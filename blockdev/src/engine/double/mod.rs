@@ -57,8 +57,22 @@ pub struct Double {
     done: Vec<Completion>,
     changes_done: u64,
     cut_at: Option<u64>,
-    fail_at: Option<u64>,
+    fail_at: Option<(u64, Fault)>,
+    is_full: bool,
     is_cut: bool,
+}
+
+/// How an operation fails.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// With EIO. A sync that fails has lost what it was to make durable, as Linux does it: a later
+    /// sync of the same file succeeds all the same.
+    Eio,
+    /// A write with EIO when its first half, in whole sectors, is there; anything else as above.
+    Short,
+    /// With ENOSPC, if it takes room, and so does every write and zero after it, until
+    /// [`Double::make_room`].
+    Full,
 }
 
 #[derive(Debug, Clone)]
@@ -92,6 +106,7 @@ impl Double {
             changes_done: 0,
             cut_at: None,
             fail_at: None,
+            is_full: false,
             is_cut: false,
         }
     }
@@ -101,11 +116,20 @@ impl Double {
         self.cut_at = Some(self.changes_done + count);
     }
 
-    /// Lets the `count`-th further write, zero, sync or rename fail with EIO (1 = next). A sync
-    /// that fails has lost what it was to make durable, as Linux does it: a later sync of the
-    /// same file succeeds all the same.
-    pub fn fail_at(&mut self, count: u64) {
-        self.fail_at = Some(self.changes_done + count);
+    /// Lets the `count`-th further write, zero, sync or rename fail (1 = next).
+    pub fn fail_at(&mut self, count: u64, fault: Fault) {
+        self.fail_at = Some((self.changes_done + count, fault));
+    }
+
+    /// There is room again on a disk that was full.
+    pub fn make_room(&mut self) {
+        self.is_full = false;
+    }
+
+    /// Whether writes fail for want of room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.is_full
     }
 
     /// Whether the power is gone. Every operation fails until [`Double::power_on`].
@@ -263,22 +287,35 @@ impl Double {
         if is_change && self.cut_at == Some(self.changes_done) {
             return self.lose_power();
         }
-        let fails = is_change && self.fail_at == Some(self.changes_done);
+        let planned = self.fail_at.filter(|(at, _)| is_change && *at == self.changes_done);
         let Underway { token, mut op, covers, .. } = self.submitted.remove(index);
-        let result = if fails {
-            self.spoil(&op, covers);
-            Err(io::Error::from_raw_os_error(libc::EIO))
-        } else {
-            self.perform(&mut op, covers)
+        let takes_room = matches!(op, Op::Write { .. } | Op::Zero { punch: false, .. });
+        self.is_full |= matches!(planned, Some((_, Fault::Full)));
+        let result = match planned {
+            _ if takes_room && self.is_full => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+            Some((_, fault)) if fault != Fault::Full => {
+                self.spoil(&op, covers, fault);
+                Err(io::Error::from_raw_os_error(libc::EIO))
+            }
+            _ => self.perform(&mut op, covers),
         };
         self.done.push(Completion { token, op, result });
     }
 
-    fn spoil(&mut self, op: &Op, covers: u64) {
-        if let Op::Sync { file } = op
-            && let Ok(inode) = self.inode(*file)
-        {
-            self.disk.lose_for_good(inode, covers);
+    fn spoil(&mut self, op: &Op, covers: u64, fault: Fault) {
+        match op {
+            Op::Sync { file } => {
+                if let Ok(inode) = self.inode(*file) {
+                    self.disk.lose_for_good(inode, covers);
+                }
+            }
+            Op::Write { file, offset, data } if fault == Fault::Short => {
+                let half = data.len() / 2 / SECTOR_LEN * SECTOR_LEN;
+                if let (Ok(inode), Some(first)) = (self.inode(*file), data.get(..half)) {
+                    self.disk.write(inode, *offset, first);
+                }
+            }
+            _ => {}
         }
     }
 

@@ -264,14 +264,30 @@ impl Oracle {
         }
         if matches!(ask, Ask::Write { .. }) {
             self.answered.writes += 1;
-            let excused = !alone && (!self.by_record || self.overridden(member, &taken));
+            let deposed = self.deposed_by_force(taken.epoch);
+            let excused = match self.by_record {
+                true => !alone && self.overridden(member, &taken),
+                // Nobody keeps an old primary from going on beside one that force has made.
+                false => !alone || deposed,
+            };
             let power_losses = self.members.iter().map(|w| w.power_losses).collect();
             // The copy of one that has died since it acknowledged is gone already.
-            let deaths = self.members.iter().map(|w| w.deaths - u64::from(!w.runs)).collect();
+            let lives = self.see(member).state.as_ref().map_or(Vec::new(), |s| s.in_sync.clone());
+            let gone = |(index, witness): (usize, &Witness)| {
+                let named = lives.iter().find(|life| usize::from(life.member.index()) == index);
+                let another = named.is_some_and(|life| life.incarnation != witness.life);
+                witness.deaths - u64::from(another || !witness.runs)
+            };
+            let deaths = self.members.iter().enumerate().map(gone).collect();
             let (point, by, epoch, committed) = (taken.point, member, taken.epoch, commit);
             let kept = Kept { point, by, epoch, committed, excused, set, power_losses, deaths };
             self.answered.kept.push(kept);
         }
+    }
+
+    /// Whether somebody has begun a later epoch by force, or by a proof.
+    fn deposed_by_force(&self, epoch: Epoch) -> bool {
+        self.answered.begun.iter().any(|(later, begun)| *later > epoch && begun.forced)
     }
 
     /// A deposed primary may still give an answer for what its successor has; for nothing else,

@@ -90,6 +90,9 @@ impl World<'_> {
             self.event_of(to.host, life, Event::Full { session });
             return self.after(5 * MS, Due::Deliver(conn, way));
         }
+        if self.ways.disturbs(from.host, to.host) && self.rng.random_bool(0.2) {
+            pipes[way].disturb(self.rng.random());
+        }
         let Some(parcel) = pipes[way].arrive() else { return };
         self.arrive(conn, 1 - way, parcel);
         self.push_on(conn, way);

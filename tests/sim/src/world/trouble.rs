@@ -1,5 +1,6 @@
 //! What happens to the cluster from outside.
 
+use hadrian_blockdev::engine::double::{Double, Fault};
 use hadrian_protocol::node::{Command, Event, How};
 
 use super::{Act, Due, World, by_proof, is_force};
@@ -32,7 +33,7 @@ impl World<'_> {
                 host.lose_power();
                 self.oracle.died(member, true);
             }
-            Err(_) if host.fails => {
+            Err(_) if host.fails || host.disk.with(|disk| disk.is_full()) => {
                 host.kill();
                 host.fails = false;
                 self.after(100 * MS, Due::Start(index));
@@ -89,6 +90,7 @@ impl World<'_> {
             Happening::Reset(a, b) => self.break_links(a, b, true),
             Happening::HalfOpen(a, b) => self.break_links(a, b, false),
             Happening::Slow(a, b, by) => self.ways.slow(a, b, by),
+            Happening::Disorder(a, b) => self.ways.disturb(a, b),
             Happening::Pause(index, time) => {
                 let until = self.now + time;
                 let host = self.host(index);
@@ -99,17 +101,24 @@ impl World<'_> {
                 let host = self.host(index);
                 host.hangs_until = host.hangs_until.max(until);
             }
-            Happening::DiskFails(index, change) => {
-                let host = self.host(index);
-                host.fails = true;
-                host.disk.with(|disk| disk.fail_at(change));
+            Happening::DiskFails(index, change) => self.disk_fails(index, change, Fault::Eio),
+            Happening::DiskFallsShort(index, change) => {
+                self.disk_fails(index, change, Fault::Short);
             }
+            Happening::DiskFills(index, change) => self.disk_fails(index, change, Fault::Full),
+            Happening::DiskHasRoom(index) => self.host(index).disk.with(Double::make_room),
             Happening::RecordCut(index) => self.register.cut(index),
             Happening::RecordHeals(index) => self.register.heal(index),
             Happening::Override(index) => self.override_owner(index),
             Happening::WallJumps(index, by) => self.host(index).wall_jumps(by),
             Happening::Command(index, command) => self.command(index, command),
         }
+    }
+
+    fn disk_fails(&mut self, index: Index, change: u64, fault: Fault) {
+        let host = self.host(index);
+        host.fails = true;
+        host.disk.with(|disk| disk.fail_at(change, fault));
     }
 
     pub(super) fn command(&mut self, index: Index, command: Command) {
@@ -169,6 +178,7 @@ impl World<'_> {
         for index in 0..self.plan.members {
             let host = self.host(index);
             (host.paused_until, host.hangs_until) = (0, 0);
+            host.disk.with(Double::make_room);
             if host.has_stopped() {
                 self.end_process(index, false);
             }

@@ -1,0 +1,136 @@
+//! Stories that seeds have met once in thousands: clusters that could go on and did not, and
+//! commands of two operators that contradict each other.
+
+mod telling;
+
+use hadrian_protocol::node::{Command, Denied, Done, How, Note};
+use hadrian_protocol::replica::Mode;
+use hadrian_protocol::wire::Refusal;
+use hadrian_sim::plan::{Host, Way};
+use hadrian_sim::{Happening as H, MS, Micros, Plan, Report, SECOND};
+
+use telling::*;
+
+const BY_PROOF: Command = Command::Takeover { how: How::PeerWindowOnly, test: false };
+
+/// When a member began to lead after that moment.
+fn leads_after(report: &Report, host: Host, moment: Micros) -> Option<Micros> {
+    let leads = |(at, of, note): &&(Micros, Host, Note)| {
+        *at > moment && *of == host && matches!(note, Note::Leads(_))
+    };
+    report.notes.iter().find(leads).map(|(at, ..)| *at)
+}
+
+#[test]
+fn a_restarted_primary_asks_again_who_could_not_promise_just_then() {
+    let mut busy = 0;
+    for seed in 0..60 {
+        let plan = Plan::quiet(seed).with(SECOND, H::Cut(ALPHA, BETA, Way::Both));
+        let plan = plan.with(1300 * MS, H::Kill(ALPHA)).with(2 * SECOND, H::Command(BETA, FORCE));
+        let plan = plan.with(3 * SECOND, H::Heal(ALPHA, BETA)).with(3 * SECOND, H::Start(ALPHA));
+        // Alpha cuts what beta never had, and its disk takes its time.
+        let at = 3001 * MS + seed * 50;
+        let plan = plan.with(at, H::DiskHangs(ALPHA, SECOND)).with(at + 5 * MS, H::Kill(BETA));
+        let plan = lasting(plan.with(at + 10 * MS, H::Start(BETA)), 5 * SECOND);
+        let report = hadrian_sim::run(&plan, false);
+        assert_eq!(report.violation, None, "seed {seed}");
+        let not_now = |note: &Note| matches!(note, Note::Refused { refusal: Refusal::NotNow, .. });
+        busy += usize::from(noted(&report, not_now).is_some());
+        let again = leads_after(&report, BETA, 3010 * MS);
+        assert!(again.is_some_and(|at| at < 5 * SECOND), "seed {seed}: at {again:?}");
+    }
+    assert!(busy > 5, "alpha was busy: {busy} of 60");
+}
+
+#[test]
+fn whoever_follows_a_primary_that_was_deposed_promises_to_one_that_owned_a_later_epoch() {
+    // Seed 5001028: gamma has not heard that alpha handed over, and beta needs its promise.
+    for moment in 0..12 {
+        tell(
+            |plan| {
+                let plan = in_mode(of_three(plan), Mode::Async);
+                let plan = plan.with(SECOND, H::Cut(BETA, GAMMA, Way::Both));
+                let plan = plan.with(1010 * MS, H::Command(BETA, PLANNED));
+                let plan = plan.with(1012 * MS + moment * 500, H::Kill(BETA));
+                let plan = plan.with(1500 * MS, H::Heal(BETA, GAMMA));
+                lasting(plan.with(1500 * MS, H::Start(BETA)), 6 * SECOND)
+            },
+            |report| {
+                let leads = report.notes.iter().filter(|(at, _, note)| {
+                    (1500 * MS..5 * SECOND).contains(at) && matches!(note, Note::Leads(_))
+                });
+                assert!(report.primary == Some(ALPHA) || leads.count() > 0, "nobody led");
+                nothing_lost(report);
+            },
+        );
+    }
+}
+
+#[test]
+fn a_primary_does_not_go_on_alone_while_its_standby_has_a_proof() {
+    // Seed 20989: one operator lets the primary go on, another takes over by proof a moment later.
+    tell(
+        |plan| {
+            let plan = window(plan, 4 * SECOND).with(SECOND, H::Cut(ALPHA, BETA, Way::Both));
+            let plan = plan.with(3 * SECOND, H::Command(ALPHA, Command::StartPrimary));
+            let plan = plan.with(4 * SECOND, H::Command(BETA, BY_PROOF));
+            lasting(plan.with(8 * SECOND, H::Heal(ALPHA, BETA)), 9 * SECOND)
+        },
+        |report| {
+            let (first, second) = (report.replies[0], report.replies[1]);
+            assert!(matches!(first, (ALPHA, Err(Denied::WindowRuns { .. }))), "{first:?}");
+            assert!(matches!(second, (BETA, Ok(Done::Leading(_)))), "{second:?}");
+            assert_eq!(report.primary, Some(BETA));
+        },
+    );
+}
+
+#[test]
+fn who_has_promised_to_another_has_no_proof_any_more() {
+    // Seed 20606: gamma is made primary by force, and beta shall take over from alpha.
+    tell(
+        |plan| {
+            let plan = window(of_three(plan), 4 * SECOND);
+            let plan = plan.with(SECOND, H::Cut(ALPHA, GAMMA, Way::Both));
+            let plan = plan.with(2 * SECOND, H::Cut(ALPHA, BETA, Way::Both));
+            let plan = plan.with(2100 * MS, H::Command(GAMMA, FORCE));
+            let plan = plan.with(2200 * MS, H::Cut(BETA, GAMMA, Way::Both));
+            lasting(plan.with(3300 * MS, H::Command(BETA, BY_PROOF)), 5 * SECOND)
+        },
+        |report| {
+            let by_proof = report.replies.iter().find(|(host, _)| *host == BETA);
+            assert_eq!(by_proof, Some(&(BETA, Err(Denied::NoProof))));
+        },
+    );
+}
+
+#[test]
+fn a_link_that_doubles_and_swaps_what_it_carries_breaks_no_promise() {
+    tell(
+        |plan| lasting(plan.with(500 * MS, H::Disorder(ALPHA, BETA)), 4 * SECOND),
+        |report| {
+            assert!(report.answered > 100, "clients go on: {}", report.answered);
+            nothing_lost(report);
+        },
+    );
+}
+
+#[test]
+fn a_full_disk_is_a_failed_disk_until_there_is_room() {
+    tell(
+        |plan| {
+            let plan = plan.with(SECOND, H::DiskFills(BETA, 3));
+            let plan = plan.with(1500 * MS, H::Kill(BETA)).with(1600 * MS, H::Start(BETA));
+            lasting(plan.with(3 * SECOND, H::DiskHasRoom(BETA)), 5 * SECOND)
+        },
+        |report| {
+            let enters = |(at, _, note): &&(Micros, Host, Note)| {
+                *at > 1600 * MS && matches!(note, Note::PeerEntered(_))
+            };
+            let entered = report.notes.iter().find(enters).map(|(at, ..)| *at);
+            assert!(entered.is_some_and(|at| at > 3 * SECOND), "not before: {entered:?}");
+            assert_eq!(report.primary, Some(ALPHA));
+            nothing_lost(report);
+        },
+    );
+}
