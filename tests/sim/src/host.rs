@@ -89,6 +89,10 @@ pub(crate) struct Host {
     pub(crate) hangs_until: Micros,
     /// One of its operations was told to fail.
     pub(crate) fails: bool,
+    /// One of its log writes went astray, or will.
+    pub(crate) strayed: bool,
+    /// So it does not start any more.
+    pub(crate) is_damaged: bool,
     /// When it wants to be called for time alone.
     pub(crate) tick_at: Option<Micros>,
     /// Whether the next step of its disk is in the queue of the world.
@@ -151,6 +155,8 @@ impl Host {
             paused_until: 0,
             hangs_until: 0,
             fails: false,
+            strayed: false,
+            is_damaged: false,
             tick_at: None,
             disk_due: false,
             recordings: None,
@@ -189,6 +195,11 @@ impl Host {
         let lived = i64::try_from(now - began).unwrap_or(i64::MAX / 2_000);
         let lived = u64::try_from(lived * (1000 + self.drift) / 1000).unwrap_or_default();
         Clock { now: Now::from_micros(lived), wall }
+    }
+
+    pub(crate) fn write_goes_astray(&mut self) {
+        self.strayed = true;
+        self.disk.with(|disk| disk.go_astray_in(&Path::new(DIR).join("log")));
     }
 
     /// The volume as a reader of the backing store sees it.

@@ -97,6 +97,8 @@ pub enum Happening {
     DiskFails(Host, u64),
     /// The n-th further change of a disk fails when half of it is written.
     DiskFallsShort(Host, u64),
+    /// A write to the log goes astray, and the disk says that all is well.
+    WriteGoesAstray(Host),
     /// From the n-th further change on a disk has no room for anything.
     DiskFills(Host, u64),
     /// It has room again.
@@ -149,6 +151,7 @@ impl fmt::Display for Happening {
             Self::DiskFallsShort(a, n) => {
                 write!(f, "the disk of {} fails {n} changes on, half-way", name(a))
             }
+            Self::WriteGoesAstray(a) => write!(f, "a log write of {} goes astray", name(a)),
             Self::DiskFills(a, n) => write!(f, "the disk of {} is full {n} changes on", name(a)),
             Self::DiskHasRoom(a) => write!(f, "the disk of {} has room again", name(a)),
             Self::WallJumps(a, by) => write!(f, "the wall clock of {} jumps by {by} s", name(a)),

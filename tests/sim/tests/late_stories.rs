@@ -134,3 +134,41 @@ fn a_full_disk_is_a_failed_disk_until_there_is_room() {
         },
     );
 }
+
+#[test]
+fn a_log_write_that_went_astray_is_damage_at_the_next_start_and_never_a_shorter_log() {
+    tell(
+        |plan| {
+            let mut plan = plan.with(SECOND, H::WriteGoesAstray(BETA));
+            // No checkpoint moves beyond it so soon.
+            plan.log_bytes = 16 << 20;
+            let plan = plan.with(1150 * MS, H::Kill(BETA)).with(1200 * MS, H::Start(BETA));
+            lasting(plan, 3 * SECOND)
+        },
+        |report| {
+            let [(BETA, said)] = &report.damaged[..] else { panic!("{:?}", report.damaged) };
+            assert!(said.contains("damage"), "{said}");
+            assert_eq!(report.primary, Some(ALPHA));
+            nothing_lost(report);
+        },
+    );
+}
+
+#[test]
+fn a_log_write_that_went_astray_on_the_primary_is_never_shipped() {
+    // Beta was away for long, and would catch up from the very part that is damaged.
+    tell(
+        |plan| {
+            let plan = window(plan, 0).with(SECOND, H::Kill(BETA));
+            let plan = plan.with(1500 * MS, H::WriteGoesAstray(ALPHA));
+            lasting(plan.with(2500 * MS, H::Start(BETA)), 4 * SECOND)
+        },
+        |report| {
+            let refused = |note: &Note| {
+                matches!(note, Note::Refused { refusal: Refusal::LogGone { .. }, .. })
+            };
+            assert!(noted(report, refused).is_some(), "it cannot be read");
+            assert_eq!(report.primary, Some(ALPHA));
+        },
+    );
+}

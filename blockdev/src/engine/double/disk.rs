@@ -77,6 +77,10 @@ impl Disk {
         self.live.get(path).copied()
     }
 
+    pub(super) fn is_in(&self, inode: Inode, folder: &Path) -> bool {
+        self.live.iter().any(|(path, of)| *of == inode && path.parent() == Some(folder))
+    }
+
     pub(super) fn clock(&self) -> u64 {
         self.clock
     }

@@ -22,6 +22,9 @@ use disk::{Disk, Inode};
 /// What a disk writes whole or not at all, in bytes.
 pub const SECTOR_LEN: usize = 512;
 
+/// How far from its place a write goes astray, in bytes.
+const ASTRAY_BY: u64 = 8192;
+
 /// When an operation is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Order {
@@ -58,6 +61,8 @@ pub struct Double {
     changes_done: u64,
     cut_at: Option<u64>,
     fail_at: Option<(u64, Fault)>,
+    /// The next write to a file in this folder goes astray.
+    astray_in: Option<PathBuf>,
     is_full: bool,
     is_cut: bool,
 }
@@ -106,6 +111,7 @@ impl Double {
             changes_done: 0,
             cut_at: None,
             fail_at: None,
+            astray_in: None,
             is_full: false,
             is_cut: false,
         }
@@ -119,6 +125,12 @@ impl Double {
     /// Lets the `count`-th further write, zero, sync or rename fail (1 = next).
     pub fn fail_at(&mut self, count: u64, fault: Fault) {
         self.fail_at = Some((self.changes_done + count, fault));
+    }
+
+    /// The next write to a file in `folder` goes two pages beyond its place, and the disk says that
+    /// all is well.
+    pub fn go_astray_in(&mut self, folder: &Path) {
+        self.astray_in = Some(folder.into());
     }
 
     /// There is room again on a disk that was full.
@@ -326,7 +338,10 @@ impl Double {
                 self.disk.read(self.inode(*file)?, *offset, into)
             }
             Op::Write { file, offset, data } => {
-                self.disk.write(self.inode(*file)?, *offset, data);
+                let inode = self.inode(*file)?;
+                let astray = self.astray_in.take_if(|folder| self.disk.is_in(inode, folder));
+                let by = if astray.is_some() { ASTRAY_BY } else { 0 };
+                self.disk.write(inode, *offset + by, data);
                 Ok(())
             }
             Op::Zero { file, offset, len, .. } => {

@@ -58,6 +58,8 @@ pub struct Report {
     pub made: Made,
     /// Most bytes that waited for an image in the log alone.
     pub most_spooled: u64,
+    /// Members that did not start, because their log is damaged, and what they said.
+    pub damaged: Vec<(Index, String)>,
 }
 
 /// Runs a plan; `telling` keeps the story.
@@ -101,6 +103,7 @@ fn live(mut world: World<'_>) -> Report {
         primary: world.primary,
         made: world.made,
         most_spooled: world.most_spooled,
+        damaged: world.damaged,
         story: world.story.into_lines(),
     }
 }
@@ -179,6 +182,7 @@ pub(crate) struct World<'a> {
     held: bool,
     made: Made,
     most_spooled: u64,
+    damaged: Vec<(Index, String)>,
     rng: SmallRng,
     pub(crate) oracle: Oracle,
     pub(crate) story: Story,
@@ -241,6 +245,7 @@ impl<'a> World<'a> {
             held: false,
             made: Made::default(),
             most_spooled: 0,
+            damaged: Vec::new(),
             rng: SmallRng::seed_from_u64(plan.seed),
             oracle: Oracle::new(plan),
             story: Story::new(telling),

@@ -12,7 +12,7 @@ impl World<'_> {
     pub(super) fn start(&mut self, index: Index, cut_at: Option<u64>) {
         let now = self.now;
         let host = &mut self.hosts[usize::from(index)];
-        if host.runs() {
+        if host.runs() || host.is_damaged {
             return;
         }
         if let Some(change) = cut_at {
@@ -37,6 +37,12 @@ impl World<'_> {
                 host.kill();
                 host.fails = false;
                 self.after(100 * MS, Due::Start(index));
+            }
+            Err(error) if host.strayed => {
+                // It needs another copy of everything.
+                host.kill();
+                host.is_damaged = true;
+                self.damaged.push((index, error.to_string()));
             }
             Err(error) => {
                 self.oracle.broken("§2.3", format!("{member} does not start: {error}"));
@@ -106,6 +112,7 @@ impl World<'_> {
                 self.disk_fails(index, change, Fault::Short);
             }
             Happening::DiskFills(index, change) => self.disk_fails(index, change, Fault::Full),
+            Happening::WriteGoesAstray(index) => self.host(index).write_goes_astray(),
             Happening::DiskHasRoom(index) => self.host(index).disk.with(Double::make_room),
             Happening::RecordCut(index) => self.register.cut(index),
             Happening::RecordHeals(index) => self.register.heal(index),
