@@ -77,6 +77,11 @@ impl Persist {
         self.dirty = true;
     }
 
+    /// Whether the write of this number was begun.
+    pub(super) fn can_be_done(&self, number: u64) -> bool {
+        number <= self.issued
+    }
+
     pub(super) fn is_quiet(&self) -> bool {
         !self.dirty && self.done == self.issued
     }
@@ -101,7 +106,7 @@ impl Node {
     }
 
     pub(super) fn persisted(&mut self, number: u64) {
-        assert!(number <= self.persist.issued, "only what was issued can become durable");
+        assert!(self.persist.can_be_done(number), "only what was issued can become durable");
         self.persist.done = self.persist.done.max(number);
         if self.persist.done == self.persist.issued {
             self.persist.words = self.persist.issued_words;

@@ -1,7 +1,7 @@
 //! A recording, run through the core again.
 
 use super::recording::Did;
-use super::{Action, Entry, Node, RECORDING_VERSION, Start};
+use super::{Action, Entry, Event, Node, RECORDING_VERSION, Start};
 use crate::frame::Frame;
 use crate::time::Clock;
 
@@ -35,6 +35,12 @@ pub enum Difference {
         then: u64,
         /// How many of them there are now.
         now: u64,
+    },
+    /// What no disk and no driver can have done, as far as this core has come.
+    #[error("{what} cannot have happened after what came before; was something left out of it?")]
+    Impossible {
+        /// The event.
+        what: String,
     },
     /// Something follows the end.
     #[error("something follows the entry that says that it was full")]
@@ -84,7 +90,10 @@ impl Replay {
         }
         match entry {
             Entry::Started(_) => return Err(Difference::SecondStart),
-            Entry::Handled(clock, event) => self.node.handle(clock, event),
+            Entry::Handled(clock, event) => {
+                self.node.can_be(&event)?;
+                self.node.handle(clock, event);
+            }
             Entry::Appended(clock, frame) => self.append(clock, &frame)?,
             Entry::Settled(clock) => self.node.settle(clock),
             Entry::Did { actions, digest } => return self.take(actions, digest),
@@ -118,6 +127,24 @@ impl Replay {
 }
 
 impl Node {
+    /// Whether an event of the driver's can follow on all before it. What others say may be
+    /// anything, and is checked where it is heard.
+    ///
+    /// # Errors
+    /// [`Difference::Impossible`]
+    fn can_be(&self, event: &Event) -> Result<(), Difference> {
+        let (end, durable) = (self.log.end().lsn, self.log.durable());
+        let can = match event {
+            Event::Written(lsn) | Event::Durable(lsn) => *lsn <= end,
+            Event::Applied(lsn) => *lsn <= durable,
+            Event::Checkpointed(position) => position.lsn <= self.log.applied(),
+            Event::Truncated(position) => (self.log.applied()..=end).contains(&position.lsn),
+            Event::Persisted(number) => self.persist.can_be_done(*number),
+            _ => true,
+        };
+        can.then_some(()).ok_or_else(|| Difference::Impossible { what: format!("{event:?}") })
+    }
+
     /// Takes changes of clients that were sealed when they came, if this node would have sealed
     /// them like that.
     fn append_again(&mut self, clock: Clock, frame: &Frame) -> bool {

@@ -2,6 +2,8 @@
 
 use hadrian_protocol::node::{Difference, Entry, Replay};
 use hadrian_sim::{Plan, run_recorded};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 
 fn entries(lines: &[String]) -> Vec<Entry> {
     lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -62,4 +64,37 @@ fn a_recording_holds_nothing_that_clients_wrote() {
         assert!(body.iter().all(|byte| *byte == 0), "{frame:?}");
     }
     assert!(bytes > 10_000, "clients wrote something: {bytes}");
+}
+
+#[test]
+fn a_recording_that_was_changed_ends_with_a_difference_and_no_panic() {
+    let mut rng = SmallRng::seed_from_u64(0xC0FF_EE00);
+    let mut differences = 0;
+    for seed in 0..12 {
+        let (_, recordings) = run_recorded(&Plan::from_seed(seed));
+        for lines in &recordings {
+            let whole = entries(lines);
+            for _ in 0..20 {
+                let mut other = whole.clone();
+                for _ in 0..rng.random_range(1..4) {
+                    change(&mut other, &mut rng);
+                }
+                differences += usize::from(replay(other).is_err());
+            }
+        }
+    }
+    assert!(differences > 200, "{differences}");
+}
+
+/// Leaves an entry out, repeats one, or puts one elsewhere; the beginning stays.
+fn change(entries: &mut Vec<Entry>, rng: &mut SmallRng) {
+    if entries.len() < 4 {
+        return;
+    }
+    let (from, to) = (rng.random_range(1..entries.len()), rng.random_range(1..entries.len()));
+    match rng.random_range(0..3) {
+        0 => drop(entries.remove(from)),
+        1 => entries.insert(to, entries[from].clone()),
+        _ => entries.swap(from, to),
+    }
 }
