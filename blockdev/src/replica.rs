@@ -2,6 +2,7 @@
 //! type that the daemon sees of all this.
 
 mod spool;
+mod survey;
 
 use std::fs::{self, File};
 use std::io;
@@ -16,6 +17,7 @@ use hadrian_protocol::range::ByteRange;
 use hadrian_protocol::replica::{ReplicaState, VolumeGeometry};
 use rustix::fs::FlockOperation;
 use spool::{SPOOL_READ, Spool};
+use survey::{SURVEY_READ, Surveying};
 
 use crate::engine::{AnyEngine, Completion, Engine, EngineChoice, TokenSpace, UringError};
 use crate::journal::{
@@ -134,6 +136,7 @@ pub struct Replica<E = AnyEngine> {
     journal: Journal,
     volumes: Volumes,
     spool: Spool,
+    surveying: Option<Surveying>,
     superblock: SuperblockWriter,
     /// The caller's number of the state that is being written, and the superblock's own.
     persisting: Option<(u64, u64)>,
@@ -273,6 +276,7 @@ impl<E: Engine> Replica<E> {
             journal,
             volumes,
             spool,
+            surveying: None,
             superblock: opened.writer,
             persisting: None,
             dir: dir.into(),
@@ -434,6 +438,7 @@ impl<E: Engine> Replica<E> {
         self.done = done;
         self.take_journal_events();
         self.read_spool();
+        self.go_on_surveying();
         events.append(&mut self.ready);
     }
 
@@ -483,6 +488,10 @@ impl<E: Engine> Replica<E> {
                 JournalEvent::Durable(lsn) => ReplicaEvent::Durable(lsn),
                 JournalEvent::ReadDone { number: SPOOL_READ, result } => {
                     self.spool_read(result);
+                    continue;
+                }
+                JournalEvent::ReadDone { number: SURVEY_READ, result } => {
+                    self.survey_read(result);
                     continue;
                 }
                 JournalEvent::ReadDone { number: id, result } => {

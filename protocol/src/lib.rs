@@ -9,6 +9,7 @@
 
 pub mod backoff;
 pub mod codec;
+pub mod divergence;
 pub mod frame;
 pub mod history;
 pub mod ids;

@@ -266,6 +266,7 @@ impl Daemon {
                 exports: resource.exports(),
                 segment_bytes: seen.as_ref().map(|seen| seen.segment_bytes),
                 opening_bytes: seen.as_ref().and_then(|seen| seen.opening_bytes),
+                divergence: seen.as_ref().and_then(|seen| seen.divergence.clone()),
                 node: seen.map(|seen| seen.node),
                 stopped,
             });

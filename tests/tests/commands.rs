@@ -127,3 +127,28 @@ fn a_recording_that_was_changed_is_told_with_the_place() {
     assert!(replay(&garbled).contains("cannot be read"), "{}", replay(&garbled));
     assert!(replay("").contains("is empty"));
 }
+
+#[test]
+fn a_diverged_replica_says_what_its_return_would_lose() {
+    let mut cluster = pair();
+    cluster.kill(Side::Beta).unwrap();
+    cluster.await_status(Side::Alpha, "disconnected").unwrap();
+    let mut client = cluster.client(Side::Alpha).unwrap();
+    for place in [0, 4096, 40960] {
+        client.write(place, &[8; 4096]).unwrap();
+    }
+    client.flush().unwrap();
+    // Applied, not only written: a tail that nobody saw would be cut without a question.
+    cluster.terminate(Side::Alpha).unwrap();
+    cluster.start(Side::Beta).unwrap();
+    cluster.await_status(Side::Beta, "standby").unwrap();
+    cluster.tool(Side::Beta, &["takeover", "db", "--force", "--yes"]).unwrap();
+    cluster.client(Side::Beta).unwrap().write(0, &BLOCK).unwrap();
+    cluster.start(Side::Alpha).unwrap();
+    cluster.await_status(Side::Alpha, "12.0 KiB in 2 ranges").unwrap();
+    let told = cluster.tool(Side::Alpha, &["explain", "db"]).unwrap();
+    assert!(told.contains("[diverged]") && told.contains("db/data: 4.0 KiB at 40960"), "{told}");
+    let found = json(&cluster, Side::Alpha, &["status"])[0]["divergence"].clone();
+    assert_eq!(found["ranges"][0]["end"], 8192, "{found}");
+    assert!(found["first"].as_u64() <= found["last"].as_u64(), "{found}");
+}

@@ -138,6 +138,12 @@ impl Node {
         }
     }
 
+    /// Where the history of this replica parts from that of its primary, if it has diverged.
+    #[must_use]
+    pub fn diverged_at(&self) -> Option<Lsn> {
+        self.follow.diverged
+    }
+
     /// Nothing is discarded and nothing is applied: the replica stays as it is, promises what it is
     /// asked to promise, and can still be made primary by force where its history is wanted.
     fn diverge(&mut self, session: SessionId, fork: Lsn) {

@@ -246,9 +246,8 @@ impl Node {
         for member in carried {
             if let Some(peer) = self.peers.get_mut(&member) {
                 peer.leaving = true;
-                if peer.session.is_none() {
-                    peer.lost_at.get_or_insert(now);
-                }
+                // Connected or not, it does not follow this epoch yet.
+                peer.lost_at.get_or_insert(now);
             }
         }
     }

@@ -113,6 +113,8 @@ pub const STANDBY_MOVES: &[Move<StandbyState>] = {
 pub struct Made {
     member: BTreeMap<(Place, Place), u64>,
     standby: BTreeMap<(StandbyState, StandbyState), u64>,
+    /// What is in no table; the first is enough.
+    illegal: Option<String>,
 }
 
 impl Made {
@@ -124,6 +126,29 @@ impl Made {
         for (made, count) in &other.standby {
             *self.standby.entry(*made).or_default() += count;
         }
+        self.illegal = self.illegal.take().or_else(|| other.illegal.clone());
+    }
+
+    /// A move that no table has, if one was made.
+    #[must_use]
+    pub fn illegal(&self) -> Option<&str> {
+        self.illegal.as_deref()
+    }
+
+    fn note_member(&mut self, from: Place, to: Place) {
+        *self.member.entry((from, to)).or_default() += 1;
+        if !MEMBER_MOVES.iter().any(|legal| legal.from == from && legal.to == to) {
+            self.illegal.get_or_insert(format!("{from:?} -> {to:?} is no legal move"));
+        }
+        debug_assert!(self.illegal.is_none(), "{:?}", self.illegal);
+    }
+
+    fn note_standby(&mut self, from: StandbyState, to: StandbyState) {
+        *self.standby.entry((from, to)).or_default() += 1;
+        if !STANDBY_MOVES.iter().any(|legal| legal.from == from && legal.to == to) {
+            self.illegal.get_or_insert(format!("{from:?} -> {to:?} is no legal move of a standby"));
+        }
+        debug_assert!(self.illegal.is_none(), "{:?}", self.illegal);
     }
 
     /// How many moves of the tables were made, and how many there are.
@@ -188,11 +213,7 @@ impl Node {
         let (from, to) = (self.standing.place(), part.place());
         // What stays what it is has made no move; a candidate that stands higher has.
         if from != to || from == Place::Candidate {
-            debug_assert!(
-                MEMBER_MOVES.iter().any(|legal| legal.from == from && legal.to == to),
-                "{from:?} -> {to:?} is no legal move"
-            );
-            *self.made.member.entry((from, to)).or_default() += 1;
+            self.made.note_member(from, to);
         }
         self.standing = part;
     }
@@ -228,11 +249,7 @@ impl Node {
         now: Option<StandbyState>,
     ) {
         if let (Some(from), Some(to)) = (before, now) {
-            debug_assert!(
-                STANDBY_MOVES.iter().any(|legal| legal.from == from && legal.to == to),
-                "{from:?} -> {to:?} is no legal move of a standby"
-            );
-            *self.made.standby.entry((from, to)).or_default() += 1;
+            self.made.note_standby(from, to);
         }
         if let Some(peer) = self.peers.get_mut(&member) {
             peer.shown = now;

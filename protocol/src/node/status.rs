@@ -226,7 +226,7 @@ impl Node {
     fn standing_in_words(&self) -> Standing {
         match &self.standing {
             Part::Waking(_) => Standing::Starting,
-            Part::Standby(_) => self.follow.diverged.map_or(Standing::Standby, Standing::Diverged),
+            Part::Standby(_) => self.diverged_at().map_or(Standing::Standby, Standing::Diverged),
             Part::Gate => Standing::StartGate(self.waited_for()),
             Part::Candidate(candidate) if candidate.force => Standing::TakingOver,
             Part::Candidate(candidate) => Standing::StartGate(candidate.lacks()),

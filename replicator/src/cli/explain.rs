@@ -32,6 +32,10 @@ pub(super) fn explain(args: &Args, resource: &str) -> anyhow::Result<()> {
     for reason in reasons {
         println!("{}", sentence(status, reason));
     }
+    if let Some(found) = &status.divergence {
+        println!("a return to the primary's history {}", words::divergence(found));
+        words::divergent_ranges(status, found).iter().for_each(|line| println!("{line}"));
+    }
     Ok(())
 }
 

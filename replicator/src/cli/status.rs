@@ -85,6 +85,9 @@ fn screen(status: &ResourceStatus) -> String {
         let bytes = bytesize::ByteSize(bytes);
         table.add_row(vec!["clients".into(), format!("wait until {bytes} more are applied")]);
     }
+    if let Some(divergence) = &status.divergence {
+        table.add_row(vec!["a return".into(), words::divergence(divergence)]);
+    }
     for peer in &node.peers {
         table.add_row(vec![words::name(status, peer.member).into(), other(peer)]);
     }

@@ -1,13 +1,18 @@
 //! Figures and states in words.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use hadrian_protocol::divergence::{Changed, Divergence};
 use hadrian_protocol::ids::MemberId;
 use hadrian_protocol::node::{
     Connection, Gap, Loss, NodeStatus, StandbyState, Standing, TakeoverPhase,
 };
+use hadrian_protocol::time::WallTime;
 
 use crate::control::ResourceStatus;
+
+/// Ranges of a divergence that are shown to people.
+const RANGES_SHOWN: usize = 20;
 
 /// Microseconds as a person would say them.
 pub(super) fn time(us: u64) -> String {
@@ -129,4 +134,32 @@ pub(super) fn failure(node: &NodeStatus) -> String {
         }
         (None, _) => format!("of the primary: what it would lose is seen there{takeover}"),
     }
+}
+
+/// What a return to the primary's history would lose, and when it was written.
+pub(super) fn divergence(found: &Divergence) -> String {
+    let (changed, count) = (bytes(found.changed_bytes()), found.ranges().len());
+    let time = |wall: Option<WallTime>| {
+        let at =
+            SystemTime::UNIX_EPOCH + Duration::from_micros(wall.unwrap_or_default().as_micros());
+        humantime::format_rfc3339_seconds(at)
+    };
+    let (first, last) = (time(found.first), time(found.last));
+    let rest = if found.to < found.end { "; not all of it was read yet" } else { "" };
+    format!("would lose {changed} in {count} ranges, written from {first} to {last}{rest}")
+}
+
+/// Each range of it, in a line.
+pub(super) fn divergent_ranges(status: &ResourceStatus, found: &Divergence) -> Vec<String> {
+    let line = |range: &Changed| {
+        let export = status.exports.get(usize::from(range.volume.index()));
+        let (name, start) = (export.map_or("?", String::as_str), range.start);
+        format!("  {name}: {} at {start}", bytes(range.end - start))
+    };
+    let mut lines: Vec<_> = found.ranges().iter().take(RANGES_SHOWN).map(line).collect();
+    let more = found.ranges().len().saturating_sub(RANGES_SHOWN);
+    if more > 0 {
+        lines.push(format!("  and {more} more; status --json has them all"));
+    }
+    lines
 }

@@ -8,6 +8,7 @@ pub use server::{Handler, Listener, converse, listen, serve};
 
 use std::path::PathBuf;
 
+use hadrian_protocol::divergence::Divergence;
 use hadrian_protocol::node::{Command, Denied, Done, How};
 pub use hadrian_protocol::node::{NodeStatus, StandbyState};
 use hadrian_protocol::replica::Mode;
@@ -119,6 +120,9 @@ pub struct ResourceStatus {
     pub segment_bytes: Option<u64>,
     /// Bytes of log that this primary applies before it lets clients in.
     pub opening_bytes: Option<u64>,
+    /// What a diverged replica holds that the primary's history does not: what its return would
+    /// lose.
+    pub divergence: Option<Divergence>,
     /// What the node says; none while it is stopped.
     pub node: Option<NodeStatus>,
     /// Why it does not run, if so.

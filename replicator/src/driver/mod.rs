@@ -26,4 +26,6 @@ pub struct Seen {
     /// Bytes of log that this primary applies before it lets clients in; none: they are in, or it
     /// is no primary.
     pub opening_bytes: Option<u64>,
+    /// What a diverged replica holds that the primary's history does not.
+    pub divergence: Option<hadrian_protocol::divergence::Divergence>,
 }

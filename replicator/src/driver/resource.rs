@@ -76,6 +76,8 @@ pub(super) struct Inner {
     pub(super) holding: bool,
     events: Vec<ReplicaEvent>,
     change: Option<bool>,
+    /// The fork whose frames were looked at.
+    surveyed: Option<Lsn>,
     name: String,
     stopped: bool,
     /// What people were told.
@@ -117,6 +119,7 @@ impl Shared {
             holding: false,
             events: Vec::new(),
             change: None,
+            surveyed: None,
             name: options.name.clone(),
             stopped: false,
             told: Told::default(),
@@ -202,7 +205,8 @@ impl Shared {
         let inner = self.inner.borrow();
         let (segment_bytes, spooled) = (inner.replica.segment_len(), inner.replica.spooled_bytes());
         let opening_bytes = inner.opening.then_some(spooled);
-        Seen { node: inner.node.status(), segment_bytes, opening_bytes }
+        let divergence = inner.node.diverged_at().and_then(|_| inner.replica.divergence());
+        Seen { node: inner.node.status(), segment_bytes, opening_bytes, divergence }
     }
 
     /// What people were told after the event of this number.
@@ -333,6 +337,16 @@ impl Inner {
         while let Some(action) = self.node.next_action() {
             self.carry_out(action);
         }
+        self.survey_divergence();
+    }
+
+    /// People want to know what a return to the primary's history would lose.
+    fn survey_divergence(&mut self) {
+        let fork = self.node.diverged_at();
+        if let Some(fork) = fork.filter(|_| self.surveyed != fork) {
+            self.replica.survey(fork);
+        }
+        self.surveyed = fork;
     }
 
     fn replica_event(&mut self, clock: Clock, event: ReplicaEvent) {

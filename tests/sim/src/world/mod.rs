@@ -91,6 +91,9 @@ fn live(mut world: World<'_>) -> Report {
         world.oracle.broken("assertion", text.unwrap_or("a panic without words").into());
     }
     (0..world.plan.members).for_each(|index| world.count_moves(index));
+    if let Some(what) = world.made.illegal().map(String::from) {
+        world.oracle.broken("§4", what);
+    }
     let (answered, lost) = world.oracle.tally();
     let violation = world.oracle.violation().cloned();
     Report {
