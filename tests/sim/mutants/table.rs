@@ -314,6 +314,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         OPEN,
         "    write_again(engine, segments, found.durable.max(checkpoint), end)?;\n",
         "",
+    )
+    .told(
+        "late_stories",
+        "what_a_failed_sync_has_lost_is_written_again_before_it_counts_as_durable",
     ),
     mutant(
         "a tail is cut before it is saved",

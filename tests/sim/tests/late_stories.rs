@@ -172,3 +172,19 @@ fn a_log_write_that_went_astray_on_the_primary_is_never_shipped() {
         },
     );
 }
+
+#[test]
+fn what_a_failed_sync_has_lost_is_written_again_before_it_counts_as_durable() {
+    // The system still shows it to readers: a restart finds it, and then the power goes.
+    for change in 1..16 {
+        tell(
+            |plan| {
+                let plan = in_mode(plan, Mode::Sync).with(SECOND, H::DiskFails(BETA, change));
+                let plan = plan.with(1500 * MS, H::Kill(BETA)).with(1510 * MS, H::Start(BETA));
+                let plan = plan.with(1530 * MS, H::PowerLoss(BETA));
+                lasting(plan.with(1700 * MS, H::Start(BETA)), 3 * SECOND)
+            },
+            nothing_lost,
+        );
+    }
+}
