@@ -188,3 +188,23 @@ fn what_a_failed_sync_has_lost_is_written_again_before_it_counts_as_durable() {
         );
     }
 }
+
+#[test]
+fn a_tail_is_judged_by_the_life_in_the_set_and_not_by_a_later_one_of_the_same_member() {
+    // Holes, story 3: what beta had received died with its old life, and was answered for.
+    tell(
+        |plan| {
+            let plan = window(plan, 4 * SECOND).with(900 * MS, H::DiskHangs(BETA, 300 * MS));
+            let plan = plan.with(SECOND, H::Kill(BETA)).with(1002 * MS, H::Kill(ALPHA));
+            let plan = plan.with(1300 * MS, H::Start(BETA));
+            let plan = plan.with(1600 * MS, H::Command(BETA, FORCE));
+            lasting(plan.with(2500 * MS, H::Start(ALPHA)), 4 * SECOND)
+        },
+        |report| {
+            let diverged = |note: &Note| {
+                matches!(note, Note::Refused { refusal: Refusal::Diverged { .. }, .. })
+            };
+            assert!(noted(report, diverged).is_some(), "alpha keeps what it answered");
+        },
+    );
+}
