@@ -87,8 +87,8 @@ fn a_primary_does_not_go_on_alone_while_its_standby_has_a_proof() {
 
 #[test]
 fn who_has_promised_to_another_has_no_proof_any_more() {
-    // Seed 20606: gamma lags far behind, is made primary by force and answers; then beta, whom alpha
-    // still leads as far as it knows, takes over from alpha.
+    // Seed 20606: gamma lags far behind, is made primary by force and answers; then beta takes over
+    // from alpha, which still leads it as far as it knows.
     tell(
         |plan| {
             let mut plan = in_mode(window(of_three(plan), 4 * SECOND), Mode::Sync);
