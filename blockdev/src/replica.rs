@@ -24,7 +24,6 @@ use crate::journal::{
     self, AppendError, CreateError, Journal, JournalEvent, KnownDurable, NewLog, OpenError,
     OpenLog, TruncateError,
 };
-
 use crate::superblock::{
     self, CopyFault, SuperblockError, SuperblockEvent, SuperblockWriter, WriteError,
 };

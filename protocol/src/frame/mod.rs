@@ -115,8 +115,7 @@ impl Frame {
         }
         header.check(&bytes, resource)?;
         let frame = Self::assemble(&header, size, bytes.slice(..size.log_len()))?;
-        frame.check_table()?;
-        frame.check_payloads()?;
+        frame.check_records(true)?;
         Ok(frame)
     }
 
@@ -137,7 +136,7 @@ impl Frame {
         let mut bytes = head.to_vec();
         bytes.resize(size.log_len(), 0);
         let frame = Self::assemble(&header, size, Bytes::from(bytes))?;
-        frame.check_table()?;
+        frame.check_records(false)?;
         Ok(frame)
     }
 
@@ -156,18 +155,13 @@ impl Frame {
         })
     }
 
-    fn check_table(&self) -> Result<(), FrameError> {
+    fn check_records(&self, with_payloads: bool) -> Result<(), FrameError> {
         for index in 0..self.record_count {
-            self.entry(index)?
+            let entry = self.entry(index)?;
+            entry
                 .decode(&self.bytes, self.size)
                 .map_err(|cause| FrameError::Record { index, cause })?;
-        }
-        Ok(())
-    }
-
-    fn check_payloads(&self) -> Result<(), FrameError> {
-        for index in 0..self.record_count {
-            if !self.entry(index)?.check_payload(&self.bytes) {
+            if with_payloads && !entry.check_payload(&self.bytes) {
                 return Err(FrameError::PayloadChecksum { index });
             }
         }

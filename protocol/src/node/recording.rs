@@ -2,7 +2,8 @@
 //!
 //! A recording begins with everything that the node was made of. Then follows all that it was
 //! told, each entry written before the node sees it: of a core that fails an assertion, the entry
-//! that made it fail is the last. What the node did is kept as a count and a digest.
+//! that made it fail is the last. Only changes of clients are written behind, as they were sealed.
+//! What the node did is kept as a count and a digest.
 //!
 //! Of frames only the heads are kept. The hash chain covers nothing else, and the core looks at
 //! nothing else, so a recording holds no byte of what clients wrote.

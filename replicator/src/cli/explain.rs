@@ -1,6 +1,6 @@
 //! `hadrian explain` and `hadrian events`: why it is as it is, and how it came to be so.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::bail;
 use hadrian_protocol::node::{About, Reason};
@@ -87,7 +87,6 @@ pub(super) fn events(args: &Args, resource: &str, follow: bool) -> anyhow::Resul
 }
 
 fn line(event: &ToldEvent) -> String {
-    let at = SystemTime::UNIX_EPOCH + Duration::from_micros(event.wall_us);
-    let at = humantime::format_rfc3339_millis(at);
+    let at = humantime::format_rfc3339_millis(words::moment(event.wall_us));
     format!("{at} {:>4} [{}] {}", event.number, event.code, event.note)
 }

@@ -1,13 +1,13 @@
 //! `hadrian inspect --replay`: what a recorded core was told, told again.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use hadrian_protocol::node::{Action, Entry, Note, Replay};
-use hadrian_protocol::time::{Clock, WallTime};
+use hadrian_protocol::time::Clock;
 use serde_json::{Value, json};
 
+use super::words;
 use crate::recording;
 
 /// What was seen on the way.
@@ -84,7 +84,8 @@ impl Seen {
         self.actions += 1;
         if let Action::Note(note) = action {
             if !json {
-                println!("{} [{}] {note}", time(self.clock.wall), note.code());
+                let at = words::moment(self.clock.wall.as_micros());
+                println!("{} [{}] {note}", humantime::format_rfc3339_millis(at), note.code());
             }
             self.notes.push(told(self.clock, &note));
         }
@@ -93,11 +94,6 @@ impl Seen {
 
 fn told(clock: Clock, note: &Note) -> Value {
     json!({ "wall_us": clock.wall, "code": note.code(), "note": note })
-}
-
-fn time(wall: WallTime) -> humantime::Rfc3339Timestamp {
-    let at = SystemTime::UNIX_EPOCH + Duration::from_micros(wall.as_micros());
-    humantime::format_rfc3339_millis(at)
 }
 
 fn tell_end(
@@ -117,8 +113,7 @@ fn tell_end(
         println!("{}", serde_json::to_string(&told)?);
         return Ok(());
     }
-    let lasted = Duration::from_micros(seen.clock.now.as_micros());
-    let lasted = humantime::format_duration(Duration::from_millis(lasted.as_millis() as u64));
+    let lasted = words::time(seen.clock.now.as_micros());
     let why = match (replay.is_full(), seen.cut) {
         (true, _) => "; then it was full",
         (_, true) => "; its last line is cut",

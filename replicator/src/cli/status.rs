@@ -82,8 +82,8 @@ fn screen(status: &ResourceStatus) -> String {
         table.add_row(vec!["answers".into(), waits(node)]);
     }
     if let Some(bytes) = status.opening_bytes {
-        let bytes = bytesize::ByteSize(bytes);
-        table.add_row(vec!["clients".into(), format!("wait until {bytes} more are applied")]);
+        let left = words::bytes(bytes);
+        table.add_row(vec!["clients".into(), format!("wait until {left} more are applied")]);
     }
     if let Some(divergence) = &status.divergence {
         table.add_row(vec!["a return".into(), words::divergence(divergence)]);

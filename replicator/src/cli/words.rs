@@ -14,6 +14,11 @@ use crate::control::ResourceStatus;
 /// Ranges of a divergence that are shown to people.
 const RANGES_SHOWN: usize = 20;
 
+/// A moment by somebody's wall clock, from microseconds since 1970-01-01 UTC.
+pub(super) fn moment(wall_us: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_micros(wall_us)
+}
+
 /// Microseconds as a person would say them.
 pub(super) fn time(us: u64) -> String {
     let time = Duration::from_micros(us);
@@ -140,9 +145,7 @@ pub(super) fn failure(node: &NodeStatus) -> String {
 pub(super) fn divergence(found: &Divergence) -> String {
     let (changed, count) = (bytes(found.changed_bytes()), found.ranges().len());
     let time = |wall: Option<WallTime>| {
-        let at =
-            SystemTime::UNIX_EPOCH + Duration::from_micros(wall.unwrap_or_default().as_micros());
-        humantime::format_rfc3339_seconds(at)
+        humantime::format_rfc3339_seconds(moment(wall.unwrap_or_default().as_micros()))
     };
     let (first, last) = (time(found.first), time(found.last));
     let rest = if found.to < found.end { "; not all of it was read yet" } else { "" };

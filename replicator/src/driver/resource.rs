@@ -71,8 +71,8 @@ pub(super) struct Inner {
     pub(super) serving: bool,
     /// It leads, and serves as soon as nothing waits for the image in the log alone.
     opening: bool,
-    /// Answers to operators that wait for that.
-    opened: Vec<(Asker, Result<Done, Denied>)>,
+    /// Whoever asked for a takeover, and waits for that.
+    takers: Vec<(Asker, Done)>,
     pub(super) holding: bool,
     events: Vec<ReplicaEvent>,
     change: Option<bool>,
@@ -115,7 +115,7 @@ impl Shared {
             began,
             serving: false,
             opening: false,
-            opened: Vec::new(),
+            takers: Vec::new(),
             holding: false,
             events: Vec::new(),
             change: None,
@@ -445,7 +445,7 @@ impl Inner {
             self.change = Some(false);
         }
         if !serve {
-            self.tell_opened();
+            self.tell_takers(|_| Err(Denied::GivenUp));
         }
     }
 
@@ -453,24 +453,21 @@ impl Inner {
         if self.opening && self.replica.spooled_bytes() == 0 {
             (self.opening, self.serving) = (false, true);
             self.change = Some(true);
-            self.tell_opened();
+            self.tell_takers(Ok);
         }
     }
 
     /// Whoever asked for a takeover hears of it when clients can come.
     fn reply(&mut self, id: u64, result: Result<Done, Denied>) {
-        let Some(waiting) = self.commands.remove(&id) else { return };
-        self.opened.push((waiting, result));
-        if !self.opening {
-            self.tell_opened();
+        let Some(asker) = self.commands.remove(&id) else { return };
+        match result {
+            Ok(done @ Done::Leading(_)) if self.opening => self.takers.push((asker, done)),
+            result => tell(asker, result),
         }
     }
 
-    fn tell_opened(&mut self) {
-        for (waiting, result) in self.opened.drain(..) {
-            // Who asked may have gone away; then nobody needs the answer.
-            let _ = waiting.send(result);
-        }
+    fn tell_takers(&mut self, how: impl Fn(Done) -> Result<Done, Denied>) {
+        self.takers.drain(..).for_each(|(asker, done)| tell(asker, how(done)));
     }
 
     fn fail(&mut self, part: FailedPart) {
@@ -497,4 +494,9 @@ impl Inner {
         let wall_us = self.clock().wall.as_micros();
         self.told.tell(wall_us, note);
     }
+}
+
+fn tell(asker: Asker, result: Result<Done, Denied>) {
+    // Who asked may have gone away; then nobody needs the answer.
+    let _ = asker.send(result);
 }
