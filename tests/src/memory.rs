@@ -12,6 +12,9 @@ use rand::{Rng as _, SeedableRng as _};
 const BLOCK: usize = 4096;
 /// The volume that the writers share.
 pub(crate) const VOLUME_BYTES: u64 = 64 << 20;
+/// The log of each side. Half of it is kept for a standby that is away (design §2.6), and one that
+/// is away for all that a round writes, up to 40 MiB, must not need a new copy.
+pub(crate) const LOG_BYTES: u64 = 128 << 20;
 /// Clients that write at the same time, each into blocks of its own.
 const WRITERS: u64 = 3;
 const BLOCKS_EACH: u64 = VOLUME_BYTES / BLOCK as u64 / WRITERS;

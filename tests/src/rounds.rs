@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use rustix::process::Signal;
 
-use crate::memory::{VOLUME_BYTES, Writers, compare_stores};
+use crate::memory::{LOG_BYTES, VOLUME_BYTES, Writers, compare_stores};
 use crate::tools::signal;
 
 /// What is to be done.
@@ -38,7 +38,7 @@ pub struct Outcome {
 /// A cluster for crash rounds, in `mode`; in async, the mode for slow links, with compression.
 fn spec(mode: Mode) -> Spec {
     let compression = if mode == Mode::Async { Compression::Zstd } else { Compression::None };
-    Spec { volume_bytes: VOLUME_BYTES, compression, ..Spec::new(mode) }
+    Spec { volume_bytes: VOLUME_BYTES, log_bytes: LOG_BYTES, compression, ..Spec::new(mode) }
 }
 
 /// Runs the rounds. In sync and nearsync a killed primary is replaced by a forced takeover; in the

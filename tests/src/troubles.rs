@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use rustix::process::Signal;
 
-use crate::memory::{VOLUME_BYTES, Writers, compare_stores};
+use crate::memory::{LOG_BYTES, VOLUME_BYTES, Writers, compare_stores};
 use crate::namespaces::{Cut, Namespaces};
 use crate::rounds::{Outcome, Rounds};
 use crate::tools::signal;
@@ -63,7 +63,8 @@ pub fn run(programs: &Path, rounds: Rounds) -> anyhow::Result<Outcome> {
     let mut random = StdRng::seed_from_u64(rounds.seed);
     let places = Some(spaces.places());
     let timers = Some((TIMEOUT, WINDOW));
-    let spec = Spec { volume_bytes: VOLUME_BYTES, timers, places, ..Spec::new(rounds.mode) };
+    let sizes = Spec { volume_bytes: VOLUME_BYTES, log_bytes: LOG_BYTES, ..Spec::new(rounds.mode) };
+    let spec = Spec { timers, places, ..sizes };
     let mut story = Story {
         cluster: Cluster::new(programs, spec)?,
         spaces,
