@@ -17,9 +17,16 @@ lint:
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 
-# Installs the clients that the tests speak to, where they are missing.
+# Installs the clients that the tests speak to, where they are missing, and fetches what the lab
+# boots; a machine that gets no kernel does not run the stories that need one, and says so.
 tools:
 	./tests/install-tools
+	./tests/vm/prepare || echo "the lab is not ready: its stories will not be run"
+
+# Real kernels in emulation: file systems on our block devices, failovers, power cuts.
+.PHONY: vm-test
+vm-test: tools
+	cargo test -p hadrian-lab --test lab -- --include-ignored
 
 # Both daemons on this machine beside a plain qemu-nbd, in one run; results in target/bench.json.
 .PHONY: bench

@@ -17,7 +17,7 @@ pub(crate) struct Measured {
     pub(crate) bytes: f64,
     /// Millions of bytes per second.
     pub(crate) mb_s: f64,
-    /// Median time of a request, in microseconds.
+    /// Median time of a request, of a write where both kinds are mixed, in microseconds.
     pub(crate) p50_us: f64,
     /// Time within which 99 of 100 requests end, in microseconds.
     pub(crate) p99_us: f64,
@@ -93,9 +93,14 @@ pub(crate) fn run(
         .arg(format!("--rw={}", row.access))
         .arg(format!("--bs={}", row.block))
         .arg(format!("--iodepth={}", row.depth))
+        .arg(format!("--numjobs={}", row.connections))
+        .args(["--group_reporting", "--rwmixread=70"])
         .arg(format!("--output={}", report.display()))
         .current_dir(scratch)
         .stdout(Stdio::null());
+    if row.flushes {
+        fio.arg("--fsync=1");
+    }
     if let Length::Seconds(seconds) = length {
         fio.arg("--time_based").arg(format!("--runtime={seconds}"));
     }
@@ -114,12 +119,13 @@ fn measured(text: &str, row: &Row) -> anyhow::Result<Measured> {
     if job.error != 0 {
         bail!("fio met error {} in row {}", job.error, row.name);
     }
-    let side = if row.access.contains("read") { job.read } else { job.write };
-    let percentile = |name| side.clat_ns.percentile.get(name).copied().unwrap_or(0.0) / 1e3;
+    let (read, write) = (job.read, job.write);
+    let slower = if write.io_bytes > 0.0 { &write } else { &read };
+    let percentile = |name| slower.clat_ns.percentile.get(name).copied().unwrap_or(0.0) / 1e3;
     Ok(Measured {
-        iops: side.iops,
-        bytes: side.io_bytes,
-        mb_s: side.bw_bytes / 1e6,
+        iops: read.iops + write.iops,
+        bytes: read.io_bytes + write.io_bytes,
+        mb_s: (read.bw_bytes + write.bw_bytes) / 1e6,
         p50_us: percentile("50.000000"),
         p99_us: percentile("99.000000"),
     })

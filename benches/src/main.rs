@@ -13,19 +13,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Parser;
-use hadrian_protocol::replica::Mode;
 
 use fio::Length;
 use report::Line;
 use rows::{FILL, ROWS, Row};
-use subject::Subject;
+use subject::{SUBJECTS, Subject};
 
-/// Against whom the ratios are.
-const BASE: &str = "qemu-nbd";
-/// The row that tells what the disk can do.
-const RAW: &str = "raw file";
-
-/// Measures both daemons on one machine beside `qemu-nbd --cache=none` of one file.
+/// Measures both daemons on one machine beside what a user would take instead.
 #[derive(Debug, Parser)]
 struct Args {
     /// Seconds of each run
@@ -34,12 +28,12 @@ struct Args {
     /// Runs of each row and subject; the median counts
     #[arg(long, default_value_t = 3)]
     passes: u32,
-    /// Only rows whose name holds this
-    #[arg(long, default_value = "")]
-    row: String,
-    /// Modes to measure
-    #[arg(long, value_delimiter = ',', default_value = "nearsync")]
-    modes: Vec<String>,
+    /// Only rows whose name holds one of these
+    #[arg(long, value_delimiter = ',', default_value = "")]
+    rows: Vec<String>,
+    /// Who is measured
+    #[arg(long, value_delimiter = ',', default_values_t = SUBJECTS.map(String::from))]
+    subjects: Vec<String>,
     /// Where the results go
     #[arg(long, default_value = "target/bench.json")]
     out: PathBuf,
@@ -48,31 +42,25 @@ struct Args {
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let scratch = tempfile::tempdir()?;
-    let subjects = subjects(&args, scratch.path())?;
-    for subject in &subjects {
-        eprintln!("filling {}", subject.name());
-        fio::run(&FILL, &subject.target(), Length::Once, scratch.path())?;
-        subject.settle()?;
-    }
-    let mut lines = Vec::new();
-    for row in ROWS.iter().filter(|row| row.name.contains(&args.row)) {
-        lines.extend(measure_row(row, &subjects, &args, scratch.path())?);
-    }
-    println!("{}", report::table(&lines, BASE, RAW));
-    report::save(&lines, &args.out)?;
-    println!("\nresults: {}", args.out.display());
-    Ok(())
-}
-
-fn subjects(args: &Args, scratch: &Path) -> anyhow::Result<Vec<Subject>> {
     let own = std::env::current_exe()?;
     let programs = own.parent().context("a program lies in a folder")?;
-    let mut all = vec![Subject::raw(scratch)?, Subject::plain(scratch)?];
-    for name in &args.modes {
-        let mode = Mode::from_name(name).with_context(|| format!("there is no mode {name}"))?;
-        all.push(Subject::mirror(programs, mode)?);
+    let mut subjects = Vec::new();
+    for name in &args.subjects {
+        eprintln!("filling {name}");
+        let subject = Subject::start(name, programs, scratch.path())?;
+        fio::run(&FILL, &subject.target, Length::Once, scratch.path())?;
+        subject.settle()?;
+        subjects.push(subject);
     }
-    Ok(all)
+    let wanted = |row: &&Row| args.rows.iter().any(|part| row.name.contains(part));
+    let mut lines = Vec::new();
+    for row in ROWS.iter().filter(wanted) {
+        lines.extend(measure_row(row, &subjects, &args, scratch.path())?);
+        report::save(&lines, &args.out)?;
+    }
+    println!("{}", report::table(&lines));
+    println!("\nresults: {}", args.out.display());
+    Ok(())
 }
 
 /// The subjects take turns, so that a slow moment of the machine hits all of them.
@@ -86,7 +74,7 @@ fn measure_row(
     for pass in 1..=args.passes {
         for (subject, lines) in subjects.iter().zip(&mut passes) {
             let line = measure(row, subject, args.seconds, scratch)?;
-            eprintln!("{} {} {pass}: {:.0} IOPS", row.name, subject.name(), line.iops);
+            eprintln!("{} {} {pass}: {:.0} IOPS", row.name, subject.name, line.iops);
             lines.push(line);
         }
     }
@@ -94,22 +82,27 @@ fn measure_row(
 }
 
 fn measure(row: &Row, subject: &Subject, seconds: u32, scratch: &Path) -> anyhow::Result<Line> {
+    if row.cold {
+        subject.cool()?;
+    }
     let (before, stored) = (subject.cpu_seconds()?, subject.stored_bytes()?);
-    let length = Length::Seconds(seconds);
-    let measured = fio::run(row, &subject.target(), length, scratch)?;
+    let measured = fio::run(row, &subject.target, Length::Seconds(seconds), scratch)?;
     // What the run leaves to be applied is part of its price.
     subject.settle()?;
-    let cpu = subject.cpu_seconds()? - before;
+    let after = subject.cpu_seconds()?;
     let stored = subject.stored_bytes()? - stored;
     let bytes = measured.bytes.max(1.0);
+    let per_gib = |seconds: f64| seconds * f64::from(1 << 30) / bytes;
+    let [first, second] = [after[0] - before[0], after[1] - before[1]];
     Ok(Line {
         row: row.name,
-        subject: subject.name(),
+        subject: subject.name,
         iops: measured.iops,
         mb_s: measured.mb_s,
         p50_us: measured.p50_us,
         p99_us: measured.p99_us,
-        cpu_s_per_gib: cpu * f64::from(1 << 30) / bytes,
+        cpu_s_per_gib: per_gib(first + second),
+        cpu_s_per_gib_primary: per_gib(first),
         rss_mib: subject.peak_mib()?,
         stored: stored / bytes,
     })

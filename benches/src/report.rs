@@ -5,6 +5,8 @@ use std::path::Path;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
+use crate::subject::{MIRRORS, PLAIN, RAW};
+
 /// One row of one subject: medians of its passes.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Line {
@@ -22,6 +24,8 @@ pub(crate) struct Line {
     pub(crate) p99_us: f64,
     /// Processor seconds of all its processes for each GiB moved.
     pub(crate) cpu_s_per_gib: f64,
+    /// Those of the side that clients speak to alone.
+    pub(crate) cpu_s_per_gib_primary: f64,
     /// Peak memory of its largest process so far, in MiB.
     pub(crate) rss_mib: f64,
     /// Bytes that its processes sent to storage for each byte moved.
@@ -41,6 +45,7 @@ impl Line {
             p50_us: of(|line| line.p50_us),
             p99_us: of(|line| line.p99_us),
             cpu_s_per_gib: of(|line| line.cpu_s_per_gib),
+            cpu_s_per_gib_primary: of(|line| line.cpu_s_per_gib_primary),
             rss_mib: of(|line| line.rss_mib),
             stored: of(|line| line.stored),
         })
@@ -57,10 +62,12 @@ fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-/// IOPS of a line against those of `base` in the same row.
-pub(crate) fn ratio(lines: &[Line], line: &Line, base: &str) -> Option<f64> {
-    let base = lines.iter().find(|other| other.row == line.row && other.subject == base)?;
-    (base.iops > 0.0).then(|| line.iops / base.iops)
+/// IOPS of a line against those of the best of `bases` in the same row.
+pub(crate) fn ratio(lines: &[Line], line: &Line, bases: &[&str]) -> Option<f64> {
+    let peers =
+        lines.iter().filter(|other| other.row == line.row && bases.contains(&other.subject));
+    let best = peers.map(|peer| peer.iops).fold(0.0, f64::max);
+    (best > 0.0).then(|| line.iops / best)
 }
 
 /// How much of the disk's speed, which is that of `raw` in the same row, a line's processes used
@@ -70,11 +77,11 @@ fn disk_share(lines: &[Line], line: &Line, raw: &str) -> Option<f64> {
     (raw.mb_s > 0.0 && line.stored > 0.0).then(|| line.mb_s * line.stored / raw.mb_s)
 }
 
-/// The table for people; ratios are against `base`, shares of the disk against `raw`.
-pub(crate) fn table(lines: &[Line], base: &str, raw: &str) -> String {
+/// The table for people; ratios are against [`PLAIN`] and the better of [`MIRRORS`], shares of the
+/// disk against [`RAW`].
+pub(crate) fn table(lines: &[Line]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    let against = format!("× {base}");
     table.set_header([
         "row",
         "subject",
@@ -83,11 +90,14 @@ pub(crate) fn table(lines: &[Line], base: &str, raw: &str) -> String {
         "p50 µs",
         "p99 µs",
         "CPU s/GiB",
+        "2nd copy",
         "peak MiB",
         "stored ×",
         "of disk",
-        &against,
+        "× qemu-nbd",
+        "× best mirror",
     ]);
+    let cell = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.2}"));
     for line in lines {
         table.add_row([
             line.row.to_string(),
@@ -96,12 +106,14 @@ pub(crate) fn table(lines: &[Line], base: &str, raw: &str) -> String {
             format!("{:.1}", line.mb_s),
             format!("{:.0}", line.p50_us),
             format!("{:.0}", line.p99_us),
-            format!("{:.2}", line.cpu_s_per_gib),
+            format!("{:.2}", line.cpu_s_per_gib_primary),
+            format!("{:.2}", line.cpu_s_per_gib - line.cpu_s_per_gib_primary),
             format!("{:.0}", line.rss_mib),
             format!("{:.2}", line.stored),
-            disk_share(lines, line, raw)
+            disk_share(lines, line, RAW)
                 .map_or_else(String::new, |share| format!("{:.0} %", 100.0 * share)),
-            ratio(lines, line, base).map_or_else(String::new, |ratio| format!("{ratio:.2}")),
+            cell(ratio(lines, line, &[PLAIN])),
+            cell(ratio(lines, line, &MIRRORS)),
         ]);
     }
     for column in table.column_iter_mut().skip(2) {
@@ -133,6 +145,7 @@ mod tests {
             p50_us,
             p99_us,
             cpu_s_per_gib: 0.5,
+            cpu_s_per_gib_primary: 0.25,
             rss_mib: 9.0,
             stored: 1.0,
         }
@@ -147,10 +160,11 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_is_taken_within_its_row() {
-        let lines = [line("qemu-nbd", 200.0), line("ours", 100.0)];
-        assert!((ratio(&lines, &lines[1], "qemu-nbd").unwrap() - 0.5).abs() < 1e-9);
-        assert!(table(&lines, "qemu-nbd", "raw file").contains("0.50"));
-        assert!(ratio(&lines, &lines[1], "nobody").is_none());
+    fn a_ratio_is_taken_within_its_row_against_the_best() {
+        let lines = [line(PLAIN, 200.0), line(MIRRORS[0], 40.0), line(MIRRORS[1], 50.0)];
+        assert!((ratio(&lines, &lines[2], &[PLAIN]).unwrap() - 0.25).abs() < 1e-9);
+        assert!((ratio(&lines, &lines[0], &MIRRORS).unwrap() - 4.0).abs() < 1e-9);
+        assert!(table(&lines).contains("0.25"));
+        assert!(ratio(&lines, &lines[1], &["nobody"]).is_none());
     }
 }

@@ -1,5 +1,6 @@
 //! The program: configuration, links, clients, control and command line around the core.
 
+pub mod attach;
 pub mod cli;
 pub mod config;
 pub mod control;

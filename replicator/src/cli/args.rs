@@ -71,6 +71,11 @@ pub(super) enum Verb {
         #[arg(long)]
         follow: bool,
     },
+    /// Give this host's kernel a block device of a volume, for as long as this member serves it
+    Attach {
+        #[command(subcommand)]
+        front: Front,
+    },
     /// Make this member the primary
     Takeover(Takeover),
     /// Change the mode of a resource; on its primary
@@ -128,6 +133,26 @@ pub(super) enum Verb {
 
 fn time(text: &str) -> Result<Duration, humantime::DurationError> {
     humantime::parse_duration(text)
+}
+
+/// What makes the block device.
+#[derive(Debug, Subcommand)]
+pub(super) enum Front {
+    /// The kernel's NBD driver, as /dev/nbdN; stays until it is stopped by a signal
+    Nbd {
+        /// RESOURCE/VOLUME, or RESOURCE where it has one volume
+        volume: String,
+        /// Number of the device; the first that is free unless said
+        #[arg(long, value_name = "N")]
+        device: Option<u32>,
+        /// Connections to the daemon
+        #[arg(long, value_name = "COUNT", default_value_t = 1,
+              value_parser = clap::value_parser!(u32).range(1..=16))]
+        connections: u32,
+        /// How long requests wait for a daemon that is away; then they fail
+        #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time)]
+        hold: Duration,
+    },
 }
 
 /// A takeover, in all its strengths.

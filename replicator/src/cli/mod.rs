@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // Printing is what it is for.
 
 mod args;
+mod attach;
 mod check;
 mod create;
 mod explain;
@@ -23,7 +24,7 @@ use clap::Parser as _;
 use crate::config::{Config, Member};
 use crate::control::{self, AskError, Request, Response};
 use crate::tls;
-use args::{Args, Verb};
+use args::{Args, Front, Verb};
 
 /// How a command ends, for scripts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,6 +97,11 @@ fn carry_out(args: Args) -> anyhow::Result<()> {
         }
         Verb::Explain { resource } => explain::explain(&args, resource),
         Verb::Events { resource, follow } => explain::events(&args, resource, *follow),
+        Verb::Attach { front: Front::Nbd { volume, device, connections, hold } } => {
+            let (device, hold) = (*device, *hold);
+            let connections = usize::try_from(*connections)?;
+            attach::nbd(&args, &attach::Wish { volume, device, connections, hold })
+        }
         Verb::Takeover(wish) => takeover::takeover(&args, wish),
         Verb::Mode { resource, mode } => {
             command(&args, Request::Mode { resource: resource.clone(), mode: (*mode).into() })

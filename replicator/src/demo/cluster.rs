@@ -72,6 +72,8 @@ pub struct Spec {
     pub block_size: u32,
     /// Whether it is served over TCP on loopback as well.
     pub tcp: bool,
+    /// Whether the two speak without TLS.
+    pub plaintext: bool,
     /// Silence that ends a link, and how long answers are held then; `None`: as configured.
     pub timers: Option<(Duration, Duration)>,
     /// Further lines of the resource's configuration.
@@ -92,6 +94,7 @@ impl Spec {
             compression: Compression::None,
             block_size: 512,
             tcp: false,
+            plaintext: false,
             timers: None,
             settings: String::new(),
             places: None,
@@ -143,6 +146,7 @@ impl Cluster {
     fn configure(&self, spec: &Spec) -> anyhow::Result<()> {
         let packing = if spec.compression == Compression::Zstd { "zstd" } else { "none" };
         let mut text = format!("cluster = \"test\"\n[link]\ncompression = \"{packing}\"\n");
+        text += &format!("plaintext = {}\n", spec.plaintext);
         let mut settings = spec.settings.clone();
         if let Some((timeout, held)) = spec.timers {
             text += &format!("timeout = \"{}ms\"\n", timeout.as_millis());
@@ -154,12 +158,17 @@ impl Cluster {
             let home = self.path(name);
             fs::create_dir_all(&home)?;
             let (home, keys) = (home.display(), keys.display());
-            let print = tls::generate(&self.path("keys"), name)?;
+            let print = match spec.plaintext {
+                true => String::new(),
+                false => {
+                    format!("fingerprint = \"{}\"\n", tls::generate(&self.path("keys"), name)?)
+                }
+            };
             let port = free_port()?;
             let host = spec.places.as_ref().map_or("127.0.0.1", |places| &places[index].address);
             text += &format!(
                 "[[member]]\nname = \"{name}\"\naddress = \"{host}:{port}\"\n\
-                 fingerprint = \"{print}\"\nstate_dir = \"{home}/state\"\n\
+                 {print}state_dir = \"{home}/state\"\n\
                  run_dir = \"{home}/run\"\nkey_dir = \"{keys}\"\n"
             );
             stores += &format!("{name} = \"{home}/store\"\n");
@@ -375,7 +384,13 @@ impl Cluster {
     /// # Errors
     /// As the system says.
     pub fn store(&self, side: Side) -> io::Result<Vec<u8>> {
-        fs::read(self.path(side.name()).join("store"))
+        fs::read(self.store_path(side))
+    }
+
+    /// The side's backing store.
+    #[must_use]
+    pub fn store_path(&self, side: Side) -> PathBuf {
+        self.path(side.name()).join("store")
     }
 }
 

@@ -1,0 +1,156 @@
+//! One guest: started, watched until it ends, killed like a host that loses power.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+use crate::{Image, Lab};
+
+/// Memory of a guest, in MiB.
+const MEMORY_MIB: u32 = 1536;
+
+/// A disk of a guest: a file of this machine that outlives it. The first is `/dev/vda`.
+#[derive(Clone, Debug)]
+pub struct Disk(PathBuf);
+
+impl Disk {
+    /// An empty disk.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn create(path: &Path, bytes: u64) -> std::io::Result<Self> {
+        std::fs::File::create(path)?.set_len(bytes)?;
+        Ok(Self(path.into()))
+    }
+}
+
+/// How a guest ended, and all that it said.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// The exit code of its script.
+    pub code: u32,
+    /// Its console, line by line.
+    pub lines: Vec<String>,
+}
+
+impl Ended {
+    /// The console as one text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.lines.join("\n")
+    }
+}
+
+/// A running guest; it is gone with its owner, as if its power were cut.
+#[derive(Debug)]
+pub struct Guest {
+    child: Child,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+    _initrd: tempfile::NamedTempFile,
+}
+
+impl Guest {
+    /// Boots a guest that runs `script`.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn boot(lab: &Lab, image: Image<'_>, disks: &[Disk], script: &str) -> anyhow::Result<Self> {
+        let initrd = tempfile::NamedTempFile::new()?;
+        std::fs::write(initrd.path(), image.finish(script))?;
+        let mut command = Command::new("qemu-system-x86_64");
+        command
+            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])
+            .args(["-m", &MEMORY_MIB.to_string(), "-nographic", "-no-reboot", "-nodefaults"])
+            .args(["-serial", "stdio", "-net", "none"])
+            .arg("-kernel")
+            .arg(&lab.kernel)
+            .arg("-initrd")
+            .arg(initrd.path())
+            .args(["-append", "console=ttyS0 quiet panic=-1 oops=panic"]);
+        for disk in disks {
+            let file = disk.0.display();
+            command.arg("-drive").arg(format!("file={file},format=raw,if=virtio,cache=none"));
+        }
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("qemu-system-x86_64 cannot be started")?;
+        let output = child.stdout.take().context("a console")?;
+        Ok(Self { child, lines: read_lines(output), seen: Vec::new(), _initrd: initrd })
+    }
+
+    /// Waits until the guest says a line that begins with `words`; the rest of that line.
+    ///
+    /// # Errors
+    /// If it does not say so in time, or ends before; with its console.
+    pub fn await_line(&mut self, words: &str, limit: Duration) -> anyhow::Result<String> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => {
+                    let rest = line.strip_prefix(words).map(|rest| rest.trim().to_string());
+                    self.seen.push(line);
+                    if let Some(rest) = rest {
+                        return Ok(rest);
+                    }
+                }
+                Err(end) => {
+                    let why = match end {
+                        RecvTimeoutError::Timeout => format!("in {limit:?}"),
+                        RecvTimeoutError::Disconnected => "and is gone".into(),
+                    };
+                    bail!("the guest never said \"{words}\" {why}:\n{}", self.seen.join("\n"));
+                }
+            }
+        }
+    }
+
+    /// Waits until its script has ended.
+    ///
+    /// # Errors
+    /// As [`Guest::await_line`].
+    pub fn run_to_end(mut self, limit: Duration) -> anyhow::Result<Ended> {
+        let code = self.await_line("LAB ENDED", limit)?;
+        let code = code.parse().with_context(|| format!("the script ended with {code}"))?;
+        Ok(Ended { code, lines: std::mem::take(&mut self.seen) })
+    }
+
+    /// Cuts its power; all that it said.
+    pub fn cut_power(mut self) -> Vec<String> {
+        // One that is off already has no power to lose.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.seen.extend(self.lines.iter());
+        std::mem::take(&mut self.seen)
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read_lines(output: ChildStdout) -> Receiver<String> {
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        let mut output = BufReader::new(output);
+        let mut line = Vec::new();
+        while output.read_until(b'\n', &mut line).is_ok_and(|len| len > 0) {
+            let text = String::from_utf8_lossy(&line).trim_end().to_string();
+            line.clear();
+            if sender.send(text).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}

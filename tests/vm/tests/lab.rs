@@ -1,0 +1,87 @@
+//! Stories of real kernels. `make vm-test` runs all of them; `make test` the short ones. Where the
+//! machine cannot boot a guest, they are not run and say so; they never count as passed.
+#![allow(clippy::print_stdout)] // The line that says why nothing runs.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use hadrian_lab::{Disk, Guest, Image, Lab};
+use hadrian_tests::tools::programs;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// Longest life of a guest; emulation is slow.
+const LIMIT: Duration = Duration::from_secs(240);
+/// The disk of a guest; a sparse file.
+const DISK_BYTES: u64 = 2 << 30;
+
+const CLUSTER: &str = include_str!("../guest/cluster");
+const NBD_FAILOVER: &str = include_str!("../guest/nbd-failover");
+
+type Story = fn(&Lab) -> anyhow::Result<()>;
+
+/// Name, whether it is part of every test run, and the story.
+const STORIES: [(&str, bool, Story); 3] = [
+    ("the_kernel_has_every_device_that_the_stories_need", true, has_every_device),
+    ("ext4_on_kernel_nbd_lives_through_a_crash_and_a_failover", true, |lab| {
+        nbd_failover(lab, "ext4")
+    }),
+    ("xfs_on_kernel_nbd_lives_through_a_crash_and_a_failover", false, |lab| {
+        nbd_failover(lab, "xfs")
+    }),
+];
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let lab = Lab::find();
+    if let Err(missing) = &lab {
+        println!("lab: not run: {missing}");
+    }
+    let trials = STORIES.into_iter().map(|(name, short, story)| {
+        let found = lab.clone();
+        let run = move || tell(story, found);
+        Trial::test(name, run).with_ignored_flag(lab.is_err() || !short)
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit();
+}
+
+fn tell(story: Story, lab: Result<Lab, String>) -> Result<(), Failed> {
+    story(&lab?).map_err(|error| Failed::from(format!("{error:#}")))
+}
+
+/// A guest with both programs, a disk, and what makes and checks file systems.
+fn two_members(lab: &Lab) -> anyhow::Result<Image<'_>> {
+    let mut image = Image::new(lab)?;
+    image.modules(&["crc32c_generic", "virtio_blk", "ext4", "xfs"])?;
+    for program in ["hadriand", "hadrian"] {
+        image.program(programs().join(program))?;
+    }
+    for program in ["mke2fs", "e2fsck", "mkfs.xfs", "xfs_repair"] {
+        image.program(program)?;
+    }
+    image.file("cluster", CLUSTER);
+    Ok(image)
+}
+
+fn run(lab: &Lab, image: Image<'_>, disks: &[Disk], script: &str) -> anyhow::Result<()> {
+    let ended = Guest::boot(lab, image, disks, script)?.run_to_end(LIMIT)?;
+    ensure!(ended.code == 0, "the script failed:\n{}", ended.text());
+    Ok(())
+}
+
+fn has_every_device(lab: &Lab) -> anyhow::Result<()> {
+    let mut image = Image::new(lab)?;
+    image.modules(&["crc32c_generic", "virtio_blk", "ublk_drv", "nbd", "drbd", "sch_netem"])?;
+    image.modules(&["dm_flakey", "dm_log_writes", "softdog", "ext4", "xfs", "loop"])?;
+    let script = "ls /dev/ublk-control /dev/nbd0 /dev/watchdog /dev/loop-control
+        grep -qw ext4 /proc/filesystems && grep -qw xfs /proc/filesystems
+        grep -qw drbd /proc/devices";
+    run(lab, image, &[], script)
+}
+
+fn nbd_failover(lab: &Lab, fs: &str) -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let disk = Disk::create(&dir.path().join("disk"), DISK_BYTES)?;
+    let mut image = two_members(lab)?;
+    image.modules(&["nbd"])?;
+    run(lab, image, &[disk], &format!("fs={fs}\n{NBD_FAILOVER}"))
+}
