@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use hadrian_blockdev::buffer::IoBuf;
 use hadrian_blockdev::engine::Engine as _;
 use hadrian_blockdev::engine::double::Double;
 use hadrian_blockdev::replica::{self, Replica, ReplicaError, ReplicaEvent};
 use hadrian_blockdev::volume::Store;
-use hadrian_protocol::frame::{Draft, Frame, HEAD_LEN};
+use hadrian_protocol::frame::{Draft, Frame, HEAD_LEN, LogPosition};
 use hadrian_protocol::ids::{Lsn, MemberId, ResourceId, SessionId, VolumeIndex};
 use hadrian_protocol::node::{
     Action, Denied, Done, Event, FailedPart, NodeConfig, Note, RECORDING_VERSION, Recorded, Start,
@@ -126,7 +127,21 @@ pub(crate) struct Process {
 }
 
 pub(crate) fn resource() -> ResourceId {
-    ResourceId::derive("simulated", "db")
+    genesis_and_resource().1
+}
+
+/// Where every history begins.
+pub(crate) fn genesis() -> LogPosition {
+    genesis_and_resource().0
+}
+
+/// Both are hashes, and the oracle asks for them after every step.
+fn genesis_and_resource() -> (LogPosition, ResourceId) {
+    static KNOWN: OnceLock<(LogPosition, ResourceId)> = OnceLock::new();
+    *KNOWN.get_or_init(|| {
+        let resource = ResourceId::derive("simulated", "db");
+        (LogPosition::genesis(resource), resource)
+    })
 }
 
 pub(crate) fn volume() -> VolumeIndex {

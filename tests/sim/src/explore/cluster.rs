@@ -273,7 +273,7 @@ impl Host {
     /// The point of its log that ends at `lsn`.
     pub(super) fn position(&self, lsn: Lsn) -> LogPosition {
         let frame = self.frames.iter().rfind(|frame| frame.end() <= lsn);
-        frame.map_or(LogPosition::genesis(resource()), Frame::position_after)
+        frame.map_or_else(|| LogPosition::genesis(resource()), Frame::position_after)
     }
 
     pub(super) fn holds(&self, position: LogPosition) -> bool {

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use hadrian_protocol::frame::{ChainHash, Frame, LogPosition, Record};
 use hadrian_protocol::ids::{Epoch, Lsn};
 
-use crate::host::{BLOCK, BLOCKS, content, resource};
+use crate::host::{BLOCK, BLOCKS, content, genesis};
 
 /// All frames of a run, as a tree: each names the one before by its hash.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     frames: BTreeMap<[u8; 32], Frame>,
     at: BTreeMap<(Epoch, Lsn), ChainHash>,
-    /// Per block, in the order in which they were seen: end and hash of a frame, and the number
-    /// that it put there.
+    /// Per block, in the order of their ends: end and hash of a frame, and the number that it put
+    /// there. Forks stand mixed; records of one frame stand in its order.
     blocks: Vec<Vec<(Lsn, ChainHash, u64)>>,
 }
 
@@ -26,7 +26,7 @@ pub(super) struct Path {
 
 impl Default for Path {
     fn default() -> Self {
-        Self { by_end: BTreeMap::new(), end: LogPosition::genesis(resource()) }
+        Self { by_end: BTreeMap::new(), end: genesis() }
     }
 }
 
@@ -38,14 +38,13 @@ impl Path {
 
     /// Whether it goes through this very point.
     pub(super) fn holds(&self, point: LogPosition) -> bool {
-        point == LogPosition::genesis(resource())
-            || self.by_end.get(&point.lsn) == Some(&point.chain)
+        point == genesis() || self.by_end.get(&point.lsn) == Some(&point.chain)
     }
 
     /// The point of it at `lsn`, which is the end of one of its frames.
     pub(super) fn at(&self, lsn: Lsn) -> LogPosition {
         let chain = self.by_end.get(&lsn);
-        chain.map_or(LogPosition::genesis(resource()), |chain| LogPosition { lsn, chain: *chain })
+        chain.map_or_else(genesis, |chain| LogPosition { lsn, chain: *chain })
     }
 
     /// Forgets what lies beyond `point`; the hashes of what was forgotten.
@@ -94,20 +93,20 @@ impl Ledger {
                 _ => continue,
             };
             for block in range.start() / BLOCK..range.end() / BLOCK {
-                self.blocks[block as usize].push((frame.end(), frame.chain(), number));
+                let writes = &mut self.blocks[block as usize];
+                let at = writes.partition_point(|(end, _, _)| *end <= frame.end());
+                writes.insert(at, (frame.end(), frame.chain(), number));
             }
         }
     }
 
     /// What `block` holds as of `lsn` on `path`.
     pub(super) fn value(&self, path: &Path, block: u64, lsn: Lsn) -> u64 {
-        let on_path = |(end, chain, _): &&(Lsn, ChainHash, u64)| {
-            *end <= lsn && path.by_end.get(end) == Some(chain)
-        };
-        // Forks are seen in any order; within a path, positions grow. Records of one frame stand
-        // in its order, so the last of equals counts.
-        let writes = self.blocks[block as usize].iter().filter(on_path);
-        writes.max_by_key(|(end, _, _)| *end).map_or(0, |(_, _, number)| *number)
+        let writes = &self.blocks[block as usize];
+        let before = writes.partition_point(|(end, _, _)| *end <= lsn);
+        let mut newest_first = writes[..before].iter().rev();
+        let last = newest_first.find(|(end, chain, _)| path.by_end.get(end) == Some(chain));
+        last.map_or(0, |(_, _, number)| *number)
     }
 
     /// The numbers that `block` held between two positions of `path`, both included.
