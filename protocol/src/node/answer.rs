@@ -7,7 +7,7 @@ use super::peer::Entry;
 use super::persist::After;
 use super::{Action, Node, NodeConfig, Part};
 use crate::frame::LogPosition;
-use crate::ids::Lsn;
+use crate::ids::{Lsn, MemberId};
 use crate::replica::{Mode, Role};
 use crate::time::Now;
 
@@ -101,15 +101,22 @@ impl Node {
             _ => return self.state.apply_limit,
         };
         let allowed = if leads {
-            self.blockers().fold(durable, |allowed, life| {
-                let feed = self.peers.get(&life.member).and_then(|peer| peer.feed());
-                let feed = feed.filter(|feed| feed.life == life);
-                allowed.min(feed.map_or(Lsn::START, |feed| feed.received))
-            })
+            self.kept_without(None)
         } else {
-            durable.min(self.follow.primary_durable).min(self.delayed())
+            durable.min(self.follow.may_apply).min(self.delayed())
         };
         allowed.max(self.state.apply_limit)
+    }
+
+    /// How far this primary's log is durable here and received by every member of the in-sync set,
+    /// one left out: whoever takes over by right of the set has it, and nobody takes it back.
+    pub(super) fn kept_without(&self, one: Option<MemberId>) -> Lsn {
+        let others = self.blockers().filter(|life| Some(life.member) != one);
+        others.fold(self.log.durable(), |kept, life| {
+            let feed = self.peers.get(&life.member).and_then(|peer| peer.feed());
+            let feed = feed.filter(|feed| feed.life == life);
+            kept.min(feed.map_or(Lsn::START, |feed| feed.received))
+        })
     }
 
     /// How far a standby that applies later than it receives may go by now.

@@ -118,9 +118,9 @@ impl Node {
     /// it knows to be durable here. So that word goes ahead of the frames, and only so many frames
     /// go ahead of the word that every log has room for them: two syncs' worth.
     fn tell_durable(&mut self, member: MemberId) {
-        let durable = self.log.durable();
+        let kept = self.kept_without(Some(member));
         let feed = self.peers.get(&member).and_then(|peer| peer.feed());
-        if self.leads_or_ends() && feed.is_some_and(|feed| feed.told < durable) {
+        if self.leads_or_ends() && feed.is_some_and(|feed| feed.told < kept) {
             self.say_progress(member);
         }
     }
@@ -161,6 +161,11 @@ impl Node {
         let Phase::Feeding(feed) = &mut open.phase else {
             return;
         };
+        // A standby that joins anew within its session may still be sent what was read before.
+        let awaited = frames.first().is_none_or(|first| first.lsn() == feed.next);
+        if !feed.reading || !awaited {
+            return;
+        }
         feed.reading = false;
         if frames.is_empty() {
             return self.refuse(session, Refusal::LogGone { start });
@@ -195,15 +200,15 @@ impl Node {
     pub(super) fn settle_words(&mut self) {
         let (now, beat) = (self.clock.now, self.config.heartbeat());
         let leading = self.leads_or_ends();
-        let durable = self.log.durable();
         for (member, session) in self.greeted_sessions() {
             let quiet =
                 self.session_mut(session).is_some_and(|open| now.since(open.sent_at) >= beat);
             let Some(peer) = self.peers.get(&member) else {
                 continue;
             };
+            let kept = self.kept_without(Some(member));
             let news =
-                peer.feed().map(|feed| feed.told < durable || self.wanted_of(feed) > feed.wanted);
+                peer.feed().map(|feed| feed.told < kept || self.wanted_of(feed) > feed.wanted);
             match news {
                 Some(news) if leading && (news || quiet) => self.say_progress(member),
                 _ if peer.is_following() => self.say_ack_if_due(session, quiet),
@@ -222,12 +227,15 @@ impl Node {
         }
     }
 
-    /// Whether every connected standby knows how far this primary is durable: without that word it
-    /// may not apply the end of the log (design §2.5).
+    /// Whether every connected standby has everything and knows how far it may apply that: without
+    /// the word it may not apply the end of the log (design §2.5).
     pub(super) fn all_are_told(&self) -> bool {
-        let mut feeds = self.peers.values().filter_map(|peer| peer.feed());
+        let end = self.log.end().lsn;
+        let mut feeds = self.peers.values().filter_map(|peer| Some((peer.member, peer.feed()?)));
         !self.leads_or_ends()
-            || feeds.all(|feed| feed.told >= self.log.durable() && feed.next == self.log.end().lsn)
+            || feeds.all(|(member, feed)| {
+                feed.told >= self.kept_without(Some(member)) && feed.next == end
+            })
     }
 
     /// What a standby shall make durable: in sync, all that a client or its own entry waits for.
@@ -251,7 +259,7 @@ impl Node {
         let progress = Progress {
             epoch: self.state.owned,
             end: self.log.end().lsn,
-            durable: self.log.durable(),
+            may_apply: self.kept_without(Some(member)).max(feed.told),
             wanted: self.wanted_of(feed),
             peer: peer_state,
             in_set,
@@ -264,7 +272,7 @@ impl Node {
         };
         let (session, (number, echo)) = (open.id, open.word.next(in_set));
         if let Phase::Feeding(feed) = &mut open.phase {
-            feed.told = progress.durable;
+            feed.told = progress.may_apply;
             feed.wanted = feed.wanted.max(progress.wanted);
         }
         if in_set {

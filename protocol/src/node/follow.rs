@@ -15,7 +15,7 @@ use crate::wire::{Ack, Join, Lead, Message, Progress, Refusal, Refuse};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Follow {
     /// The primary's log is durable to here: this replica may apply as far (design §2.5).
-    pub(super) primary_durable: Lsn,
+    pub(super) may_apply: Lsn,
     /// The end of the primary's log, as last told.
     pub(super) primary_end: Lsn,
     /// Where the history of this replica parted from that of a primary which it met, and it could
@@ -243,7 +243,7 @@ impl Node {
     #[must_use]
     pub fn takes_frames(&self) -> bool {
         let (end, applied) = (self.log.end().lsn, self.log.applied());
-        let allowed = self.log.durable().min(self.follow.primary_durable);
+        let allowed = self.log.durable().min(self.follow.may_apply);
         let full = end.since(applied) >= self.config.spool_limit && applied < allowed;
         !(full && matches!(self.standing, Part::Standby(_)))
     }
@@ -266,8 +266,6 @@ impl Node {
         if self.state.history.check_next(self.log.end(), &frame).is_err() {
             return self.refuse(session, Refusal::Protocol);
         }
-        // Its author was durable to there when it made it, and whoever leads has all of it.
-        self.follow.primary_durable = self.follow.primary_durable.max(frame.durable());
         self.keep(&frame);
         if fetch_end.is_some_and(|end| self.log.end().lsn >= end) {
             if let Some(open) = self.session_mut(session) {
@@ -285,7 +283,7 @@ impl Node {
         }
         self.hear_word(member, &progress);
         let follow = &mut self.follow;
-        follow.primary_durable = follow.primary_durable.max(progress.durable);
+        follow.may_apply = follow.may_apply.max(progress.may_apply);
         follow.primary_end = follow.primary_end.max(progress.end);
         follow.peer = progress.peer;
         self.log.want(progress.wanted);

@@ -168,6 +168,8 @@ impl Node {
         let Some(member) = self.member_of(session) else {
             return;
         };
+        // It receives nothing more: for the answers that wait for it, that is a loss like any.
+        self.lost(member);
         self.out.push_back(Action::Note(Note::Refused { peer: member, refusal }));
         if let Some(peer) = self.peers.get_mut(&member) {
             peer.refusal = Some(refusal);

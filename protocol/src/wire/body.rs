@@ -191,7 +191,7 @@ impl Progress {
     fn put(&self, out: &mut Vec<u8>) {
         out.put_epoch(self.epoch);
         out.put_lsn(self.end);
-        out.put_lsn(self.durable);
+        out.put_lsn(self.may_apply);
         out.put_lsn(self.wanted);
         out.put_flag(self.peer);
         out.put_flag(self.in_set);
@@ -204,7 +204,7 @@ impl Progress {
         Ok(Self {
             epoch: reader.epoch("epoch")?,
             end: reader.lsn("end of log")?,
-            durable: reader.lsn("durable")?,
+            may_apply: reader.lsn("may apply")?,
             wanted: reader.lsn("wanted")?,
             peer: reader.flag("peer")?,
             in_set: reader.flag("in set")?,

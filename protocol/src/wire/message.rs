@@ -210,8 +210,9 @@ pub struct Progress {
     pub epoch: Epoch,
     /// The end of its log.
     pub end: Lsn,
-    /// On stable storage of the primary: the receiver may apply to here (design §2.5).
-    pub durable: Lsn,
+    /// The receiver may apply to here: the primary has it on stable storage, and every other member
+    /// of the in-sync set has received it (design §2.5).
+    pub may_apply: Lsn,
     /// The receiver shall make its log durable to here and say so.
     pub wanted: Lsn,
     /// Whether the receiver is in `peer`.

@@ -38,7 +38,7 @@ pub(crate) fn one_of_each() -> Vec<(&'static str, Message)> {
     let progress = Progress {
         epoch,
         end: Lsn::new(3),
-        durable: Lsn::new(2),
+        may_apply: Lsn::new(2),
         wanted: Lsn::new(1),
         peer: true,
         in_set: true,

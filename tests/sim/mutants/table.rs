@@ -161,15 +161,26 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "a primary applies what its standby lacks",
         "§2.5",
         ANSWER,
-        "allowed.min(feed.map_or(Lsn::START, |feed| feed.received))",
-        "feed.map_or(allowed, |_| allowed)",
+        "kept.min(feed.map_or(Lsn::START, |feed| feed.received))",
+        "feed.map_or(kept, |_| kept)",
     ),
     mutant(
         "a standby applies what its primary may lose",
         "§2.5",
         ANSWER,
-        "durable.min(self.follow.primary_durable).min(self.delayed())",
+        "durable.min(self.follow.may_apply).min(self.delayed())",
         "durable.min(self.delayed())",
+    ),
+    mutant(
+        "a standby outside the set applies what the set may take back",
+        "§2.5",
+        FEED,
+        "may_apply: self.kept_without(Some(member)).max(feed.told)",
+        "may_apply: self.log.durable()",
+    )
+    .told(
+        "record_stories",
+        "an_auxiliary_standby_applies_nothing_that_a_takeover_by_the_set_takes_back",
     ),
     mutant(
         "the apply limit is used before it is recorded",

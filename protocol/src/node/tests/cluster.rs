@@ -147,6 +147,11 @@ impl Cluster {
         self.tell(b, Event::Linked { session: sb, peer: member(a) });
     }
 
+    /// The session that `index` has with `other`.
+    pub(super) fn session(&self, index: u8, other: u8) -> SessionId {
+        self.links[&(index, other)].0
+    }
+
     /// The link breaks; what was under way is lost.
     pub(super) fn cut(&mut self, a: u8, b: u8) {
         for (from, to) in [(a, b), (b, a)] {

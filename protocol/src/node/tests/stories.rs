@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::super::*;
 use super::cluster::{Cluster, member};
+use crate::frame::LogPosition;
+use crate::ids::ResourceId;
 use crate::replica::Mode;
+use crate::wire::{Join, Message};
 
 const FORCE: Command = Command::forced();
 const PLANNED: Command = Command::planned();
@@ -209,6 +212,41 @@ fn at_the_end_of_the_peer_window_the_primary_goes_on_alone() {
     cluster.pass(Duration::from_secs(61));
     assert!(cluster.node(0).answers().writes >= end);
     assert_eq!(cluster.hosts[0].state.in_sync.len(), 1, "and that is recorded");
+}
+
+#[test]
+fn a_standby_of_the_set_that_is_refused_begins_the_window_although_it_is_connected() {
+    let mut config = NodeConfig::new(vec![member(0), member(1)], Mode::Nearsync);
+    config.peer_window = Duration::from_secs(60);
+    let mut cluster = Cluster::with_config(2, config);
+    cluster.start_all();
+    // Its log parted from this one, as it looks.
+    let node = cluster.node(0);
+    let (epoch, lsn) = (node.status().owned, node.log_end());
+    let from = LogPosition { lsn, ..LogPosition::genesis(ResourceId::derive("other", "db")) };
+    let join = Message::Join(Join { epoch, from, durable: lsn });
+    let session = cluster.session(0, 1);
+    cluster.tell(0, Event::Heard { session, message: join });
+    assert_eq!(cluster.state_of(0, 1), Some(StandbyState::DisconnectedPeer));
+    let end = cluster.write(0, 1);
+    cluster.pass(Duration::from_secs(59));
+    assert!(cluster.node(0).answers().writes < end, "it is still in the set");
+    cluster.pass(Duration::from_secs(2));
+    assert!(cluster.node(0).answers().writes >= end);
+    assert_eq!(cluster.hosts[0].state.in_sync.len(), 1);
+}
+
+#[test]
+fn what_was_read_for_nobody_parts_nobody() {
+    let mut cluster = Cluster::started(2, Mode::Nearsync);
+    cluster.write(0, 1);
+    cluster.run();
+    let session = cluster.session(0, 1);
+    for frames in [cluster.hosts[0].frames.clone(), Vec::new()] {
+        cluster.tell(0, Event::LogRead { session, frames });
+        cluster.run();
+        assert_eq!(cluster.state_of(0, 1), Some(StandbyState::Peer));
+    }
 }
 
 #[test]

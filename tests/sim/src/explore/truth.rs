@@ -55,7 +55,7 @@ impl Cluster {
             Message::Promised(promised) => ("I7", promised.epoch <= state.promised),
             Message::Lead(lead) => ("I7", lead.epoch <= state.owned),
             Message::Ack(ack) => ("I8", ack.durable <= durable),
-            Message::Progress(progress) => ("I8", progress.durable <= durable),
+            Message::Progress(progress) => ("I8", progress.may_apply <= durable),
             _ => return,
         };
         self.truth

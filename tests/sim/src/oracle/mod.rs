@@ -304,7 +304,7 @@ impl Oracle {
             Message::Ack(ack) => {
                 ack.received <= end && ack.durable <= durable && ack.applied <= witness.applied
             }
-            Message::Progress(progress) => progress.durable <= durable && progress.end <= end,
+            Message::Progress(progress) => progress.may_apply <= durable && progress.end <= end,
             Message::HandedOver(release) => state.release == Some(*release),
             Message::Refuse(_)
             | Message::Alive
