@@ -343,6 +343,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         OPEN,
         "if let Some(sheet) = cut.sheet.filter(|_| cut.is_pending) {",
         "if let Some(sheet) = cut.sheet.filter(|_| false) {",
+    )
+    .told(
+        "late_stories",
+        "a_cut_that_lost_its_power_is_finished_and_the_next_start_finds_all_that_came_behind_it",
     ),
     mutant(
         "a handover is confirmed before it is durable",
@@ -378,7 +382,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         PROOF,
         "Some(stamp) if stamp <= now => Some(Proof { of: member, stamp }),",
         "Some(stamp) if stamp <= now => Some(Proof { of: member, stamp: now }),",
-    ),
+    )
+    .told("record_stories", "a_word_that_was_long_on_its_way_proves_no_more_than_what_it_confirms"),
     mutant(
         "a proof outlives the handshake",
         "§5.3; holes, story 9",
@@ -410,7 +415,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         INSYNC,
         "deadline <= self.clock.now && !holds_on {",
         "deadline <= self.clock.now && (!holds_on || deadline > Now::default()) {",
-    ),
+    )
+    .told("record_stories", "a_primary_that_holds_goes_on_when_the_link_is_back"),
     mutant(
         "a standby is left out without the record's consent",
         "§5.1",

@@ -208,3 +208,25 @@ fn a_tail_is_judged_by_the_life_in_the_set_and_not_by_a_later_one_of_the_same_me
         },
     );
 }
+
+#[test]
+fn a_cut_that_lost_its_power_is_finished_and_the_next_start_finds_all_that_came_behind_it() {
+    // Holes, story 17. Where the cut is left as it was, the log seems to end there for ever.
+    for seed in 0..4 {
+        let plan = Plan::quiet(seed).with(SECOND, H::Cut(ALPHA, BETA, Way::Both));
+        let plan = plan.with(1300 * MS, H::Kill(ALPHA)).with(1500 * MS, H::Command(BETA, FORCE));
+        let plan = plan.with(2 * SECOND, H::Heal(ALPHA, BETA)).with(2 * SECOND, H::Start(ALPHA));
+        let plan = lasting(plan, 5 * SECOND);
+        let undisturbed = hadrian_sim::run(&plan, false);
+        let cut = noted(&undisturbed, |note| matches!(note, Note::TailCut { .. }));
+        let cut = cut.expect("nobody was answered for the tail");
+        for moment in 0..12 {
+            let at = cut + moment * 200;
+            let plan = plan.clone().with(at, H::PowerLoss(ALPHA)).with(at + MS, H::Start(ALPHA));
+            let plan = plan.with(at + SECOND, H::PowerLoss(ALPHA));
+            let report = hadrian_sim::run(&plan.with(at + 1100 * MS, H::Start(ALPHA)), false);
+            assert_eq!(report.violation, None, "seed {seed}, {moment} after the cut began");
+            nothing_lost(&report);
+        }
+    }
+}

@@ -45,6 +45,23 @@ fn the_record_gives_the_resource_to_a_standby_of_its_set() {
 }
 
 #[test]
+fn whoever_finds_a_dead_life_of_its_own_in_the_record_asks_its_set_and_leads() {
+    // Beta has won the record and dies before it knows.
+    for moment in 0..8 {
+        tell(
+            |plan| {
+                let plan = with_record(plan).with(SECOND, H::Kill(ALPHA));
+                let plan = plan.with(1500 * MS, H::Command(BETA, FORCE));
+                let plan = plan.with(1500 * MS + moment * 1200, H::PowerLoss(BETA));
+                let plan = plan.with(1700 * MS, H::Start(BETA));
+                lasting(plan.with(2 * SECOND, H::Start(ALPHA)), 5 * SECOND)
+            },
+            |report| assert!(report.primary.is_some(), "somebody leads"),
+        );
+    }
+}
+
+#[test]
 fn a_standby_that_the_record_has_left_out_is_denied_and_told_who_owns_the_resource() {
     tell(
         |plan| {
@@ -316,6 +333,37 @@ fn a_proof_lapses_with_the_window() {
         |report| {
             assert_eq!(report.replies[0], (BETA, Err(Denied::NoProof)));
             assert_eq!(report.primary, Some(ALPHA));
+            nothing_lost(report);
+        },
+    );
+}
+
+#[test]
+fn a_word_that_was_long_on_its_way_proves_no_more_than_what_it_confirms() {
+    // Beta is not heard any more, and hears alpha half a second late: by then alpha holds already.
+    for seed in 0..TELLINGS {
+        let plan = window(Plan::quiet(seed), SECOND).with(200 * MS, H::Slow(ALPHA, BETA, 500 * MS));
+        let plan = lasting(plan.with(2 * SECOND, H::Cut(ALPHA, BETA, Way::Back)), 7 * SECOND);
+        let holds = |note: &Note| matches!(note, Note::Holding(_));
+        let held = noted(&hadrian_sim::run(&plan, false), holds).expect("beta is in the set");
+        let plan = plan.with(held + 1200 * MS, H::Command(BETA, BY_PROOF));
+        let report = hadrian_sim::run(&plan, false);
+        assert_eq!(report.violation, None, "seed {seed}");
+        assert_eq!(report.replies[0], (BETA, Err(Denied::NoProof)), "seed {seed}");
+        nothing_lost(&report);
+    }
+}
+
+#[test]
+fn a_takeover_by_proof_that_takes_longer_than_its_proof_is_given_up() {
+    tell(
+        |plan| {
+            let plan = window(plan, SECOND).with(2 * SECOND, H::Cut(ALPHA, BETA, Way::Both));
+            let plan = plan.with(2390 * MS, H::DiskHangs(BETA, 3 * SECOND));
+            lasting(plan.with(2400 * MS, H::Command(BETA, BY_PROOF)), 8 * SECOND)
+        },
+        |report| {
+            assert!(matches!(report.replies[0], (BETA, Err(_))), "{:?}", report.replies);
             nothing_lost(report);
         },
     );
