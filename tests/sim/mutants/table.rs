@@ -395,13 +395,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "a proof is looked at only when the command comes",
         "§5.3",
         LEAD,
-        "            Err(why) if by_proof => self.give_up(why),",
-        "            Err(why) if by_proof && self.state.owned > epoch => self.give_up(why),",
+        "self.stand_by_force(by_proof, over, Some(id));",
+        "self.stand_by_force(by_proof && over.is_some(), over, Some(id));",
     )
-    .and(
-        "        if let (true, Err(why)) = (by_proof, self.prove()) {",
-        "        if let (true, Err(why)) = (by_proof && self.state.owned > epoch, self.prove()) {",
-    ),
+    .told("record_stories", "a_takeover_by_proof_that_takes_longer_than_its_proof_is_given_up"),
     mutant(
         "a connected standby is left out while it can prove that it is in",
         "§5.1, §5.3",

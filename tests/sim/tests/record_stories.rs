@@ -360,7 +360,9 @@ fn a_takeover_by_proof_that_takes_longer_than_its_proof_is_given_up() {
         |plan| {
             let plan = window(plan, SECOND).with(2 * SECOND, H::Cut(ALPHA, BETA, Way::Both));
             let plan = plan.with(2390 * MS, H::DiskHangs(BETA, 3 * SECOND));
-            lasting(plan.with(2400 * MS, H::Command(BETA, BY_PROOF)), 8 * SECOND)
+            let plan = plan.with(2400 * MS, H::Command(BETA, BY_PROOF));
+            // Alpha went on alone meanwhile, and nobody deposes it for what came too late.
+            lasting(plan.with(6 * SECOND, H::Heal(ALPHA, BETA)), 9 * SECOND)
         },
         |report| {
             assert!(matches!(report.replies[0], (BETA, Err(_))), "{:?}", report.replies);
