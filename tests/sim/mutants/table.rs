@@ -458,6 +458,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "            Part::Standby(None) if fresh && mine && !released && \
          !self.follow.cutting => {",
         "            Part::Standby(None) if fresh && mine && released && !self.follow.cutting => {",
+    )
+    .told(
+        "record_stories",
+        "whoever_finds_a_dead_life_of_its_own_in_the_record_asks_its_set_and_leads",
     ),
     mutant(
         "a release counts whatever the new life still has of it",

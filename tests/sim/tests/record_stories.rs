@@ -7,8 +7,8 @@ use hadrian_protocol::ids::{Epoch, MemberId};
 use hadrian_protocol::node::{Command, Denied, Done, How, Note};
 use hadrian_protocol::replica::Mode;
 use hadrian_protocol::wire::Refusal;
-use hadrian_sim::plan::Way;
-use hadrian_sim::{Happening as H, MS, Plan, Report, SECOND};
+use hadrian_sim::plan::{Host, Way};
+use hadrian_sim::{Happening as H, MS, Micros, Plan, Report, SECOND};
 
 use telling::*;
 
@@ -47,17 +47,17 @@ fn the_record_gives_the_resource_to_a_standby_of_its_set() {
 #[test]
 fn whoever_finds_a_dead_life_of_its_own_in_the_record_asks_its_set_and_leads() {
     // Beta has won the record and dies before it knows.
-    for moment in 0..8 {
-        tell(
-            |plan| {
-                let plan = with_record(plan).with(SECOND, H::Kill(ALPHA));
-                let plan = plan.with(1500 * MS, H::Command(BETA, FORCE));
-                let plan = plan.with(1500 * MS + moment * 1200, H::PowerLoss(BETA));
-                let plan = plan.with(1700 * MS, H::Start(BETA));
-                lasting(plan.with(2 * SECOND, H::Start(ALPHA)), 5 * SECOND)
-            },
-            |report| assert!(report.primary.is_some(), "somebody leads"),
-        );
+    for (seed, moment) in (0..4).flat_map(|seed| (0..24).map(move |moment| (seed, moment))) {
+        let plan = with_record(Plan::quiet(seed)).with(SECOND, H::Kill(ALPHA));
+        let plan = plan.with(1500 * MS, H::Command(BETA, FORCE));
+        let plan = plan.with(1500 * MS + moment * 400, H::PowerLoss(BETA));
+        let plan = plan.with(1700 * MS, H::Start(BETA)).with(2 * SECOND, H::Start(ALPHA));
+        let report = hadrian_sim::run(&lasting(plan, 5 * SECOND), false);
+        assert_eq!(report.violation, None, "seed {seed}, moment {moment}");
+        let leads = |(at, _, note): &(Micros, Host, Note)| {
+            (1700 * MS..5 * SECOND).contains(at) && matches!(note, Note::Leads(_))
+        };
+        assert!(report.notes.iter().any(leads), "seed {seed}, moment {moment}: nobody leads");
     }
 }
 
