@@ -109,15 +109,15 @@ impl Node {
     pub(super) fn settle_feeds(&mut self) {
         let members: Vec<_> = self.peers.keys().copied().collect();
         for member in members {
-            self.tell_durable(member);
+            self.tell_kept(member);
             self.pump(member);
         }
     }
 
     /// A standby that is full takes nothing more before it has applied, and it applies only what
-    /// it knows to be durable here. So that word goes ahead of the frames, and only so many frames
-    /// go ahead of the word that every log has room for them: two syncs' worth.
-    fn tell_durable(&mut self, member: MemberId) {
+    /// it knows that nobody takes back. So that word goes ahead of the frames, and only so many
+    /// frames go ahead of the word that every log has room for them: two syncs' worth.
+    fn tell_kept(&mut self, member: MemberId) {
         let kept = self.kept_without(Some(member));
         let feed = self.peers.get(&member).and_then(|peer| peer.feed());
         if self.leads_or_ends() && feed.is_some_and(|feed| feed.told < kept) {
@@ -206,9 +206,9 @@ impl Node {
             let Some(peer) = self.peers.get(&member) else {
                 continue;
             };
-            let kept = self.kept_without(Some(member));
-            let news =
-                peer.feed().map(|feed| feed.told < kept || self.wanted_of(feed) > feed.wanted);
+            let news = peer.feed().map(|feed| {
+                feed.told < self.kept_without(Some(member)) || self.wanted_of(feed) > feed.wanted
+            });
             match news {
                 Some(news) if leading && (news || quiet) => self.say_progress(member),
                 _ if peer.is_following() => self.say_ack_if_due(session, quiet),

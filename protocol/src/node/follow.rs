@@ -14,7 +14,8 @@ use crate::wire::{Ack, Join, Lead, Message, Progress, Refusal, Refuse};
 /// What a standby knows of the primary that it follows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Follow {
-    /// The primary's log is durable to here: this replica may apply as far (design §2.5).
+    /// The primary and the rest of the in-sync set keep what is before: this replica may apply it,
+    /// once it is durable here (design §2.5).
     pub(super) may_apply: Lsn,
     /// The end of the primary's log, as last told.
     pub(super) primary_end: Lsn,

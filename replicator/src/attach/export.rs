@@ -17,7 +17,7 @@ const REPLY_MAX: usize = 64 << 10;
 
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ExportError {
+pub(crate) enum ExportError {
     /// Nobody listens, or the connection ended: the daemon is not there.
     #[error("the daemon does not answer: {0}")]
     Away(#[from] io::Error),
@@ -31,20 +31,20 @@ pub(super) enum ExportError {
 
 /// What the server says of an export.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     /// Size in bytes.
-    pub(super) size_bytes: u64,
+    pub(crate) size_bytes: u64,
     /// What it can do (`proto::transmission`).
-    pub(super) flags: u16,
+    pub(crate) flags: u16,
     /// The unit of requests, in bytes.
-    pub(super) block_size: u32,
+    pub(crate) block_size: u32,
 }
 
 /// Connects to `export` behind the socket at `path`, up to the first request.
 ///
 /// # Errors
 /// [`ExportError`]
-pub(super) fn connect(path: &Path, export: &str) -> Result<(UnixStream, Facts), ExportError> {
+pub(crate) fn connect(path: &Path, export: &str) -> Result<(UnixStream, Facts), ExportError> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;

@@ -5,7 +5,7 @@
 //! daemon that comes back gets them over new connections. When the member is no longer primary the
 //! device is taken down, and what waits there fails: nobody may believe that it was written.
 
-mod export;
+pub(crate) mod export;
 mod netlink;
 
 use std::os::unix::net::UnixStream;
@@ -74,8 +74,9 @@ pub fn attach(
         device = Some(number);
         tell(Happened::Attached(number));
         let kept = keep(wanted, &driver, (number, facts), sockets, stop, &mut tell);
-        driver.disconnect(number)?;
-        kept?;
+        // Why it ends says more than that it could not be taken down.
+        let gone = driver.disconnect(number);
+        kept.and(gone)?;
         tell(Happened::Withdrawn(number));
     }
     Ok(())
@@ -137,7 +138,7 @@ fn again(wanted: &Attachment, stop: &dyn Fn() -> bool) -> Option<(Vec<UnixStream
         match connections(wanted) {
             Ok(found) => return Some(found),
             // It may be on its way to be primary again.
-            Err(ExportError::NotServed(_)) if follows(wanted) => return None,
+            Err(ExportError::NotServed(_)) if leads_no_more(wanted) => return None,
             Err(_) => std::thread::sleep(PAUSE),
         }
     }
@@ -145,7 +146,7 @@ fn again(wanted: &Attachment, stop: &dyn Fn() -> bool) -> Option<(Vec<UnixStream
 }
 
 /// Whether the daemon says that this member is not the one to be primary.
-fn follows(wanted: &Attachment) -> bool {
+fn leads_no_more(wanted: &Attachment) -> bool {
     let request = Request::Status { resource: Some(wanted.resource.clone()) };
     let Ok(Response::Status(all)) = control::ask(&wanted.control, request) else { return false };
     let node = all.into_iter().next().and_then(|status| status.node);

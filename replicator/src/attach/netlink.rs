@@ -69,7 +69,8 @@ impl Driver {
             attribute(SIZE_BYTES, facts.size_bytes)?,
             attribute(BLOCK_SIZE_BYTES, u64::from(facts.block_size))?,
             attribute(SERVER_FLAGS, u64::from(facts.flags))?,
-            attribute(DEAD_CONN_TIMEOUT, hold.as_secs())?,
+            // In whole seconds; none would be no wait at all.
+            attribute(DEAD_CONN_TIMEOUT, hold.as_secs() + u64::from(hold.subsec_nanos() > 0))?,
             fds(sockets)?,
         ];
         if let Some(device) = device {

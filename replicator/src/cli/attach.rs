@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::Args;
 use super::{configuration, resource};
@@ -49,21 +50,19 @@ pub(super) fn nbd(args: &Args, wish: &Wish<'_>) -> anyhow::Result<()> {
 /// The two signals that end a service take the device down in order.
 fn stop_on_signals() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let signals = {
-        let _inside = runtime.enter();
-        use tokio::signal::unix::{SignalKind, signal};
-        [signal(SignalKind::interrupt()), signal(SignalKind::terminate())]
-    };
-    let [mut interrupt, mut terminate] = signals.map(|signal| signal.context("signals"));
+    let inside = runtime.enter();
+    let listen = |kind| signal(kind).context("the signals that end this cannot be listened to");
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    drop(inside);
     std::thread::spawn(move || {
         runtime.block_on(async {
-            let (Ok(interrupt), Ok(terminate)) = (&mut interrupt, &mut terminate) else { return };
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            STOP.store(true, Ordering::Relaxed);
         });
+        STOP.store(true, Ordering::Relaxed);
     });
     Ok(())
 }

@@ -5,9 +5,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-const READ: u16 = 0;
-const WRITE: u16 = 1;
-const FLUSH: u16 = 3;
+use hadrian_blockdev::nbd::proto::{MAGIC_REQUEST, command};
+
+use crate::attach::export;
 
 /// One connection to an export.
 #[derive(Debug)]
@@ -21,18 +21,8 @@ impl Client {
     /// # Errors
     /// As the system says, or the server's refusal.
     pub fn connect(path: &Path, export: &str) -> io::Result<Self> {
-        let mut stream = UnixStream::connect(path)?;
+        let (stream, _) = export::connect(path, export).map_err(io::Error::other)?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        let mut greeting = [0; 18];
-        stream.read_exact(&mut greeting)?;
-        let mut hello = 3_u32.to_be_bytes().to_vec();
-        hello.extend(b"IHAVEOPT");
-        hello.extend(1_u32.to_be_bytes());
-        hello.extend(u32::try_from(export.len()).unwrap_or(0).to_be_bytes());
-        hello.extend(export.as_bytes());
-        stream.write_all(&hello)?;
-        let mut size_and_flags = [0; 10];
-        stream.read_exact(&mut size_and_flags)?;
         Ok(Self { stream })
     }
 
@@ -41,7 +31,7 @@ impl Client {
     /// # Errors
     /// The connection's, or the server's.
     pub fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.request(WRITE, offset, data.len())?;
+        self.request(command::WRITE, offset, data.len())?;
         self.stream.write_all(data)?;
         self.answer()
     }
@@ -51,7 +41,7 @@ impl Client {
     /// # Errors
     /// The connection's, or the server's.
     pub fn flush(&mut self) -> io::Result<()> {
-        self.request(FLUSH, 0, 0)?;
+        self.request(command::FLUSH, 0, 0)?;
         self.answer()
     }
 
@@ -60,7 +50,7 @@ impl Client {
     /// # Errors
     /// The connection's, or the server's.
     pub fn read(&mut self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        self.request(READ, offset, len)?;
+        self.request(command::READ, offset, len)?;
         self.answer()?;
         let mut data = vec![0; len];
         self.stream.read_exact(&mut data)?;
@@ -68,7 +58,7 @@ impl Client {
     }
 
     fn request(&mut self, command: u16, offset: u64, len: usize) -> io::Result<()> {
-        let mut header = 0x2560_9513_u32.to_be_bytes().to_vec();
+        let mut header = MAGIC_REQUEST.to_be_bytes().to_vec();
         header.extend(0_u16.to_be_bytes());
         header.extend(command.to_be_bytes());
         header.extend(7_u64.to_be_bytes());
