@@ -116,6 +116,7 @@ impl Denied {
             Self::Cancelled => "cancelled",
             Self::NothingToCancel => "nothing_to_cancel",
             Self::NoProof => "no_proof",
+            Self::InGate => "in_gate",
             Self::WindowRuns { .. } => "window_runs",
             Self::NotInSet { .. } => "not_in_set",
             Self::NoRecord => "no_record",
@@ -161,6 +162,12 @@ pub enum Denied {
          over, or the primary left it out; takeover --force says first what it may lose"
     )]
     NoProof,
+    /// It was primary, and members that it cannot hear may have more than it has.
+    #[error(
+        "this member was the primary, and the members that it waits for may hold writes that it \
+         has lost; let it hear them, or use start --primary --force, which goes on without them"
+    )]
+    InGate,
     /// A lost standby may still take over by its proof.
     #[error(
         "the peer window runs for {ms} ms more, and until then the lost standby may take over by \

@@ -23,7 +23,8 @@ pub(super) struct Candidate {
     pub(super) began: Began,
     /// By an operator's word: does not wait for members that cannot be heard.
     pub(super) force: bool,
-    /// Only while the old primary holds its answers for certain (design §5.3).
+    /// Only if nothing can be lost: while the old primary holds its answers for certain (design
+    /// §5.3), or because the record has it in the set.
     pub(super) by_proof: bool,
     /// The owner and epoch that the operator answers for.
     pub(super) over: Option<(MemberId, Epoch)>,
@@ -142,7 +143,7 @@ impl Node {
         how: How,
         test: bool,
     ) -> Option<Result<Done, Denied>> {
-        let by_proof = how == How::PeerWindowOnly && !self.has_register();
+        let by_proof = how == How::PeerWindowOnly;
         let over = match how {
             How::Override { owner, epoch } => Some((owner, epoch)),
             _ => None,
@@ -150,15 +151,17 @@ impl Node {
         match &self.standing {
             Part::Leading | Part::Releasing(_) => return Some(Err(Denied::AlreadyPrimary)),
             Part::Beginning(_) => return Some(Err(Denied::Busy)),
-            Part::Gate | Part::Candidate(_) if by_proof => return Some(Err(Denied::NoProof)),
+            // It waits for members without which it cannot know what it lacks.
+            Part::Gate | Part::Candidate(_) if by_proof => return Some(Err(Denied::InGate)),
+            Part::Gate | Part::Candidate(_) if test => return Some(Ok(Done::WouldLead)),
             Part::Gate | Part::Candidate(_) => return self.start_primary(id),
             _ if self.follow.cutting => return Some(Err(Denied::Busy)),
             _ => {}
         }
         let right = match (by_proof, self.has_register()) {
-            (true, _) => self.prove(),
-            (false, true) if test => self.right_to_own(over, |_| false).map(|_| ()),
-            (false, _) => Ok(()),
+            (true, false) => self.prove(),
+            (_, true) if test => self.right_to_own(by_proof, over, |_| false).map(|_| ()),
+            _ => Ok(()),
         };
         match right {
             Err(why) => return Some(Err(why)),

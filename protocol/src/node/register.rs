@@ -225,8 +225,24 @@ impl Node {
         })
     }
 
-    /// By which right this member may take the resource, by what is known of the record.
+    /// By which right this member may take the resource; `by_proof`, only by one that loses
+    /// nothing.
     pub(super) fn right_to_own(
+        &self,
+        by_proof: bool,
+        over: Option<(MemberId, Epoch)>,
+        heard: impl Fn(MemberId) -> bool,
+    ) -> Result<Began, Denied> {
+        let began = self.right_by_record(over, heard)?;
+        let owns = self.record().is_some_and(|record| record.owner.member == self.state.member);
+        match began {
+            Began::Forced if by_proof && owns => Err(Denied::InGate),
+            Began::Forced if by_proof => Err(Denied::NoProof),
+            _ => Ok(began),
+        }
+    }
+
+    fn right_by_record(
         &self,
         over: Option<(MemberId, Epoch)>,
         heard: impl Fn(MemberId) -> bool,
@@ -285,7 +301,7 @@ impl Node {
         if let Some(record) = won {
             return Verdict::Begin(record.began);
         }
-        match self.right_to_own(candidate.over, heard) {
+        match self.right_to_own(candidate.by_proof, candidate.over, heard) {
             Err(why) => Verdict::No(why),
             // Promises do not pass through the record, nor every epoch of it through a promise.
             Ok(_) if lower => Verdict::Higher,

@@ -356,11 +356,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "self.persist.touch();\n                self.released(release);",
     ),
     mutant(
-        "an acknowledgement counts in whatever history it was given",
-        "I2",
-        FEED,
-        "if ack.epoch != self.state.owned {",
-        "if ack.epoch > self.state.promised {",
+        "whoever goes over to another primary goes on acknowledging to the first",
+        "I2; the first takes it for its own history",
+        FOLLOW,
+        "Phase::Following | Phase::Joining(_))\n            {\n                session.phase",
+        "Phase::Joining(_))\n            {\n                session.phase",
     ),
     mutant(
         "any tail is cut without a question",
@@ -390,7 +390,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         PROOF,
         "            self.follow.proof = None;\n        }\n    }",
         "            self.follow.must_ack = false;\n        }\n    }",
-    ),
+    )
+    .told("late_stories", "a_proof_ends_with_the_next_handshake_though_nothing_else_came_of_it"),
     mutant(
         "a proof is looked at only when the command comes",
         "§5.3",
@@ -464,17 +465,6 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "whoever_finds_a_dead_life_of_its_own_in_the_record_asks_its_set_and_leads",
     ),
     mutant(
-        "a release counts whatever the new life still has of it",
-        "§5.4",
-        REGISTER,
-        "released.is_some_and(|release| self.log.durable() >= release.lsn)",
-        "released.is_some_and(|release| self.log.durable() >= release.lsn || true)",
-    )
-    .and(
-        "            Part::Standby(None) if fresh && !mine => {",
-        "            Part::Standby(None) if fresh && !mine && released => {",
-    ),
-    mutant(
         "a restarted owner by the record asks nobody",
         "§6.3; holes, story 5",
         REGISTER,
@@ -487,6 +477,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         INSYNC,
         "own && **life != me && !self.word_is_void(life.member)",
         "own && **life != me && self.config.timeout.is_zero()",
+    )
+    .told(
+        "late_stories",
+        "a_primary_that_begins_again_is_not_rid_of_a_standby_that_can_prove_that_it_is_in_the_set",
     ),
     mutant(
         "a takeover by proof serves after its proof is over",

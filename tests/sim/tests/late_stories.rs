@@ -3,6 +3,8 @@
 
 mod telling;
 
+use std::cell::Cell;
+
 use hadrian_protocol::node::{Command, Denied, Done, How, Note};
 use hadrian_protocol::replica::Mode;
 use hadrian_protocol::wire::Refusal;
@@ -229,4 +231,78 @@ fn a_cut_that_lost_its_power_is_finished_and_the_next_start_finds_all_that_came_
             nothing_lost(&report);
         }
     }
+}
+
+#[test]
+fn a_takeover_that_must_lose_nothing_does_not_open_the_gate() {
+    // Seed 4304: with a record it went on as if the operator had said that writes may be lost.
+    for with_record in [true, false] {
+        let test = Command::Takeover { how: How::Force, test: true };
+        tell(
+            |mut plan| {
+                (plan.record, plan.mode) = (with_record, Mode::Sync);
+                let plan = plan.with(SECOND, H::PowerLossOfAll).with(1200 * MS, H::Start(ALPHA));
+                let plan = plan.with(2 * SECOND, H::Command(ALPHA, BY_PROOF));
+                let plan = plan.with(2100 * MS, H::Command(ALPHA, test));
+                lasting(plan.with(4 * SECOND, H::Start(BETA)), 5 * SECOND)
+            },
+            |report| {
+                let replies: Vec<_> = report.replies.iter().map(|(_, reply)| *reply).collect();
+                assert_eq!(replies[..2], [Err(Denied::InGate), Ok(Done::WouldLead)]);
+                assert!(leads_after(report, ALPHA, SECOND).is_some_and(|at| at > 4 * SECOND));
+            },
+        );
+    }
+}
+
+#[test]
+fn a_primary_that_begins_again_is_not_rid_of_a_standby_that_can_prove_that_it_is_in_the_set() {
+    // Gamma dies over a takeover and keeps its promise; for that, alpha begins a higher epoch
+    // while beta is cut off with the proof that it was given in the epoch before.
+    let again = Cell::new(0);
+    for moment in 0..5 {
+        tell(
+            |plan| {
+                let plan = window(of_three(plan), 4 * SECOND);
+                let plan = plan.with(900 * MS, H::Cut(GAMMA, ALPHA, Way::Both));
+                let plan = plan.with(900 * MS, H::Cut(GAMMA, BETA, Way::Both));
+                let plan = plan.with(1500 * MS, H::Command(GAMMA, FORCE));
+                let plan = plan.with(1500 * MS + moment * 200, H::Kill(GAMMA));
+                let plan = plan.with(1600 * MS, H::Start(GAMMA));
+                let plan = plan.with(2 * SECOND, H::Cut(ALPHA, BETA, Way::Both));
+                let plan = plan.with(2010 * MS, H::Heal(GAMMA, ALPHA));
+                let plan = plan.with(4 * SECOND, H::Command(BETA, BY_PROOF));
+                lasting(plan.with(8 * SECOND, H::Heal(ALPHA, BETA)), 9 * SECOND)
+            },
+            |report| {
+                let in_between =
+                    leads_after(report, ALPHA, SECOND).is_some_and(|at| at < 4 * SECOND);
+                again.set(again.get() + usize::from(in_between));
+                assert!(matches!(report.replies[0], (BETA, Ok(Done::Leading(_)))));
+                nothing_lost(report);
+            },
+        );
+    }
+    assert!(again.get() > 20, "alpha began again: {again:?} of 60");
+}
+
+#[test]
+fn a_proof_ends_with_the_next_handshake_though_nothing_else_came_of_it() {
+    // Holes, story 9: alpha is heard again, waits for gamma, is cut off, and goes on by force.
+    tell(
+        |plan| {
+            let plan = window(of_three(plan), 6 * SECOND).with(900 * MS, H::Kill(GAMMA));
+            let plan = plan.with(SECOND, H::Kill(ALPHA)).with(1010 * MS, H::Start(ALPHA));
+            let plan = plan.with(2 * SECOND, H::Cut(ALPHA, BETA, Way::Both));
+            let plan = plan.with(2100 * MS, H::Command(ALPHA, Command::StartPrimary));
+            let plan = plan.with(5 * SECOND, H::Command(BETA, BY_PROOF));
+            let plan = plan.with(6 * SECOND, H::Heal(ALPHA, BETA));
+            lasting(plan.with(6 * SECOND, H::Start(GAMMA)), 8 * SECOND)
+        },
+        |report| {
+            let replies: Vec<_> = report.replies.iter().map(|(_, reply)| *reply).collect();
+            assert!(matches!(replies[..2], [Ok(Done::Leading(_)), Err(Denied::NoProof)]));
+            assert_eq!(report.primary, Some(ALPHA));
+        },
+    );
 }

@@ -335,6 +335,31 @@ fn a_confirmation_that_is_lost_leaves_two_standbys_that_find_out() {
 }
 
 #[test]
+fn a_release_counts_for_nobody_whose_log_does_not_reach_it() {
+    // A disk that forgot what it had made durable, or a replica that was put back from a copy.
+    let mut config = NodeConfig::new(vec![member(0), member(1)], Mode::Nearsync);
+    config.record = RecordKind::Register;
+    let mut cluster = Cluster::with_config(2, config);
+    cluster.start_all();
+    let lsn = cluster.write(0, 1);
+    cluster.run();
+    let epoch = cluster.node(0).state().owned.next_for(member(1));
+    (0..2).for_each(|index| cluster.kill(index));
+    let record = cluster.record.as_mut().unwrap();
+    record.release = Some(crate::replica::Release { to: member(1), epoch, lsn });
+    let lost = cluster.hosts[1].frames.pop().unwrap();
+    cluster.start(1);
+    cluster.run();
+    assert!(!cluster.hosts[1].serving, "of itself");
+    assert!(matches!(cluster.command(1, FORCE), Err(Denied::NotInSet { .. })));
+    cluster.kill(1);
+    cluster.hosts[1].frames.push(lost);
+    cluster.start(1);
+    cluster.run();
+    assert!(cluster.hosts[1].serving, "with all that the release speaks of");
+}
+
+#[test]
 fn a_returning_primary_that_hears_of_another_promises_nothing() {
     let mut cluster = Cluster::started(2, Mode::Nearsync);
     cluster.kill(0);

@@ -1,6 +1,6 @@
 //! Answers: who may give them, and which of them may ever be forgotten (design §3, §5, I2–I4).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hadrian_protocol::frame::{Began, ChainHash, LogPosition};
 use hadrian_protocol::ids::{Epoch, Incarnate, Lsn, MemberId};
@@ -20,6 +20,8 @@ pub(super) struct Answered {
     begun: BTreeMap<Epoch, Begun>,
     /// Commands with force that may still come to something.
     forced: BTreeMap<MemberId, u32>,
+    /// Whom an operator has told to use force, in any life.
+    told_to_force: BTreeSet<MemberId>,
     /// Commands that rest on a proof.
     proofs: BTreeMap<MemberId, u32>,
     /// Whose an epoch is, by the control record.
@@ -70,6 +72,7 @@ impl Oracle {
 
     pub(crate) fn uses_force(&mut self, member: MemberId) {
         self.answered.force_was_tried = true;
+        self.answered.told_to_force.insert(member);
         *self.answered.forced.entry(member).or_default() += 1;
     }
 
@@ -143,6 +146,10 @@ impl Oracle {
         if self.by_record {
             // Whoever wins by the record has everything, unless the operator overrode it.
             (force, proof) = (began == Some(Began::Forced), false);
+            let told = self.answered.told_to_force.contains(&member);
+            self.demand(told || !force, "§6.3", || {
+                format!("{member} begins epoch {epoch} by force, and no operator said so")
+            });
             self.answered.restarted_by_record |= began == Some(Began::Restart);
             let owner = self.answered.owners.get(&epoch).copied();
             self.demand(owner == Some(life), "I4", || {
