@@ -2,6 +2,7 @@
 
 pub mod buffer;
 pub mod engine;
+pub mod export;
 pub mod inspect;
 pub mod journal;
 pub mod nbd;

@@ -9,14 +9,17 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
+use crate::export::{
+    Expects, PAYLOAD_LEN_MAX, Reply, Request, RequestError, SMALL_WRITE_MAX, Ticket, WriteData,
+};
+
 use super::close::{Close, CloseHandle, Watch};
-use super::export::{ExportTable, PAYLOAD_LEN_MAX};
+use super::export::ExportTable;
 use super::negotiate::{Negotiation, NegotiationError, Next, Transmission};
-use super::outbox::{Charge, Outbox};
-use super::proto::{BadMagic, Echo, RequestHeader};
+use super::outbox::Outbox;
+use super::proto::{BadMagic, RequestHeader};
 use super::receive::{Pieces, ReceiveBuffer};
-use super::reply::{Expects, Reply};
-use super::request::{self, NbdError, Request, SMALL_WRITE_MAX, Verdict, WriteData, WriteHead};
+use super::request::{self, Verdict, WriteHead};
 
 /// Requests taken before their answers are looked at again.
 const BURST_MAX: usize = 64;
@@ -86,8 +89,8 @@ pub async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
         watches: [chosen.export.close_handle().watch(), server.watch()],
         stream,
         received,
+        outbox: Rc::new(Outbox::new(chosen.agreed.headers, permit)),
         chosen: *chosen,
-        outbox: Rc::new(Outbox::new(permit)),
         limits,
         incoming: Incoming::Header,
         reading: true,
@@ -158,7 +161,7 @@ enum Incoming {
     /// The payload of a refused write is passed over.
     Skip {
         left: u64,
-        reply: Option<(Reply, NbdError)>,
+        reply: Option<(Reply, RequestError)>,
     },
 }
 
@@ -220,7 +223,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         // What was half received was not accepted: the backend never heard of it.
         match std::mem::replace(&mut self.incoming, Incoming::Header) {
             Incoming::Header => {}
-            Incoming::Payload { reply, .. } => reply.done(Err(NbdError::Shutdown)),
+            Incoming::Payload { reply, .. } => reply.done(Err(RequestError::Shutdown)),
             Incoming::Skip { reply, .. } => {
                 if let Some((reply, error)) = reply {
                     reply.done(Err(error));
@@ -332,9 +335,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Poll::Ready(Ok(Taken::Held));
         }
         let header_len = headers.request_len();
-        let echo = Echo { headers, cookie: header.cookie, offset: header.offset };
+        let ticket = Ticket { cookie: header.cookie, offset: header.offset, expects, bytes };
         let outbox = self.outbox.clone();
-        let reply = || Reply::new(outbox, echo, expects, Charge { bytes });
+        let reply = || outbox.begin(ticket);
         match verdict {
             Verdict::Receive(head) if head.len as usize <= SMALL_WRITE_MAX => {
                 return self.poll_small_write(cx, header_len, head, reply);

@@ -1,102 +1,38 @@
-//! What is served: the backend behind an export, and the table of exports by name.
+//! What is served by name: a backend with the switch that ends its connections, and their table.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+
+use crate::export::{BLOCK_SIZE_MAX, Backend, ExportInfo, PAYLOAD_LEN_MAX};
 
 use super::close::CloseHandle;
 use super::proto::transmission;
-use super::reply::Reply;
-use super::request::Request;
 
-/// Largest `READ` or `WRITE` that is served, in bytes; advertised as the maximum block size.
-pub const PAYLOAD_LEN_MAX: u32 = 32 << 20;
 /// Advertised preferred block size, in bytes (more where the volume's own block size is more).
 pub const BLOCK_SIZE_PREFERRED: u32 = 4096;
-/// Largest minimum block size that the NBD document allows, in bytes.
-pub const BLOCK_SIZE_MAX: u32 = 1 << 16;
 
-/// What a volume's owner offers to the server.
-///
-/// Every method is called on the data-path thread and must not block. Requests that reach
-/// [`submit`](Backend::submit) are already checked against [`info`](Backend::info): in range,
-/// aligned to the block size, not longer than [`PAYLOAD_LEN_MAX`] where they carry data, and no
-/// changes if the export is read-only.
-///
-/// Exports are advertised with "multi-connection": when a flush is answered, every write that was
-/// answered before the flush came, *on any connection*, must be durable as the resource's mode
-/// promises (design §3).
-pub trait Backend {
-    /// Size, block size and abilities. Asked once per connection; a connection keeps what it was
-    /// told, so a change of size or of `read_only` must end the connections first.
-    fn info(&self) -> ExportInfo;
-
-    /// Starts one checked request. The answer comes later, at any time and in any order, through
-    /// `reply`; answering before returning is fine too.
-    fn submit(&self, request: Request<'_>, reply: Reply);
-
-    /// Ready when the backend takes one more request; asked before each request is accepted.
-    ///
-    /// While it is pending the connection stops reading, so that the client is held back by its
-    /// own socket. It is a hint, not a reservation: the payload of a large write arrives after the
-    /// question, and several connections may be told "ready" for the same room.
-    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()>;
+/// The transmission flags to advertise; `DF` only makes sense with structured replies.
+pub(super) fn transmission_flags(info: &ExportInfo, structured: bool) -> u16 {
+    use transmission as flag;
+    let mut flags = flag::HAS_FLAGS
+        | flag::SEND_FLUSH
+        | flag::SEND_FUA
+        | flag::CAN_MULTI_CONN
+        | flag::SEND_CACHE;
+    if info.read_only {
+        flags |= flag::READ_ONLY;
+    } else {
+        flags |= flag::SEND_TRIM | flag::SEND_WRITE_ZEROES | flag::SEND_FAST_ZERO;
+    }
+    if structured {
+        flags |= flag::SEND_DF;
+    }
+    flags
 }
 
-/// What a client learns about an export.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExportInfo {
-    /// In bytes. What is beyond the last whole block cannot be reached by clients.
-    pub size_bytes: u64,
-    /// Smallest unit of a request, in bytes: a power of two, at most [`BLOCK_SIZE_MAX`].
-    pub block_size: u32,
-    /// Refuse every change with `EPERM`.
-    pub read_only: bool,
-    /// Zeroing is faster than writing; if not, requests that insist on it get `ENOTSUP`.
-    pub fast_zero: bool,
-    /// Text for humans, at most 4096 bytes; empty for none.
-    pub description: String,
-}
-
-impl ExportInfo {
-    /// A writable export without description.
-    #[must_use]
-    pub fn new(size_bytes: u64, block_size: u32) -> Self {
-        Self {
-            size_bytes,
-            block_size,
-            read_only: false,
-            fast_zero: false,
-            description: String::new(),
-        }
-    }
-
-    /// The transmission flags to advertise; `DF` only makes sense with structured replies.
-    #[must_use]
-    pub fn transmission_flags(&self, structured: bool) -> u16 {
-        use transmission as flag;
-        let mut flags = flag::HAS_FLAGS
-            | flag::SEND_FLUSH
-            | flag::SEND_FUA
-            | flag::CAN_MULTI_CONN
-            | flag::SEND_CACHE;
-        if self.read_only {
-            flags |= flag::READ_ONLY;
-        } else {
-            flags |= flag::SEND_TRIM | flag::SEND_WRITE_ZEROES | flag::SEND_FAST_ZERO;
-        }
-        if structured {
-            flags |= flag::SEND_DF;
-        }
-        flags
-    }
-
-    /// Minimum, preferred and maximum block size to advertise, in bytes.
-    #[must_use]
-    pub fn block_sizes(&self) -> (u32, u32, u32) {
-        let preferred = BLOCK_SIZE_PREFERRED.max(self.block_size);
-        (self.block_size, preferred, PAYLOAD_LEN_MAX)
-    }
+/// Minimum, preferred and maximum block size to advertise, in bytes.
+pub(super) fn block_sizes(info: &ExportInfo) -> (u32, u32, u32) {
+    (info.block_size, BLOCK_SIZE_PREFERRED.max(info.block_size), PAYLOAD_LEN_MAX)
 }
 
 /// A backend together with the switch that ends its connections. Cloning shares both.

@@ -1,7 +1,7 @@
 //! The NBD server: volumes for any client that speaks the Network Block Device protocol.
 //!
 //! Format and negotiation are pure (`proto`, `negotiate`, `request`); a connection (`conn`) moves
-//! bytes between its socket and the [`Backend`] of its export, with a bounded account of what it
+//! bytes between its socket and the [`Backend`](crate::export::Backend) of its export, with a bounded account of what it
 //! has in flight. Everything of one resource runs on one thread, without locks and without a task
 //! per request.
 //!
@@ -13,26 +13,20 @@
 mod close;
 mod conn;
 mod export;
-mod memory;
+mod extents;
 mod negotiate;
 mod outbox;
 pub mod proto;
 mod receive;
-mod reply;
 mod request;
 mod serve;
 
 pub use close::{Close, CloseHandle};
 pub use conn::{ConnectionError, Limits, serve_connection};
-pub use export::{
-    BLOCK_SIZE_MAX, BLOCK_SIZE_PREFERRED, Backend, Export, ExportInfo, ExportTable, Exports, Found,
-    Listed, PAYLOAD_LEN_MAX,
-};
-pub use memory::MemoryBackend;
+pub use export::{BLOCK_SIZE_PREFERRED, Export, ExportTable, Exports, Found, Listed};
 pub use negotiate::{Negotiation, NegotiationError, Next, OPTION_DATA_LEN_MAX, Step, Transmission};
 pub use proto::Headers;
-pub use reply::{EXTENT_COUNT_MAX, Extent, Reply};
-pub use request::{Agreed, NbdError, Piece, Request, SKIP_LEN_MAX, SMALL_WRITE_MAX, WriteData};
+pub use request::{Agreed, SKIP_LEN_MAX};
 pub use serve::{serve_tcp, serve_unix};
 
 #[cfg(test)]

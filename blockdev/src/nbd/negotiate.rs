@@ -7,7 +7,9 @@
 
 use std::fmt;
 
-use super::export::{Export, ExportInfo, ExportTable, Found};
+use crate::export::ExportInfo;
+
+use super::export::{Export, ExportTable, Found, block_sizes, transmission_flags};
 use super::proto::{
     CONTEXT_ALLOCATION, CONTEXT_ALLOCATION_ID, EXPORT_NAME_ZEROES, GREETING_LEN, Headers,
     MAGIC_INIT, MAGIC_OPTION, MAGIC_OPTION_REPLY, OPTION_HEADER_LEN, Reader, STRING_LEN_MAX,
@@ -292,7 +294,7 @@ impl Negotiation {
         export.extend(self.flags(exported).to_be_bytes());
         answer.info(info::EXPORT, &export);
         // Also for those who did not ask: it does no harm, and requests are held to it.
-        let (minimum, preferred, maximum) = exported.block_sizes();
+        let (minimum, preferred, maximum) = block_sizes(exported);
         answer
             .info(info::BLOCK_SIZE, &[minimum, preferred, maximum].map(u32::to_be_bytes).concat());
         if wanted.contains(&info::NAME) {
@@ -372,7 +374,7 @@ impl Negotiation {
     }
 
     fn flags(&self, exported: &ExportInfo) -> u16 {
-        exported.transmission_flags(self.headers != Headers::Simple)
+        transmission_flags(exported, self.headers != Headers::Simple)
     }
 }
 

@@ -1,17 +1,22 @@
 //! Answers on their way to one client, and the accounts of what it has in flight.
 //!
-//! Shared between a connection's task, which writes, and its [`Reply`](super::Reply) handles,
-//! which push from wherever the backend completes. All on one thread: cells, no locks.
+//! Shared between a connection's task, which writes, and its [`Reply`] handles, which push from
+//! wherever the backend completes. All on one thread: cells, no locks.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::rc::Rc;
 use std::task::{Context, Waker};
 
 use bytes::Bytes;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
-use super::proto::Head;
+use crate::export::{Answer, Expects, FrontEnd, Parts, Reply, RequestError, Ticket};
+
+use super::extents::describe;
+use super::proto::{Echo, Head, Headers};
+use super::request::number;
 
 /// Slices handed to one vectored write; far below `IOV_MAX` (1024), far above a burst of answers.
 const SLICE_COUNT_MAX: usize = 128;
@@ -19,18 +24,12 @@ const SLICE_COUNT_MAX: usize = 128;
 /// The slices of one vectored write.
 pub(super) type Slices<'a> = SmallVec<[IoSlice<'a>; SLICE_COUNT_MAX]>;
 
-/// What is reserved for a request from its header until its answer is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Charge {
-    /// Largest payload of request or answer, in bytes.
-    pub(super) bytes: u64,
-}
-
 /// One encoded answer.
-pub(super) struct Outgoing {
-    pub(super) head: Head,
-    pub(super) body: SmallVec<[Bytes; 1]>,
-    pub(super) charge: Charge,
+struct Outgoing {
+    head: Head,
+    body: Parts,
+    /// What is reserved for the request from its header until this is written, in bytes.
+    charge: u64,
 }
 
 impl Outgoing {
@@ -45,6 +44,7 @@ impl Outgoing {
 
 /// The queue of answers and the accounts.
 pub(super) struct Outbox {
+    headers: Headers,
     queue: RefCell<VecDeque<Outgoing>>,
     /// Bytes of the front answer that the socket has taken already.
     front_written_bytes: Cell<usize>,
@@ -60,8 +60,9 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn new(permit: Option<Box<dyn std::any::Any>>) -> Self {
+    pub(super) fn new(headers: Headers, permit: Option<Box<dyn std::any::Any>>) -> Self {
         Self {
+            headers,
             queue: RefCell::default(),
             front_written_bytes: Cell::new(0),
             in_flight_count: Cell::new(0),
@@ -81,19 +82,20 @@ impl Outbox {
         self.in_flight_bytes.get()
     }
 
-    /// Opens the account of a request; [`push`](Self::push) and the socket close it.
-    pub(super) fn begin(&self, charge: Charge) {
+    /// Opens the account of a request; its answer and the socket close it.
+    pub(super) fn begin(self: &Rc<Self>, ticket: Ticket) -> Reply {
         self.in_flight_count.set(self.in_flight_count.get() + 1);
-        self.in_flight_bytes.set(self.in_flight_bytes.get() + charge.bytes);
+        self.in_flight_bytes.set(self.in_flight_bytes.get() + ticket.bytes);
+        Reply::new(self.clone(), ticket)
     }
 
-    fn finish(&self, charge: Charge) {
+    fn finish(&self, charge: u64) {
         self.in_flight_count.set(self.in_flight_count.get() - 1);
-        self.in_flight_bytes.set(self.in_flight_bytes.get() - charge.bytes);
+        self.in_flight_bytes.set(self.in_flight_bytes.get() - charge);
     }
 
     /// Queues an answer and wakes the connection, unless it is awake or gone.
-    pub(super) fn push(&self, answer: Outgoing) {
+    fn push(&self, answer: Outgoing) {
         if self.closed.get() {
             self.finish(answer.charge);
             return;
@@ -155,6 +157,26 @@ impl Outbox {
         for answer in self.queue.take() {
             self.finish(answer.charge);
         }
+    }
+}
+
+impl FrontEnd for Outbox {
+    fn answer(&self, ticket: Ticket, answer: Result<Answer, RequestError>) {
+        let Ticket { cookie, offset, expects, bytes: charge } = ticket;
+        let echo = Echo { headers: self.headers, cookie, offset };
+        let (head, body) = match (answer, expects) {
+            (Err(error), _) => (echo.error(number(error)), Parts::new()),
+            (Ok(Answer::Data(parts)), Expects::Data { len }) => (echo.data(len), parts),
+            (Ok(Answer::Extents(extents)), Expects::Status { len, one }) => {
+                let descriptors = describe(&extents, len, one, self.headers);
+                let count = u32::try_from(descriptors.len()).unwrap_or(0);
+                let mut body = Vec::with_capacity(16 * descriptors.len());
+                descriptors.iter().for_each(|one| one.encode(self.headers, &mut body));
+                (echo.status(count), smallvec![Bytes::from(body)])
+            }
+            (Ok(_), _) => (echo.ok(), Parts::new()),
+        };
+        self.push(Outgoing { head, body, charge });
     }
 }
 

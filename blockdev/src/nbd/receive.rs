@@ -7,8 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::buffer::BODY_LEN_MAX;
-
-use super::request::Piece;
+use crate::export::Piece;
 
 /// Size of a connection's receive buffer, in bytes: many small requests, or the longest option.
 pub(super) const RECEIVE_LEN: usize = 128 << 10;

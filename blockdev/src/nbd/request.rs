@@ -4,203 +4,25 @@
 //! need not look again. Range arithmetic is checked; a client chooses all three numbers.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
-use crate::buffer::{BODY_LEN_MAX, HEAD_LEN, IoBuf};
+use crate::export::{ExportInfo, PAYLOAD_LEN_MAX, Request, RequestError};
 
-use super::export::{ExportInfo, PAYLOAD_LEN_MAX};
 use super::proto::{Headers, RequestHeader, command, command_flag as flag};
 
-/// Largest write whose payload is lent from the connection's receive buffer, in bytes.
-pub const SMALL_WRITE_MAX: usize = 16 << 10;
 /// Longest payload that is read and thrown away behind a refused request, in bytes; a client that
 /// announces more is disconnected.
 pub const SKIP_LEN_MAX: u64 = 2 * PAYLOAD_LEN_MAX as u64;
 
-/// One checked request. Offsets and lengths are in bytes, inside the export, multiples of its
-/// block size, and lengths are not zero.
-#[derive(Debug)]
-pub enum Request<'a> {
-    /// Answer by [`Reply::data`](super::Reply::data) with exactly `len` bytes.
-    Read {
-        /// First byte.
-        offset: u64,
-        /// At most [`PAYLOAD_LEN_MAX`].
-        len: u32,
-    },
-    /// Store the payload.
-    Write {
-        /// First byte.
-        offset: u64,
-        /// At most [`PAYLOAD_LEN_MAX`] bytes in all.
-        data: WriteData<'a>,
-        /// Answer only when durable as the resource's mode promises (design §3).
-        fua: bool,
-    },
-    /// Answer when all that was answered before is durable as the mode promises (design §3).
-    Flush,
-    /// The range is no longer needed; what it reads as afterwards is the backend's choice.
-    Trim {
-        /// First byte.
-        offset: u64,
-        /// Any length inside the export.
-        len: u64,
-        /// As for `Write`.
-        fua: bool,
-    },
-    /// The range reads as zeroes afterwards.
-    WriteZeroes {
-        /// First byte.
-        offset: u64,
-        /// Any length inside the export.
-        len: u64,
-        /// As for `Write`.
-        fua: bool,
-        /// Allocate instead of punching a hole.
-        no_hole: bool,
-        /// Fail with [`NbdError::NotSupported`] at once where this is not faster than writing.
-        fast: bool,
-    },
-    /// Answer by [`Reply::status`](super::Reply::status) with extents from `offset` on.
-    BlockStatus {
-        /// First byte.
-        offset: u64,
-        /// Any length inside the export.
-        len: u64,
-        /// Only the first extent is wanted.
-        one: bool,
-    },
-    /// The range will be read soon.
-    Cache {
-        /// First byte.
-        offset: u64,
-        /// Any length inside the export.
-        len: u64,
-    },
-}
-
-/// The payload of a write.
-#[derive(Debug)]
-pub enum WriteData<'a> {
-    /// Up to [`SMALL_WRITE_MAX`] bytes, only for the time of the call: to be copied into a frame.
-    Lent(&'a [u8]),
-    /// More than that, read straight from the socket into buffers that can be written to a log
-    /// or a disk as they are. All pieces but the last hold [`BODY_LEN_MAX`] bytes.
-    Owned(Vec<Piece>),
-}
-
-impl WriteData<'_> {
-    /// Payload bytes.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        match self {
-            WriteData::Lent(bytes) => bytes.len(),
-            WriteData::Owned(pieces) => pieces.iter().map(|piece| piece.len).sum(),
-        }
-    }
-
-    /// Never true for a checked request.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The payload in order, slice by slice.
-    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        let (lent, pieces) = match self {
-            WriteData::Lent(bytes) => (Some(*bytes), [].as_slice()),
-            WriteData::Owned(pieces) => (None, pieces.as_slice()),
-        };
-        lent.into_iter().chain(pieces.iter().map(Piece::payload))
-    }
-}
-
-/// A part of a large payload, behind the head room of its buffer.
-#[derive(Debug)]
-pub struct Piece {
-    /// The payload begins at [`HEAD_LEN`]; the bytes in front and behind are of a former life.
-    pub buf: IoBuf,
-    /// Payload bytes, at most [`BODY_LEN_MAX`].
-    pub len: usize,
-}
-
-impl Piece {
-    /// A buffer for the next `len` bytes of payload, at most [`BODY_LEN_MAX`].
-    pub(super) fn with_len(len: usize) -> Self {
-        let len = len.min(BODY_LEN_MAX);
-        Self { buf: IoBuf::for_body(len), len }
-    }
-
-    /// The payload bytes.
-    #[must_use]
-    #[expect(clippy::indexing_slicing, reason = "a body is made as long as its payload")]
-    pub fn payload(&self) -> &[u8] {
-        &self.buf[HEAD_LEN..HEAD_LEN + self.len]
-    }
-
-    #[expect(clippy::indexing_slicing, reason = "a body is made as long as its payload")]
-    pub(super) fn payload_mut(&mut self) -> &mut [u8] {
-        &mut self.buf[HEAD_LEN..HEAD_LEN + self.len]
-    }
-}
-
-/// Why a request failed, in the words that NBD has for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NbdError {
-    /// A change to a read-only export.
-    #[error("the export is read-only")]
-    NotPermitted,
-    /// The device failed, or the backend dropped the request.
-    #[error("input/output error")]
-    Io,
-    /// No memory for the request now.
-    #[error("out of memory")]
-    NoMemory,
-    /// The request breaks the rules that were agreed.
-    #[error("invalid request")]
-    Invalid,
-    /// A write beyond the end, or no space behind the export.
-    #[error("no space left on the export")]
-    NoSpace,
-    /// Too long to be answered in one piece.
-    #[error("too large for one reply")]
-    Overflow,
-    /// Possible, but not in the way that was asked for.
-    #[error("not supported")]
-    NotSupported,
-    /// The resource does not serve (any more): the client should disconnect.
-    #[error("the resource is not serving")]
-    Shutdown,
-}
-
-impl NbdError {
-    /// The number on the wire ("Error values" of the NBD document).
-    #[must_use]
-    pub const fn number(self) -> u32 {
-        match self {
-            NbdError::NotPermitted => 1,
-            NbdError::Io => 5,
-            NbdError::NoMemory => 12,
-            NbdError::Invalid => 22,
-            NbdError::NoSpace => 28,
-            NbdError::Overflow => 75,
-            NbdError::NotSupported => 95,
-            NbdError::Shutdown => 108,
-        }
-    }
-}
-
-impl From<&std::io::Error> for NbdError {
-    /// The nearest number for an error of the operating system; `EIO` for the rest.
-    fn from(error: &std::io::Error) -> Self {
-        use std::io::ErrorKind;
-        match error.kind() {
-            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => NbdError::NotPermitted,
-            ErrorKind::OutOfMemory => NbdError::NoMemory,
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-                NbdError::NoSpace
-            }
-            ErrorKind::Unsupported => NbdError::NotSupported,
-            _ => NbdError::Io,
-        }
+/// The number of an error on the wire ("Error values" of the NBD document).
+pub(super) const fn number(error: RequestError) -> u32 {
+    match error {
+        RequestError::NotPermitted => 1,
+        RequestError::Io => 5,
+        RequestError::NoMemory => 12,
+        RequestError::Invalid => 22,
+        RequestError::NoSpace => 28,
+        RequestError::Overflow => 75,
+        RequestError::NotSupported => 95,
+        RequestError::Shutdown => 108,
     }
 }
 
@@ -225,7 +47,7 @@ pub(super) enum Verdict {
     /// Read and forget this much payload, then answer with the error.
     Refuse {
         /// To answer.
-        error: NbdError,
+        error: RequestError,
         /// Payload bytes behind the header.
         skip_len: u64,
     },
@@ -267,46 +89,46 @@ fn payload_len(header: &RequestHeader, headers: Headers) -> u64 {
     if header.command == command::WRITE || flagged { header.len } else { 0 }
 }
 
-fn judge(header: &RequestHeader, agreed: &Agreed) -> Result<Verdict, NbdError> {
+fn judge(header: &RequestHeader, agreed: &Agreed) -> Result<Verdict, RequestError> {
     if header.flags & !allowed_flags(header.command, agreed.headers) != 0 {
-        return Err(NbdError::Invalid);
+        return Err(RequestError::Invalid);
     }
     let has = |bit| header.flags & bit != 0;
     let (offset, len, fua) = (header.offset, header.len, has(flag::FUA));
     let request = match header.command {
         command::READ => {
-            check_range(header, &agreed.info, NbdError::Invalid)?;
+            check_range(header, &agreed.info, RequestError::Invalid)?;
             let len = payload(len)?;
             Request::Read { offset, len }
         }
         command::WRITE => {
-            check_change(header, &agreed.info, NbdError::NoSpace)?;
+            check_change(header, &agreed.info, RequestError::NoSpace)?;
             let len = payload(len)?;
             return Ok(Verdict::Receive(WriteHead { offset, len, fua }));
         }
         command::FLUSH if offset == 0 && len == 0 => Request::Flush,
         command::TRIM => {
-            check_change(header, &agreed.info, NbdError::Invalid)?;
+            check_change(header, &agreed.info, RequestError::Invalid)?;
             Request::Trim { offset, len, fua }
         }
         command::WRITE_ZEROES => {
-            check_change(header, &agreed.info, NbdError::NoSpace)?;
+            check_change(header, &agreed.info, RequestError::NoSpace)?;
             let (no_hole, fast) = (has(flag::NO_HOLE), has(flag::FAST_ZERO));
             if fast && !agreed.info.fast_zero {
-                return Err(NbdError::NotSupported);
+                return Err(RequestError::NotSupported);
             }
             Request::WriteZeroes { offset, len, fua, no_hole, fast }
         }
         command::BLOCK_STATUS if agreed.allocation => {
-            check_range(header, &agreed.info, NbdError::Invalid)?;
+            check_range(header, &agreed.info, RequestError::Invalid)?;
             let one = has(flag::REQ_ONE);
             Request::BlockStatus { offset, len, one }
         }
         command::CACHE => {
-            check_range(header, &agreed.info, NbdError::Invalid)?;
+            check_range(header, &agreed.info, RequestError::Invalid)?;
             Request::Cache { offset, len }
         }
-        _ => return Err(NbdError::Invalid),
+        _ => return Err(RequestError::Invalid),
     };
     Ok(Verdict::Submit(request))
 }
@@ -326,10 +148,10 @@ fn allowed_flags(command: u16, headers: Headers) -> u16 {
 fn check_change(
     header: &RequestHeader,
     info: &ExportInfo,
-    beyond: NbdError,
-) -> Result<(), NbdError> {
+    beyond: RequestError,
+) -> Result<(), RequestError> {
     if info.read_only {
-        return Err(NbdError::NotPermitted);
+        return Err(RequestError::NotPermitted);
     }
     check_range(header, info, beyond)
 }
@@ -337,13 +159,13 @@ fn check_change(
 fn check_range(
     header: &RequestHeader,
     info: &ExportInfo,
-    beyond: NbdError,
-) -> Result<(), NbdError> {
+    beyond: RequestError,
+) -> Result<(), RequestError> {
     let block_size = u64::from(info.block_size);
     let unaligned =
         !header.offset.is_multiple_of(block_size) || !header.len.is_multiple_of(block_size);
     if header.len == 0 || unaligned {
-        return Err(NbdError::Invalid);
+        return Err(RequestError::Invalid);
     }
     match header.offset.checked_add(header.len) {
         Some(end) if end <= info.size_bytes => Ok(()),
@@ -351,9 +173,9 @@ fn check_range(
     }
 }
 
-fn payload(len: u64) -> Result<u32, NbdError> {
+fn payload(len: u64) -> Result<u32, RequestError> {
     match u32::try_from(len) {
         Ok(len) if len <= PAYLOAD_LEN_MAX => Ok(len),
-        _ => Err(NbdError::Invalid),
+        _ => Err(RequestError::Invalid),
     }
 }

@@ -7,7 +7,11 @@ use std::cell::{Cell, RefCell};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use hadrian_blockdev::nbd::{self, ExportInfo, Extent, NbdError, PAYLOAD_LEN_MAX, Reply, Request};
+use hadrian_blockdev::export::{
+    self, ExportInfo, Extent, PAYLOAD_LEN_MAX, Reply, Request, RequestError,
+};
+use hadrian_blockdev::nbd::Limits;
+
 use smallvec::smallvec;
 
 use super::script::Script;
@@ -25,7 +29,7 @@ thread_local! {
 }
 
 enum Answer {
-    Done(Result<(), NbdError>),
+    Done(Result<(), RequestError>),
     Data(Bytes),
     Status(Vec<Extent>),
     /// The reply is forgotten.
@@ -41,7 +45,7 @@ struct Held {
 /// Keeps requests until the harness completes one.
 pub(super) struct Backend {
     info: ExportInfo,
-    limits: nbd::Limits,
+    limits: Limits,
     depth: usize,
     held: RefCell<Vec<Held>>,
     held_back: RefCell<Option<Waker>>,
@@ -111,7 +115,7 @@ impl Backend {
             Request::Trim { offset, len, .. } | Request::WriteZeroes { offset, len, .. } => {
                 assert!(!self.info.read_only, "a change of a read-only export");
                 self.assert_range(*offset, *len);
-                (Answer::Done(Err(NbdError::NoSpace)), 0)
+                (Answer::Done(Err(RequestError::NoSpace)), 0)
             }
             Request::BlockStatus { offset, len, .. } => {
                 self.assert_range(*offset, *len);
@@ -133,7 +137,7 @@ impl Backend {
     }
 }
 
-impl nbd::Backend for Backend {
+impl export::Backend for Backend {
     fn info(&self) -> ExportInfo {
         self.info.clone()
     }

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use hadrian_blockdev::buffer::IoBuf;
-use hadrian_blockdev::nbd::{
-    Backend, EXTENT_COUNT_MAX, ExportInfo, Extent, NbdError, Piece, Reply, Request, WriteData,
+use hadrian_blockdev::export::{
+    Backend, EXTENT_COUNT_MAX, ExportInfo, Extent, Piece, Reply, Request, RequestError, WriteData,
 };
 use hadrian_protocol::frame::{Draft, DraftFull};
 use hadrian_protocol::ids::{Lsn, VolumeIndex};
@@ -91,7 +91,7 @@ impl Backend for VolumeBackend {
             inner.request(self.volume, request, reply);
             self.resource.wake.notify_one();
         } else {
-            reply.done(Err(NbdError::Shutdown));
+            reply.done(Err(RequestError::Shutdown));
         }
     }
 
@@ -155,7 +155,7 @@ impl Inner {
 
     fn read(&mut self, volume: VolumeIndex, offset: u64, len: u64, reply: Reply) {
         let Ok(range) = ByteRange::new(offset, len) else {
-            return reply.done(Err(NbdError::Invalid));
+            return reply.done(Err(RequestError::Invalid));
         };
         // What is in the open frame is not in the overlay yet.
         self.seal_draft();
@@ -166,7 +166,7 @@ impl Inner {
 
     fn status(&mut self, volume: VolumeIndex, offset: u64, len: u64, reply: Reply) {
         let Ok(range) = ByteRange::new(offset, len) else {
-            return reply.done(Err(NbdError::Invalid));
+            return reply.done(Err(RequestError::Invalid));
         };
         self.seal_draft();
         self.run_node();
@@ -227,7 +227,7 @@ impl Inner {
         reply: Reply,
     ) {
         let Ok(range) = ByteRange::new(offset, bytes.len() as u64) else {
-            return reply.done(Err(NbdError::Invalid));
+            return reply.done(Err(RequestError::Invalid));
         };
         if self.clients.draft.as_ref().is_some_and(|draft| !draft.has_room(bytes.len())) {
             self.clients.draft_len = (self.clients.draft_len * 2).min(DRAFT_LEN_MAX);
@@ -242,7 +242,7 @@ impl Inner {
     fn mark(&mut self, late: Late, offset: u64, len: u64, add: AddRecord) {
         let Late { volume, commit, reply, .. } = late;
         let Ok(range) = ByteRange::new(offset, len) else {
-            return reply.done(Err(NbdError::Invalid));
+            return reply.done(Err(RequestError::Invalid));
         };
         if add(self.draft(0), volume, range).is_err() {
             self.seal_draft();
@@ -257,16 +257,16 @@ impl Inner {
     fn large(&mut self, mut late: Late, offset: u64, mut pieces: VecDeque<Piece>) {
         self.seal_draft();
         let Some(Piece { buf, len }) = pieces.pop_front() else {
-            return late.reply.done(Err(NbdError::Invalid));
+            return late.reply.done(Err(RequestError::Invalid));
         };
         let Ok(range) = ByteRange::new(offset, len as u64) else {
-            return late.reply.done(Err(NbdError::Invalid));
+            return late.reply.done(Err(RequestError::Invalid));
         };
         let mut draft = Draft::new(buf);
         let added = draft.write_in_place(late.volume, range, len);
         assert!(added.is_ok(), "a piece fits the buffer that it came in");
         let Some(end) = self.append(draft) else {
-            return late.reply.done(Err(NbdError::Shutdown));
+            return late.reply.done(Err(RequestError::Shutdown));
         };
         // The log's room is known only when the frame is in the log.
         self.run_node();
@@ -300,7 +300,7 @@ impl Inner {
             match end {
                 Some(end) if commit => self.commit_at(end, reply),
                 Some(end) => self.clients.writes.push_back((end, reply)),
-                None => reply.done(Err(NbdError::Shutdown)),
+                None => reply.done(Err(RequestError::Shutdown)),
             }
         }
         self.clients.draft_len = self.clients.draft_len.max(DRAFT_LEN);

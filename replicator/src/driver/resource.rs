@@ -6,9 +6,8 @@ use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
 use hadrian_blockdev::buffer::IoBuf;
-use hadrian_blockdev::nbd::{
-    Close, CloseHandle, Export, ExportInfo, ExportTable, Exports, Found, Listed, NbdError,
-};
+use hadrian_blockdev::export::{ExportInfo, RequestError};
+use hadrian_blockdev::nbd::{Close, CloseHandle, Export, ExportTable, Exports, Found, Listed};
 use hadrian_blockdev::replica::{Replica, ReplicaEvent};
 use hadrian_protocol::frame::{Draft, Frame};
 use hadrian_protocol::ids::{Lsn, MemberId, ResourceId, SessionId, VolumeIndex};
@@ -379,7 +378,7 @@ impl Inner {
                         Ok(parts) => reply.data(parts),
                         Err(error) => {
                             tracing::error!(resource = %self.name, %error, "a read failed");
-                            reply.done(Err(NbdError::from(&error)));
+                            reply.done(Err(RequestError::from(&error)));
                         }
                     }
                 }

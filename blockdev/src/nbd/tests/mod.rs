@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::LocalSet;
 
 use super::*;
+use crate::export::*;
 
 mod negotiation;
 mod raw;

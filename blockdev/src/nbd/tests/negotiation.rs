@@ -7,6 +7,7 @@ use tokio::io::AsyncReadExt as _;
 use super::super::proto::{info as kind, option, option_reply};
 use super::super::*;
 use super::raw::{SIZE, Talk, info, story};
+use crate::export::*;
 
 /// The data of INFO and GO: a name and no particular wishes.
 fn named(name: &str) -> Vec<u8> {

@@ -9,6 +9,7 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use super::super::proto::{MAGIC_OPTION, command, option};
 use super::super::*;
+use crate::export::*;
 
 pub(super) const SIZE: u64 = 1 << 20;
 

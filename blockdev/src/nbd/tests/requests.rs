@@ -5,6 +5,7 @@ use tokio::io::AsyncWriteExt as _;
 use super::super::proto::{command, command_flag, option};
 use super::super::*;
 use super::raw::{SIZE, Talk, compact, info, story};
+use crate::export::*;
 
 #[test]
 fn each_wrong_request_gets_its_number_and_the_connection_lives_on() {

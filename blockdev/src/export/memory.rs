@@ -1,4 +1,4 @@
-//! A volume in memory, for tests and trials of the server.
+//! A volume in memory, for tests and trials of the front ends.
 
 use std::cell::RefCell;
 use std::task::{Context, Poll};
@@ -6,9 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use smallvec::smallvec;
 
-use super::export::{Backend, ExportInfo};
-use super::reply::{Extent, Reply};
-use super::request::{NbdError, Request};
+use super::{Backend, ExportInfo, Extent, Reply, Request, RequestError};
 
 /// Answers every request at once from a vector of bytes.
 #[derive(Debug)]
@@ -49,7 +47,7 @@ impl Backend for MemoryBackend {
                 let read = self.part(offset, u64::from(len), |part| Bytes::copy_from_slice(part));
                 return match read {
                     Some(bytes) => reply.data(smallvec![bytes]),
-                    None => reply.done(Err(NbdError::Invalid)),
+                    None => reply.done(Err(RequestError::Invalid)),
                 };
             }
             Request::BlockStatus { len, .. } => {
@@ -68,7 +66,7 @@ impl Backend for MemoryBackend {
             }
             Request::Flush | Request::Cache { .. } => Some(()),
         };
-        reply.done(done.ok_or(NbdError::Invalid));
+        reply.done(done.ok_or(RequestError::Invalid));
     }
 
     fn poll_ready(&self, _cx: &mut Context<'_>) -> Poll<()> {
