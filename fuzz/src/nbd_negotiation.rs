@@ -6,12 +6,13 @@
 
 use std::rc::Rc;
 
+use hadrian_blockdev::export::Close;
 use hadrian_blockdev::export::MemoryBackend;
 use hadrian_blockdev::nbd::proto::{
     EXPORT_NAME_ZEROES, MAGIC_OPTION, MAGIC_OPTION_REPLY, OPTION_HEADER_LEN, Reader,
     STRING_LEN_MAX, option, option_reply,
 };
-use hadrian_blockdev::nbd::{Close, Export, Exports, Negotiation, Next, OPTION_DATA_LEN_MAX};
+use hadrian_blockdev::nbd::{Export, Exports, Negotiation, Next, OPTION_DATA_LEN_MAX};
 
 use crate::memory::within;
 

@@ -1,12 +1,15 @@
 //! What every front end serves and how it asks: a volume's [`Backend`], checked requests, and the
 //! one-shot [`Reply`] that brings an answer back to whoever asked.
 
+mod close;
 mod memory;
 mod reply;
 mod request;
 
 use std::task::{Context, Poll};
 
+pub(crate) use close::Watch;
+pub use close::{Close, CloseHandle};
 pub use memory::MemoryBackend;
 pub use reply::{Answer, EXTENT_COUNT_MAX, Expects, Extent, FrontEnd, Parts, Reply, Ticket};
 pub use request::{Piece, Request, RequestError, SMALL_WRITE_MAX, WriteData};

@@ -10,10 +10,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::export::{
-    Expects, PAYLOAD_LEN_MAX, Reply, Request, RequestError, SMALL_WRITE_MAX, Ticket, WriteData,
+    Close, CloseHandle, Expects, PAYLOAD_LEN_MAX, Reply, Request, RequestError, SMALL_WRITE_MAX,
+    Ticket, Watch, WriteData,
 };
 
-use super::close::{Close, CloseHandle, Watch};
 use super::export::ExportTable;
 use super::negotiate::{Negotiation, NegotiationError, Next, Transmission};
 use super::outbox::Outbox;

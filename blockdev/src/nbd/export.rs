@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::export::{BLOCK_SIZE_MAX, Backend, ExportInfo, PAYLOAD_LEN_MAX};
+use crate::export::{BLOCK_SIZE_MAX, Backend, CloseHandle, ExportInfo, PAYLOAD_LEN_MAX};
 
-use super::close::CloseHandle;
 use super::proto::transmission;
 
 /// Advertised preferred block size, in bytes (more where the volume's own block size is more).

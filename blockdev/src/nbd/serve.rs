@@ -8,7 +8,8 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_local;
 
-use super::close::CloseHandle;
+use crate::export::CloseHandle;
+
 use super::conn::{Limits, serve_connection};
 use super::export::ExportTable;
 

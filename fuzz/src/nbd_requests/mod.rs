@@ -12,8 +12,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use arbitrary::Unstructured;
+use hadrian_blockdev::export::CloseHandle;
 use hadrian_blockdev::nbd::proto::{GREETING_LEN, MAGIC_OPTION, option};
-use hadrian_blockdev::nbd::{CloseHandle, Export, Exports, Headers, Limits, serve_connection};
+use hadrian_blockdev::nbd::{Export, Exports, Headers, Limits, serve_connection};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::memory::within;

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
 use hadrian_blockdev::buffer::IoBuf;
-use hadrian_blockdev::export::{ExportInfo, RequestError};
-use hadrian_blockdev::nbd::{Close, CloseHandle, Export, ExportTable, Exports, Found, Listed};
+use hadrian_blockdev::export::{Close, CloseHandle, ExportInfo, RequestError};
+use hadrian_blockdev::nbd::{Export, ExportTable, Exports, Found, Listed};
 use hadrian_blockdev::replica::{Replica, ReplicaEvent};
 use hadrian_protocol::frame::{Draft, Frame};
 use hadrian_protocol::ids::{Lsn, MemberId, ResourceId, SessionId, VolumeIndex};

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use hadrian_blockdev::engine::EngineChoice;
-use hadrian_blockdev::nbd::{CloseHandle, Limits, serve_tcp, serve_unix};
+use hadrian_blockdev::export::CloseHandle;
+use hadrian_blockdev::nbd::{Limits, serve_tcp, serve_unix};
 use hadrian_blockdev::replica::{Replica, ReplicaError};
 use hadrian_protocol::backoff::Backoff;
 use hadrian_protocol::ids::{MemberId, ResourceId};

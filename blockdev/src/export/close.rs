@@ -78,20 +78,20 @@ impl CloseHandle {
     }
 
     /// Registers a connection.
-    pub(super) fn watch(&self) -> Watch {
+    pub(crate) fn watch(&self) -> Watch {
         Watch { key: self.shared.watching.borrow_mut().insert(None), handle: self.clone() }
     }
 }
 
 /// A connection's registration; counted until it is dropped.
-pub(super) struct Watch {
+pub(crate) struct Watch {
     handle: CloseHandle,
     key: usize,
 }
 
 impl Watch {
     /// How to close, if so; otherwise the task is woken when that changes.
-    pub(super) fn poll(&self, cx: &Context<'_>) -> Option<Close> {
+    pub(crate) fn poll(&self, cx: &Context<'_>) -> Option<Close> {
         let mut watching = self.handle.shared.watching.borrow_mut();
         // Registered even after `Drain`: `Cut` may follow.
         if let Some(slot) = watching.get_mut(self.key) {
