@@ -15,6 +15,7 @@ test: tools
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy -p hadrian-replicator -- -D warnings  # without ublk, as most will build it
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 
 # Installs the clients that the tests speak to, where they are missing, and fetches what the lab

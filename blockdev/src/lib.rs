@@ -8,4 +8,6 @@ pub mod journal;
 pub mod nbd;
 pub mod replica;
 pub mod superblock;
+#[cfg(feature = "ublk")]
+pub mod ublk;
 pub mod volume;

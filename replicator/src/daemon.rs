@@ -179,6 +179,7 @@ impl Daemon {
                 name: resource.name.clone(),
                 exports: resource.exports(),
                 compression: self.config.compression,
+                ublk: resource.ublk,
                 recording: resource.recording_bytes.map(|limit| {
                     let dir = self.me.replica_dir(resource);
                     recording::Wanted { dir, limit }

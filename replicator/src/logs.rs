@@ -21,7 +21,9 @@ pub fn check(filter: &str) -> Result<String, String> {
 
 /// Begins to log. A filter that [`check`] refuses means `info`.
 pub fn init(filter: &str, json: bool) {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    // The library tells of every step of its own; whoever names it gets that.
+    let filter = EnvFilter::try_new(format!("libublk=warn,{filter}"))
+        .unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second call in one process changes nothing.
     let _ = if json { builder.json().try_init() } else { builder.with_ansi(false).try_init() };

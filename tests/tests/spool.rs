@@ -4,7 +4,7 @@ use std::fs;
 
 use hadrian_protocol::replica::Mode;
 use hadrian_tests::tools::programs;
-use hadrian_tests::{Cluster, Side, Spec};
+use hadrian_tests::{Cluster, Compression, Side, Spec};
 
 const MIB: usize = 1 << 20;
 /// Written within the delay: several times what a standby keeps in memory.
@@ -48,4 +48,24 @@ fn an_hour_of_delay_costs_log_and_no_memory_and_a_takeover_has_everything() {
     }
     let peak = peak_mib(cluster.pid(Side::Beta).unwrap());
     assert!(peak < PEAK_MAX_MIB, "the new primary has had {peak} MiB");
+}
+
+#[test]
+fn a_burst_of_frames_that_packed_to_nothing_finds_room_in_a_small_log() {
+    // What 64 KiB of such a link unpack to would not fit the log of the standby at once.
+    let spec = Spec { compression: Compression::Zstd, ..Spec::new(Mode::Async) };
+    let mut cluster = Cluster::new(&programs(), spec).unwrap();
+    let mut client = cluster.client(Side::Alpha).unwrap();
+    for round in 0..2_u8 {
+        cluster.kill(Side::Beta).unwrap();
+        for megabyte in 0..28_u64 {
+            client.write(megabyte << 20, &vec![round + 1; 1 << 20]).unwrap();
+        }
+        cluster.start(Side::Beta).unwrap();
+        cluster.await_peer(Side::Alpha).unwrap();
+    }
+    cluster.kill(Side::Alpha).unwrap();
+    cluster.tool(Side::Beta, &["takeover", "db", "--force", "--yes"]).unwrap();
+    let mut client = cluster.client(Side::Beta).unwrap();
+    assert!(client.read(27 << 20, 1 << 20).unwrap() == vec![2; 1 << 20]);
 }

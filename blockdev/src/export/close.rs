@@ -56,6 +56,12 @@ impl CloseHandle {
         self.shared.thrown.get().is_some()
     }
 
+    /// Whether nothing may be answered any more.
+    #[cfg(feature = "ublk")]
+    pub(crate) fn is_cut(&self) -> bool {
+        self.shared.thrown.get() == Some(Close::Cut)
+    }
+
     /// Connections that have not ended yet.
     #[must_use]
     pub fn connection_count(&self) -> usize {
@@ -75,6 +81,16 @@ impl CloseHandle {
             Poll::Pending
         })
         .await;
+    }
+
+    /// Resolves when the switch is thrown, or sharpened beyond `known`.
+    pub async fn thrown(&self, known: Option<Close>) -> Close {
+        let watch = self.watch();
+        poll_fn(|cx| match watch.poll(cx) {
+            Some(how) if Some(how) > known => Poll::Ready(how),
+            _ => Poll::Pending,
+        })
+        .await
     }
 
     /// Registers a connection.

@@ -58,6 +58,8 @@ pub(super) struct Resource {
     pub(super) log_sync_interval: Option<Spanned<String>>,
     pub(super) recording: Option<Spanned<String>>,
     pub(super) primary: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) ublk: bool,
     pub(super) volume: Vec<Volume>,
     #[serde(default)]
     pub(super) nbd: BTreeMap<String, Spanned<String>>,

@@ -77,6 +77,8 @@ pub struct Resource {
     pub primary: MemberId,
     /// Its volumes.
     pub volumes: Vec<Volume>,
+    /// Whether its volumes are block devices of the primary's kernel.
+    pub ublk: bool,
     /// NBD over TCP, by member.
     pub tcp: Vec<(MemberId, SocketAddr)>,
 }

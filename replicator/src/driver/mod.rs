@@ -5,6 +5,11 @@
 //! then settles the node, carries out its actions, and answers the clients, for all of it together.
 
 mod clients;
+#[cfg(feature = "ublk")]
+mod device;
+#[cfg(not(feature = "ublk"))]
+#[path = "no_device.rs"]
+mod device;
 mod link;
 mod ready;
 mod resource;

@@ -11,7 +11,9 @@ use hadrian_blockdev::nbd::{Export, ExportTable, Exports, Found, Listed};
 use hadrian_blockdev::replica::{Replica, ReplicaEvent};
 use hadrian_protocol::frame::{Draft, Frame};
 use hadrian_protocol::ids::{Lsn, MemberId, ResourceId, SessionId, VolumeIndex};
-use hadrian_protocol::node::{Action, Command, Denied, Done, Event, FailedPart, Note, Recorded};
+use hadrian_protocol::node::{
+    Action, Command, Denied, Done, Event, FailedPart, Note, Recorded, Standing,
+};
 use hadrian_protocol::replica::VolumeGeometry;
 use hadrian_protocol::time::{Clock, Now, WallTime};
 use hadrian_protocol::wire::Message;
@@ -19,6 +21,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::Seen;
 use super::clients::{Clients, VolumeBackend};
+use super::device::Devices;
 use super::link::{Compression, Outgoing};
 use super::told::{Told, ToldEvent};
 use crate::recording::Wanted;
@@ -27,6 +30,8 @@ use crate::recording::Wanted;
 const STILL_FULL: std::time::Duration = std::time::Duration::from_millis(50);
 /// Most log space at which a standby reads no more from its link; a small log keeps a 16th.
 const STANDBY_ROOM_MAX: u64 = 8 << 20;
+/// Most bytes of frames that the node has and has not appended; a small part of the room above.
+const UNSETTLED_MAX: u64 = 1 << 20;
 
 /// What the thread of a resource needs to know beside the node's settings.
 #[derive(Clone, Debug)]
@@ -39,6 +44,8 @@ pub struct ResourceOptions {
     pub compression: Compression,
     /// Where its events are recorded, if somebody wants that.
     pub recording: Option<Wanted>,
+    /// Whether its volumes are block devices of this kernel while it serves.
+    pub ublk: bool,
 }
 
 /// Where an operator waits for an answer.
@@ -56,6 +63,7 @@ pub(super) struct Shared {
     pub(super) stopped: Cell<bool>,
     pub(super) ended: Notify,
     exports: RefCell<Exports>,
+    devices: Option<RefCell<Devices>>,
 }
 
 /// Everything that the pump works on.
@@ -75,6 +83,10 @@ pub(super) struct Inner {
     pub(super) holding: bool,
     events: Vec<ReplicaEvent>,
     change: Option<bool>,
+    /// Somebody else leads, since the last look.
+    follows: bool,
+    /// Bytes of frames that came since the node was last settled.
+    unsettled: u64,
     /// The fork whose frames were looked at.
     surveyed: Option<Lsn>,
     name: String,
@@ -101,6 +113,7 @@ impl Shared {
         node: Recorded,
         replica: Replica,
         resource: ResourceId,
+        member: MemberId,
         options: &ResourceOptions,
         began: Instant,
     ) -> Rc<Self> {
@@ -118,6 +131,8 @@ impl Shared {
             holding: false,
             events: Vec::new(),
             change: None,
+            follows: false,
+            unsettled: 0,
             surveyed: None,
             name: options.name.clone(),
             stopped: false,
@@ -132,6 +147,9 @@ impl Shared {
             stopped: Cell::new(false),
             ended: Notify::new(),
             exports: RefCell::default(),
+            devices: options
+                .ublk
+                .then(|| RefCell::new(Devices::new(resource, member, &options.exports))),
         })
     }
 
@@ -183,7 +201,14 @@ impl Shared {
         if !self.inner.borrow().replica.holds(&frame) {
             return false;
         }
+        let len = frame.log_len();
         self.event(Event::FrameIn { session, frame });
+        // The log's room is known only when frames are in the log, and many may come at once.
+        let mut inner = self.inner.borrow_mut();
+        inner.unsettled += len;
+        if inner.unsettled >= UNSETTLED_MAX {
+            inner.run_node();
+        }
         true
     }
 
@@ -228,7 +253,7 @@ impl Shared {
     ) -> std::time::Duration {
         let mut inner = self.inner.borrow_mut();
         inner.pump();
-        let change = inner.change.take();
+        let (change, follows) = (inner.change.take(), std::mem::take(&mut inner.follows));
         let stopped = inner.stopped;
         if inner.has_frame_room() {
             self.room.notify_waiters();
@@ -241,6 +266,9 @@ impl Shared {
             Some(false) => self.close_exports(),
             None => {}
         }
+        if let Some(devices) = self.devices.as_ref().filter(|_| follows) {
+            devices.borrow().withdraw_left_over();
+        }
         if stopped && !self.stopped.replace(true) {
             self.ended.notify_waiters();
         }
@@ -252,8 +280,11 @@ impl Shared {
         for (index, (name, geometry)) in volumes.iter().enumerate() {
             let Some(volume) = u16::try_from(index).ok().and_then(VolumeIndex::new) else { return };
             let info = ExportInfo::new(geometry.size_bytes, geometry.block_size);
-            let backend = VolumeBackend { resource: self.clone(), volume, info };
-            exports.insert(name.clone(), Export::new(Rc::new(backend)));
+            let backend = Rc::new(VolumeBackend { resource: self.clone(), volume, info });
+            exports.insert(name.clone(), Export::new(backend.clone()));
+            if let Some(devices) = &self.devices {
+                devices.borrow_mut().open(index, backend);
+            }
         }
     }
 
@@ -267,6 +298,10 @@ impl Shared {
         *self.exports.borrow_mut() = Exports::new();
         // First the cut, then the answers that are dropped: nobody sees an error in between.
         handles.iter().for_each(|handle| handle.close(Close::Cut));
+        if let Some(devices) = &self.devices {
+            let stops = self.inner.borrow().node.status().standing == Standing::Stopping;
+            devices.borrow_mut().close(if stops { Close::Cut } else { Close::Drain });
+        }
         self.inner.borrow_mut().drop_clients();
     }
 }
@@ -332,6 +367,7 @@ impl Inner {
     /// Settles the node and carries out what it wants.
     pub(super) fn run_node(&mut self) {
         let clock = self.clock();
+        self.unsettled = 0;
         self.node.settle(clock);
         while let Some(action) = self.node.next_action() {
             self.carry_out(action);
@@ -485,6 +521,7 @@ impl Inner {
     }
 
     fn note(&mut self, note: Note) {
+        self.follows |= matches!(note, Note::Follows(..));
         let (resource, code) = (&self.name, note.code());
         match note.is_warning() {
             true => tracing::warn!(%resource, code, "{note}"),

@@ -161,7 +161,7 @@ fn run(
         }
     });
     let node = Recorded::start(Start { version, program, config, state, recovered, clock }, tape);
-    let shared = Shared::new(node, replica, start.resource, &start.options, began);
+    let shared = Shared::new(node, replica, start.resource, start.member, &start.options, began);
     LocalSet::new().block_on(&runtime, serve(shared, start, geometry, asked));
 }
 

@@ -15,15 +15,22 @@ const LIMIT: Duration = Duration::from_secs(240);
 const DISK_BYTES: u64 = 2 << 30;
 
 const CLUSTER: &str = include_str!("../guest/cluster");
+const UBLK_FAILOVER: &str = include_str!("../guest/ublk-failover");
 const NBD_FAILOVER: &str = include_str!("../guest/nbd-failover");
 
 type Story = fn(&Lab) -> anyhow::Result<()>;
 
 /// Name, whether it is part of every test run, and the story.
-const STORIES: [(&str, bool, Story); 3] = [
+const STORIES: [(&str, bool, Story); 5] = [
     ("the_kernel_has_every_device_that_the_stories_need", true, has_every_device),
     ("ext4_on_kernel_nbd_lives_through_a_crash_and_a_failover", true, |lab| {
         nbd_failover(lab, "ext4")
+    }),
+    ("ext4_on_ublk_lives_through_a_crash_a_restart_and_a_failover", true, |lab| {
+        ublk_failover(lab, "ext4")
+    }),
+    ("xfs_on_ublk_lives_through_a_crash_a_restart_and_a_failover", false, |lab| {
+        ublk_failover(lab, "xfs")
     }),
     ("xfs_on_kernel_nbd_lives_through_a_crash_and_a_failover", false, |lab| {
         nbd_failover(lab, "xfs")
@@ -84,4 +91,12 @@ fn nbd_failover(lab: &Lab, fs: &str) -> anyhow::Result<()> {
     let mut image = two_members(lab)?;
     image.modules(&["nbd"])?;
     run(lab, image, &[disk], &format!("fs={fs}\n{NBD_FAILOVER}"))
+}
+
+fn ublk_failover(lab: &Lab, fs: &str) -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let disk = Disk::create(&dir.path().join("disk"), DISK_BYTES)?;
+    let mut image = two_members(lab)?;
+    image.modules(&["ublk_drv"])?;
+    run(lab, image, &[disk], &format!("fs={fs}\n{UBLK_FAILOVER}"))
 }

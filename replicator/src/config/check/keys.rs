@@ -34,6 +34,7 @@ pub const KEYS: [(&str, &[&str]); 5] = [
             "recording",
             "primary",
             "nbd",
+            "ublk",
             "volume",
         ],
     ),

@@ -52,6 +52,7 @@ impl Checker<'_> {
             log_size_bytes,
             log_retention_bytes,
             log_sync_interval: self.duration(sync, SYNC_DEFAULT, SYNC_INTERVAL),
+            ublk: raw.ublk,
             recording_bytes: self.recording(raw.recording.as_ref()),
             pace: self.pace(members, raw, mode),
             primary: primary?,
