@@ -12,6 +12,10 @@ use crate::{Image, Lab};
 
 /// Memory of a guest, in MiB.
 const MEMORY_MIB: u32 = 1536;
+/// Longest boot; emulation is slow.
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
+/// What a guest says when its script begins.
+const READY: &str = "LAB READY";
 
 /// A disk of a guest: a file of this machine that outlives it. The first is `/dev/vda`.
 #[derive(Clone, Debug)]
@@ -55,13 +59,26 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Boots a guest that runs `script`.
+    /// Boots a guest that runs `script`; returns when the script begins.
     ///
     /// # Errors
-    /// As the system says.
+    /// As the system says, or with the console of a kernel that does not come up.
     pub fn boot(lab: &Lab, image: Image<'_>, disks: &[Disk], script: &str) -> anyhow::Result<Self> {
+        let image = image.finish(script);
+        let up = |mut guest: Self| guest.await_line(READY, BOOT_LIMIT).map(|_| guest);
+        let first = up(Self::start(lab, &image, disks)?);
+        match first {
+            // Emulated processors trip now and then, before anything of ours has run.
+            Err(error) if error.to_string().contains("Kernel panic") => {
+                up(Self::start(lab, &image, disks)?)
+            }
+            first => first,
+        }
+    }
+
+    fn start(lab: &Lab, image: &[u8], disks: &[Disk]) -> anyhow::Result<Self> {
         let initrd = tempfile::NamedTempFile::new()?;
-        std::fs::write(initrd.path(), image.finish(script))?;
+        std::fs::write(initrd.path(), image)?;
         let mut command = Command::new("qemu-system-x86_64");
         command
             .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])

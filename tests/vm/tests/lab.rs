@@ -2,6 +2,7 @@
 //! machine cannot boot a guest, they are not run and say so; they never count as passed.
 #![allow(clippy::print_stdout)] // The line that says why nothing runs.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -16,12 +17,14 @@ const DISK_BYTES: u64 = 2 << 30;
 
 const CLUSTER: &str = include_str!("../guest/cluster");
 const UBLK_FAILOVER: &str = include_str!("../guest/ublk-failover");
+const POWER_CUT_WRITER: &str = include_str!("../guest/power-cut-writer");
+const POWER_CUT_CHECK: &str = include_str!("../guest/power-cut-check");
 const NBD_FAILOVER: &str = include_str!("../guest/nbd-failover");
 
 type Story = fn(&Lab) -> anyhow::Result<()>;
 
 /// Name, whether it is part of every test run, and the story.
-const STORIES: [(&str, bool, Story); 5] = [
+const STORIES: [(&str, bool, Story); 7] = [
     ("the_kernel_has_every_device_that_the_stories_need", true, has_every_device),
     ("ext4_on_kernel_nbd_lives_through_a_crash_and_a_failover", true, |lab| {
         nbd_failover(lab, "ext4")
@@ -32,6 +35,10 @@ const STORIES: [(&str, bool, Story); 5] = [
     ("xfs_on_ublk_lives_through_a_crash_a_restart_and_a_failover", false, |lab| {
         ublk_failover(lab, "xfs")
     }),
+    ("what_was_synced_is_there_after_a_power_cut_in_nearsync", false, |lab| {
+        power_cut(lab, "nearsync")
+    }),
+    ("what_was_synced_is_there_after_a_power_cut_in_sync", false, |lab| power_cut(lab, "sync")),
     ("xfs_on_kernel_nbd_lives_through_a_crash_and_a_failover", false, |lab| {
         nbd_failover(lab, "xfs")
     }),
@@ -99,4 +106,40 @@ fn ublk_failover(lab: &Lab, fs: &str) -> anyhow::Result<()> {
     let mut image = two_members(lab)?;
     image.modules(&["ublk_drv"])?;
     run(lab, image, &[disk], &format!("fs={fs}\n{UBLK_FAILOVER}"))
+}
+
+/// The whole guest loses power again and again, with both members in it: what was synced stays.
+fn power_cut(lab: &Lab, mode: &str) -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    for round in 1..=3 {
+        let disk = Disk::create(&dir.path().join(format!("disk-{round}")), DISK_BYTES)?;
+        let mut image = two_members(lab)?;
+        image.modules(&["ublk_drv"])?;
+        let script = format!("fs=ext4 mode={mode}\n{POWER_CUT_WRITER}");
+        let mut guest = Guest::boot(lab, image, std::slice::from_ref(&disk), &script)?;
+        // Another moment in each round: the next file is half written, or the log half applied.
+        for _ in 0..25 * round {
+            guest.await_line("SYNCED", LIMIT)?;
+        }
+        let synced = synced(&guest.cut_power());
+        ensure!(synced.len() >= 25, "only {} files were synced", synced.len());
+        let files: Vec<_> = synced.iter().map(|(number, sum)| format!("{number}:{sum}")).collect();
+        let mut image = two_members(lab)?;
+        image.modules(&["ublk_drv"])?;
+        let known = files.join(" ");
+        let script = format!("fs=ext4 mode={mode} synced=\"{known}\"\n{POWER_CUT_CHECK}");
+        run(lab, image, &[disk], &script)?;
+    }
+    Ok(())
+}
+
+/// The sum of each file that was synced.
+fn synced(lines: &[String]) -> BTreeMap<u32, String> {
+    let words = lines.iter().filter_map(|line| line.strip_prefix("SYNCED "));
+    let files = words.filter_map(|words| {
+        let (number, sum) = words.split_once(' ')?;
+        // A line that was cut with the power is no promise.
+        (sum.len() == 32).then_some((number.parse().ok()?, sum.to_string()))
+    });
+    files.collect()
 }
