@@ -14,7 +14,7 @@ use crate::time::Now;
 /// Longest between two checkpoints while something is applied.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Two positions in the log; each only grows.
+/// Two positions in the log; each only grows, but for commits where the mode changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Answers {
     /// A write whose frame ends at or before this may be answered.
@@ -49,6 +49,20 @@ impl Node {
             return;
         }
         let before = self.answers.writes;
+        let (writes, flushes) = self.allowed_answers();
+        self.answers.writes = self.answers.writes.max(writes);
+        self.answers.flushes = self.answers.flushes.max(flushes);
+        self.promised_commits = self.promised_commits.max(self.answers.flushes);
+        self.settle_waits(before);
+    }
+
+    /// A commit that comes from now on counts by the new mode, also one of what is written already.
+    pub(super) fn count_commits_anew(&mut self) {
+        self.answers.flushes = self.answers.flushes.min(self.allowed_answers().1);
+    }
+
+    /// How far writes and commits may be answered by the mode and the set as they are.
+    fn allowed_answers(&self) -> (Lsn, Lsn) {
         let (mut writes, mut flushes) = (self.log.written(), self.log.durable());
         for life in self.blockers() {
             let feed = self.peers.get(&life.member).and_then(|peer| peer.feed());
@@ -67,10 +81,7 @@ impl Node {
                 flushes = flushes.min(feed.handed);
             }
         }
-        let writes = if self.config.commit_on_write { writes.min(flushes) } else { writes };
-        self.answers.writes = self.answers.writes.max(writes);
-        self.answers.flushes = self.answers.flushes.max(flushes);
-        self.settle_waits(before);
+        (if self.config.commit_on_write { writes.min(flushes) } else { writes }, flushes)
     }
 
     /// Whether every member of the set that is connected has received everything: what it lacks

@@ -149,6 +149,7 @@ impl Node {
     /// asked to promise, and can still be made primary by force where its history is wanted.
     fn diverge(&mut self, session: SessionId, fork: Lsn) {
         self.follow.diverged = Some(fork);
+        self.tell_former_leaders(session);
         self.refuse(session, Refusal::Diverged { fork });
     }
 

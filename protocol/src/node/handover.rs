@@ -297,11 +297,15 @@ impl Node {
         // An epoch that this member began for this very release, and died before it owned it,
         // stands in the log and is nobody's.
         let in_vain = self.state.history.last().is_some_and(|entry| self.began_in_vain(entry));
+        // Somebody has taken over since by force, and owns a higher epoch: what the old primary
+        // had to hand over is no longer its own (design §6.0).
+        let void = !self.has_register() && self.owner_heard().is_some_and(|owned| owned > newest);
         let Part::Standby(asking) = &mut self.standing else {
             return;
         };
         let command = asking.take().map(|asking| asking.command);
         let fits = !self.follow.cutting
+            && !void
             && self.log.end().lsn >= release.lsn
             && (newest < release.epoch || in_vain);
         if !fits {

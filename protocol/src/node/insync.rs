@@ -96,7 +96,7 @@ impl Node {
                 if mode != Mode::Async && end.since(feed.received) <= PROPOSE_GAP_BYTES =>
             {
                 let durable = match mode {
-                    Mode::Sync => answers.flushes,
+                    Mode::Sync => self.promised_commits,
                     _ => crate::ids::Lsn::START,
                 };
                 feed.entry = Entry::Proposed { received: answers.writes, durable };

@@ -216,8 +216,16 @@ impl Node {
         let heard = self.peers.values().filter_map(|peer| Some(peer.hello()?.promised));
         let recorded = self.record().map(|record| record.epoch);
         let own = self.state.promised.max(self.state.history.epoch());
-        let highest = heard.chain(recorded).fold(own, Epoch::max);
+        let others = heard.chain(recorded).chain(self.owner_heard());
+        let highest = others.fold(own, Epoch::max);
         highest.next_for(self.state.member)
+    }
+
+    /// The highest epoch that somebody else is known to have owned, by its own words.
+    pub(super) fn owner_heard(&self) -> Option<Epoch> {
+        let hellos = self.peers.values().filter_map(|peer| peer.hello());
+        let owned = hellos.map(|hello| hello.owned).filter(|owned| *owned > Epoch::NONE_YET);
+        owned.max().max(self.follow.owner)
     }
 
     pub(super) fn self_promised(&mut self, epoch: Epoch) {
@@ -257,7 +265,7 @@ impl Node {
         // With a record, that one says who owns.
         let owns = their_role == Role::Primary && !self.has_register();
         match &self.standing {
-            Part::Leading if leading && theirs > self.state.owned => self.step_down(),
+            Part::Leading if (leading || owns) && theirs > self.state.owned => self.step_down(),
             Part::Leading => self.say_lead(session),
             // An epoch that was owned may not be overtaken by a restart (design §6.0).
             Part::Gate if leading || (owns && theirs > self.state.owned) => self.become_standby(),

@@ -107,6 +107,8 @@ pub struct Node {
     serving: bool,
     /// As primary: an epoch that another has promised, and when to begin a higher one.
     overtaken: Option<(Epoch, Now)>,
+    /// How far commits may have been answered, in whatever mode.
+    promised_commits: Lsn,
     clock: Clock,
     out: VecDeque<Action>,
 }
@@ -167,6 +169,7 @@ impl Node {
             standing: Part::Waking(None),
             serving: false,
             overtaken: None,
+            promised_commits: Lsn::START,
             config,
             state,
             log,

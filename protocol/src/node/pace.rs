@@ -64,6 +64,7 @@ impl Node {
         if from != to {
             self.out.push_back(Action::Note(Note::ModeChanged { from, to, by_policy }));
         }
+        self.count_commits_anew();
         self.persist.touch();
         let members: Vec<_> = self.peers.keys().copied().collect();
         members.into_iter().for_each(|member| self.begin_leaving(member));

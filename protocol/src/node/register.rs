@@ -303,6 +303,9 @@ impl Node {
         }
         match self.right_to_own(candidate.by_proof, candidate.over, heard) {
             Err(why) => Verdict::No(why),
+            // A change of a former life came late, and names members that were not heard: back to
+            // the gate. Nobody goes on without them but by an operator's word (design §6.3).
+            Ok(Began::Forced) if !candidate.force => Verdict::No(Denied::GivenUp),
             // Promises do not pass through the record, nor every epoch of it through a promise.
             Ok(_) if lower => Verdict::Higher,
             Ok(began) => {

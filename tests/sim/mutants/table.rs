@@ -259,7 +259,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "in sync, caught up means received",
         "§4; holes, story 7",
         INSYNC,
-        "Mode::Sync => answers.flushes,",
+        "Mode::Sync => self.promised_commits,",
         "Mode::Sync => crate::ids::Lsn::START,",
     ),
     mutant(
@@ -498,6 +498,23 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "None if record.owner == me => Began::Restart,",
     )
     .explored(),
+    mutant(
+        "whoever takes over by force begins below an epoch that it knows of",
+        "§6.0",
+        LEAD,
+        "heard.chain(recorded).chain(self.owner_heard())",
+        "heard.chain(recorded)",
+    )
+    .and("Part::Leading if (leading || owns) && theirs", "Part::Leading if leading && theirs")
+    .told("late_stories", "whoever_takes_over_by_force_leads_above_every_epoch_that_it_knows_of"),
+    mutant(
+        "a standby that cannot follow a new primary tells the old one nothing",
+        "§6.0",
+        FOLLOW,
+        "        self.follow.diverged = Some(fork);\n        self.tell_former_leaders(session);",
+        "        self.follow.diverged = Some(fork);",
+    )
+    .told("late_stories", "a_standby_that_cannot_follow_a_new_primary_still_tells_the_old_one"),
     mutant(
         "an epoch is proposed that is below the record's",
         "I4",

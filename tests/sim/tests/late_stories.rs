@@ -306,3 +306,47 @@ fn a_proof_ends_with_the_next_handshake_though_nothing_else_came_of_it() {
         },
     );
 }
+
+#[test]
+fn whoever_takes_over_by_force_leads_above_every_epoch_that_it_knows_of() {
+    // Seed 7011790: alpha began below the epoch of beta, met it, and began again over it.
+    tell(
+        |plan| {
+            let plan = in_mode(plan, Mode::Superasync);
+            let plan = plan.with(SECOND, H::Cut(ALPHA, BETA, Way::Both));
+            let plan = plan.with(1100 * MS, H::Command(BETA, FORCE));
+            let plan = plan.with(1500 * MS, H::Kill(ALPHA)).with(1600 * MS, H::Start(ALPHA));
+            let plan = plan.with(2 * SECOND, H::Heal(ALPHA, BETA));
+            let plan = plan.with(3 * SECOND, H::Kill(BETA));
+            let plan = plan.with(3500 * MS, H::Command(ALPHA, FORCE));
+            lasting(plan.with(4500 * MS, H::Start(BETA)), 6 * SECOND)
+        },
+        |report| {
+            let epochs = report.notes.iter().filter_map(|(_, host, note)| match note {
+                Note::Leads(epoch) => Some((*epoch, *host)),
+                _ => None,
+            });
+            let epochs: Vec<_> = epochs.collect();
+            assert!(epochs.is_sorted(), "an epoch below one that was owned: {epochs:?}");
+            assert_eq!(report.primary, Some(ALPHA), "{epochs:?}");
+        },
+    );
+}
+
+#[test]
+fn a_standby_that_cannot_follow_a_new_primary_still_tells_the_old_one() {
+    // Seed 7020907: alpha took gamma's epoch for one that nobody owns, and began over it.
+    tell(
+        |plan| {
+            let plan = of_three(plan).with(300 * MS, H::Cut(ALPHA, GAMMA, Way::Both));
+            let plan = plan.with(2900 * MS, H::Command(GAMMA, FORCE));
+            lasting(plan.with(5 * SECOND, H::Heal(ALPHA, GAMMA)), 6 * SECOND)
+        },
+        |report| {
+            let stepped = |note: &Note| matches!(note, Note::SteppedDown(_));
+            let stepped = noted(report, stepped).expect("alpha hears that gamma owns an epoch");
+            assert!(stepped < 3 * SECOND, "at {stepped}");
+            assert_eq!(report.primary, Some(GAMMA));
+        },
+    );
+}

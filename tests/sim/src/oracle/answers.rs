@@ -179,6 +179,10 @@ impl Oracle {
                 "{member} was told that epoch {overtaken:?} is owned, and begins {epoch} over it"
             )
         });
+        if force {
+            // Over whoever that was.
+            self.of(member).told_owned = None;
+        }
         self.of(member).leads = true;
         self.alone(member, epoch);
         self.nothing_is_lost(member, epoch, began, force);
