@@ -67,6 +67,7 @@ const NODE: &str = "protocol/src/node/mod.rs";
 const SESSION: &str = "protocol/src/node/session.rs";
 const FEED: &str = "protocol/src/node/feed.rs";
 const HANDOVER: &str = "protocol/src/node/handover.rs";
+const PACE: &str = "protocol/src/node/pace.rs";
 const PROOF: &str = "protocol/src/node/proof.rs";
 const REGISTER: &str = "protocol/src/node/register.rs";
 const SPOOL: &str = "blockdev/src/replica/spool.rs";
@@ -515,6 +516,22 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "        self.follow.diverged = Some(fork);",
     )
     .told("late_stories", "a_standby_that_cannot_follow_a_new_primary_still_tells_the_old_one"),
+    mutant(
+        "a handover by a primary that was overtaken by force is taken up",
+        "§6.0, §6.1",
+        HANDOVER,
+        "is_some_and(|owned| owned > newest)",
+        "is_some_and(|owned| owned > newest && owned < newest)",
+    )
+    .told("late_stories", "a_handover_of_a_primary_that_was_overtaken_by_force_is_void"),
+    mutant(
+        "what nearsync had reached answers commits of sync",
+        "§3, §4",
+        PACE,
+        "self.count_commits_anew();",
+        "",
+    )
+    .told("late_stories", "a_commit_that_comes_after_the_change_to_sync_counts_by_sync"),
     mutant(
         "an epoch is proposed that is below the record's",
         "I4",

@@ -350,3 +350,39 @@ fn a_standby_that_cannot_follow_a_new_primary_still_tells_the_old_one() {
         },
     );
 }
+
+#[test]
+fn a_handover_of_a_primary_that_was_overtaken_by_force_is_void() {
+    // Seed 7007972: gamma was handed the resource by alpha, and heard of it when beta led.
+    for moment in 0..8 {
+        tell(
+            |plan| {
+                let plan = in_mode(of_three(plan), Mode::Superasync);
+                let plan = plan.with(900 * MS, H::Cut(ALPHA, BETA, Way::Both));
+                let plan = plan.with(900 * MS, H::Cut(BETA, GAMMA, Way::Both));
+                let plan = plan.with(SECOND, H::Command(GAMMA, PLANNED));
+                let plan = plan.with(SECOND + moment * 500, H::Cut(ALPHA, GAMMA, Way::Both));
+                let plan = plan.with(1200 * MS, H::Kill(ALPHA));
+                let plan = plan.with(2500 * MS, H::Command(BETA, FORCE));
+                let plan = plan.with(3 * SECOND, H::Heal(BETA, GAMMA));
+                let plan = plan.with(4 * SECOND, H::Heal(ALPHA, GAMMA));
+                let plan = plan.with(4 * SECOND, H::Heal(ALPHA, BETA));
+                lasting(plan.with(4 * SECOND, H::Start(ALPHA)), 6 * SECOND)
+            },
+            |report| assert!(report.primary.is_some()),
+        );
+    }
+}
+
+#[test]
+fn a_commit_that_comes_after_the_change_to_sync_counts_by_sync() {
+    // Seed 7033797: the watermark of nearsync was there already, and answered it.
+    tell(
+        |plan| {
+            let plan = in_mode(plan, Mode::Nearsync);
+            let plan = plan.with(950 * MS, H::DiskHangs(BETA, 300 * MS));
+            plan.with(SECOND, H::Command(ALPHA, Command::SetMode(Mode::Sync)))
+        },
+        nothing_lost,
+    );
+}
