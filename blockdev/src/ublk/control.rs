@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use libublk::ctrl::{UblkCtrl, UblkCtrlBuilder};
 use libublk::io::UblkDev;
@@ -19,6 +21,9 @@ const CONTROL: &str = "/dev/ublk-control";
 const LIST: &str = "/sys/class/ublk-char";
 /// Smallest piece that is worth discarding, in bytes.
 const DISCARD_LEN: u32 = 4096;
+/// How long a device may still seem to be served after the end of whoever served it.
+const PATIENCE: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What a device looks like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,7 +50,10 @@ pub enum DeviceError {
     )]
     Missing,
     /// It does not do what was asked.
-    #[error("the kernel refuses to {what} a ublk device: {source}")]
+    #[error(
+        "the kernel refuses to {what} a ublk device ({source}); its log says more, and NBD serves \
+         the volume all the same"
+    )]
     Refused {
         /// What was asked.
         what: &'static str,
@@ -60,7 +68,7 @@ pub enum DeviceError {
         path: PathBuf,
     },
     /// The device file cannot be used.
-    #[error("the ublk device cannot be used: {0}")]
+    #[error("the ublk device cannot be used ({0}); NBD serves the volume all the same")]
     Io(#[from] io::Error),
 }
 
@@ -78,17 +86,11 @@ fn is_available() -> bool {
 }
 
 impl Device {
-    pub(super) fn open(mut shape: Shape) -> Result<Self, DeviceError> {
+    pub(super) fn open(shape: Shape) -> Result<Self, DeviceError> {
         if !is_available() {
             return Err(DeviceError::Missing);
         }
-        if let Some(found) = find(shape.label)? {
-            let info = found.dev_info();
-            if u32::from(info.state) != sys::UBLK_S_DEV_QUIESCED {
-                let path = found.get_bdev_path().into();
-                return Err(DeviceError::Busy { path });
-            }
-            (shape.queues, shape.queue_depth) = (info.nr_hw_queues, info.queue_depth);
+        if let Some(found) = find_left_over(shape.label)? {
             if size_of_device(&found)? == shape.size_bytes {
                 return Self::take_up(&found, shape);
             }
@@ -98,9 +100,11 @@ impl Device {
         Self::with(control, shape, false)
     }
 
-    fn take_up(found: &UblkCtrl, shape: Shape) -> Result<Self, DeviceError> {
+    fn take_up(found: &UblkCtrl, mut shape: Shape) -> Result<Self, DeviceError> {
+        let info = found.dev_info();
+        (shape.queues, shape.queue_depth) = (info.nr_hw_queues, info.queue_depth);
         found.start_user_recover().map_err(refused("take up"))?;
-        let id = i32::try_from(found.dev_info().dev_id).unwrap_or(-1);
+        let id = i32::try_from(info.dev_id).unwrap_or(-1);
         let how = UblkFlags::UBLK_DEV_F_RECOVER_DEV;
         let control = build(shape, id, how).map_err(refused("take up"))?;
         Self::with(control, shape, true)
@@ -159,12 +163,24 @@ impl Device {
 /// # Errors
 /// [`DeviceError`].
 pub fn withdraw_left_over(label: u64) -> Result<Option<PathBuf>, DeviceError> {
-    match find(label)? {
-        Some(found) if u32::from(found.dev_info().state) == sys::UBLK_S_DEV_QUIESCED => {
-            remove(&found)?;
-            Ok(Some(found.get_bdev_path().into()))
+    let Some(found) = find_left_over(label)? else { return Ok(None) };
+    remove(&found)?;
+    Ok(Some(found.get_bdev_path().into()))
+}
+
+/// The device with the label that nobody serves any more, if there is one. The kernel takes a
+/// moment to notice that whoever served it has ended, and tells nobody when it has.
+fn find_left_over(label: u64) -> Result<Option<UblkCtrl>, DeviceError> {
+    let patience = Instant::now() + PATIENCE;
+    loop {
+        let Some(found) = find(label)? else { return Ok(None) };
+        if u32::from(found.dev_info().state) == sys::UBLK_S_DEV_QUIESCED {
+            return Ok(Some(found));
         }
-        _ => Ok(None),
+        if Instant::now() > patience {
+            return Err(DeviceError::Busy { path: found.get_bdev_path().into() });
+        }
+        thread::sleep(LOOK_AGAIN);
     }
 }
 
@@ -175,7 +191,8 @@ fn remove(found: &UblkCtrl) -> Result<(), DeviceError> {
     Ok(())
 }
 
-/// The device with the label, if there is one.
+/// The device with the label, if there is one. One that was taken away counts no more, though it
+/// stays for as long as somebody has it open.
 fn find(label: u64) -> Result<Option<UblkCtrl>, DeviceError> {
     let entries = match std::fs::read_dir(LIST) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -187,7 +204,10 @@ fn find(label: u64) -> Result<Option<UblkCtrl>, DeviceError> {
         let Some(id) = number.and_then(|number| number.parse().ok()) else { continue };
         // One that has gone meanwhile, or is another user's.
         let Ok(control) = UblkCtrl::new_simple(id) else { continue };
-        if control.read_dev_info().is_ok() && control.dev_info().ublksrv_flags == label {
+        let known = control.read_dev_info().is_ok();
+        let info = control.dev_info();
+        let alive = u32::from(info.state) != sys::UBLK_S_DEV_DEAD;
+        if known && alive && info.ublksrv_flags == label {
             return Ok(Some(control));
         }
     }

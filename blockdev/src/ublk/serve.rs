@@ -50,6 +50,8 @@ struct Answers {
     device: Rc<OwnedFd>,
     given: RefCell<Vec<(Slot, i32)>>,
     waker: RefCell<Waker>,
+    /// The task runs, or is about to, and will look at what was given.
+    awake: Cell<bool>,
     /// Nobody may be answered any more.
     cut: Cell<bool>,
     close: CloseHandle,
@@ -82,6 +84,7 @@ impl Queues {
             device,
             given: RefCell::default(),
             waker: RefCell::new(Waker::noop().clone()),
+            awake: Cell::new(false),
             cut: Cell::new(false),
             close: close.clone(),
         };
@@ -112,6 +115,7 @@ impl Queues {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<End>> {
         self.answers.waker.borrow_mut().clone_from(cx.waker());
+        self.answers.awake.set(true);
         loop {
             if self.watch.poll(cx) == Some(Close::Cut) {
                 self.answers.cut.set(true);
@@ -124,7 +128,10 @@ impl Queues {
                 return Poll::Ready(Ok(End::Gone));
             }
             match self.ready.poll_read_ready(cx) {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.answers.awake.set(false);
+                    return Poll::Pending;
+                }
                 Poll::Ready(ready) => ready?.clear_ready(),
             }
         }
@@ -196,7 +203,7 @@ impl Queues {
     }
 
     fn commit(&mut self) -> io::Result<()> {
-        for (slot, result) in self.answers.given.take() {
+        for (slot, result) in self.answers.given.borrow_mut().drain(..) {
             self.commands.commit(slot, result)?;
         }
         self.commands.enter()
@@ -230,9 +237,9 @@ impl FrontEnd for Answers {
             Ok(_) => done,
             Err(error) => -errno(error),
         };
-        let mut given = self.given.borrow_mut();
-        given.push((slot, result));
-        if given.len() == 1 {
+        self.given.borrow_mut().push((slot, result));
+        // One wake-up for all answers until the task runs.
+        if !self.awake.replace(true) {
             self.waker.borrow().wake_by_ref();
         }
     }

@@ -49,9 +49,8 @@ impl Devices {
 
     /// Serves a volume from now on.
     pub(super) fn open(&mut self, volume: usize, backend: Rc<dyn Backend>) {
-        let (close, Some(device)) = (CloseHandle::new(), self.volumes.get(volume).cloned()) else {
-            return;
-        };
+        let Some(device) = self.volumes.get(volume).cloned() else { return };
+        let close = CloseHandle::new();
         self.served.push(close.clone());
         spawn_local(async move {
             let _turn = device.turn.lock().await;
@@ -114,7 +113,10 @@ async fn serve(
     let shape = Shape { size_bytes, block_size, queues, queue_depth, label };
     let (keeper, opened) = Keeper::open(shape).await?;
     let Opened { queues, shape, path, taken_up } = opened;
-    let queues = Queues::open(queues, &shape, backend, close)?;
+    let queues = match Queues::open(queues, &shape, backend, close) {
+        Ok(queues) => queues,
+        Err(error) => return give_up(keeper, taken_up, error.into()).await,
+    };
     let served = queues.serve();
     let kept = keep(&keeper, &device.name, &path, taken_up, close);
     tokio::pin!(served);
@@ -122,8 +124,7 @@ async fn serve(
         end = &mut served => end,
         kept = kept => match kept {
             Ok(()) => served.await,
-            // It was never started: nobody has seen it.
-            Err(error) => return keeper.delete().await.and(Err(error)),
+            Err(error) => return give_up(keeper, taken_up, error).await,
         },
     };
     match end? {
@@ -134,6 +135,15 @@ async fn serve(
         }
         End::Cut => Ok(()),
     }
+}
+
+/// A device that was just made has been seen by nobody. At one that was there before requests wait:
+/// it is left to the next attempt.
+async fn give_up(keeper: Keeper, taken_up: bool, error: DeviceError) -> Result<(), DeviceError> {
+    if !taken_up {
+        keeper.delete().await?;
+    }
+    Err(error)
 }
 
 /// Starts the device, and takes it away when it is time for that.
@@ -148,7 +158,7 @@ async fn keep(
     let linked = link(name, path);
     let (device, by_name) = (path.display(), linked.as_ref().map(|link| link.display()));
     match by_name {
-        Ok(link) => tracing::info!(volume = name, %device, %link, taken_up, "a block device"),
+        Ok(link) => tracing::info!(volume = name, %device, %link, taken_up, "it is a block device"),
         Err(error) => tracing::warn!(volume = name, %device, %error, "no link to the device"),
     }
     match close.thrown(None).await {

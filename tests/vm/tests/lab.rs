@@ -62,10 +62,11 @@ fn tell(story: Story, lab: Result<Lab, String>) -> Result<(), Failed> {
     story(&lab?).map_err(|error| Failed::from(format!("{error:#}")))
 }
 
-/// A guest with both programs, a disk, and what makes and checks file systems.
-fn two_members(lab: &Lab) -> anyhow::Result<Image<'_>> {
+/// A guest with both programs, a disk, a driver of block devices, and what makes and checks file
+/// systems.
+fn two_members<'l>(lab: &'l Lab, driver: &str) -> anyhow::Result<Image<'l>> {
     let mut image = Image::new(lab)?;
-    image.modules(&["crc32c_generic", "virtio_blk", "ext4", "xfs"])?;
+    image.modules(&["crc32c_generic", "virtio_blk", "ext4", "xfs", driver])?;
     for program in ["hadriand", "hadrian"] {
         image.program(programs().join(program))?;
     }
@@ -93,19 +94,18 @@ fn has_every_device(lab: &Lab) -> anyhow::Result<()> {
 }
 
 fn nbd_failover(lab: &Lab, fs: &str) -> anyhow::Result<()> {
-    let dir = tempfile::tempdir()?;
-    let disk = Disk::create(&dir.path().join("disk"), DISK_BYTES)?;
-    let mut image = two_members(lab)?;
-    image.modules(&["nbd"])?;
-    run(lab, image, &[disk], &format!("fs={fs}\n{NBD_FAILOVER}"))
+    failover(lab, "nbd", fs, NBD_FAILOVER)
 }
 
 fn ublk_failover(lab: &Lab, fs: &str) -> anyhow::Result<()> {
+    failover(lab, "ublk_drv", fs, UBLK_FAILOVER)
+}
+
+fn failover(lab: &Lab, driver: &str, fs: &str, script: &str) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let disk = Disk::create(&dir.path().join("disk"), DISK_BYTES)?;
-    let mut image = two_members(lab)?;
-    image.modules(&["ublk_drv"])?;
-    run(lab, image, &[disk], &format!("fs={fs}\n{UBLK_FAILOVER}"))
+    let image = two_members(lab, driver)?;
+    run(lab, image, &[disk], &format!("fs={fs}\n{script}"))
 }
 
 /// The whole guest loses power again and again, with both members in it: what was synced stays.
@@ -113,8 +113,7 @@ fn power_cut(lab: &Lab, mode: &str) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     for round in 1..=3 {
         let disk = Disk::create(&dir.path().join(format!("disk-{round}")), DISK_BYTES)?;
-        let mut image = two_members(lab)?;
-        image.modules(&["ublk_drv"])?;
+        let image = two_members(lab, "ublk_drv")?;
         let script = format!("fs=ext4 mode={mode}\n{POWER_CUT_WRITER}");
         let mut guest = Guest::boot(lab, image, std::slice::from_ref(&disk), &script)?;
         // Another moment in each round: the next file is half written, or the log half applied.
@@ -124,8 +123,7 @@ fn power_cut(lab: &Lab, mode: &str) -> anyhow::Result<()> {
         let synced = synced(&guest.cut_power());
         ensure!(synced.len() >= 25, "only {} files were synced", synced.len());
         let files: Vec<_> = synced.iter().map(|(number, sum)| format!("{number}:{sum}")).collect();
-        let mut image = two_members(lab)?;
-        image.modules(&["ublk_drv"])?;
+        let image = two_members(lab, "ublk_drv")?;
         let known = files.join(" ");
         let script = format!("fs=ext4 mode={mode} synced=\"{known}\"\n{POWER_CUT_CHECK}");
         run(lab, image, &[disk], &script)?;
