@@ -420,34 +420,32 @@ impl<E: Engine> Replica<E> {
         self.engine.kick();
     }
 
-    /// Moves what the disks have done into `events`, without waiting.
+    /// Moves all that the disks have done into `events`, without waiting.
     pub fn poll(&mut self, events: &mut Vec<ReplicaEvent>) {
+        while self.poll_once(events) {}
+    }
+
+    /// The same for one round: what a completion begins may be done at once, and is left for the
+    /// next. So a long stretch of small store writes does not keep sockets waiting. Whether there
+    /// is a next round already, of which no descriptor tells.
+    pub fn poll_once(&mut self, events: &mut Vec<ReplicaEvent>) -> bool {
         let mut done = std::mem::take(&mut self.done);
         self.engine.reap(&mut done);
-        while !done.is_empty() {
-            for completion in done.drain(..) {
-                let event = self.complete(completion);
-                events.extend(event);
-            }
-            self.take_journal_events();
-            // A completion may have begun the next step, which may even be done already.
-            self.engine.kick();
-            self.engine.reap(&mut done);
+        for completion in done.drain(..) {
+            let event = self.complete(completion);
+            events.extend(event);
         }
         self.done = done;
         self.take_journal_events();
         self.read_spool();
         self.go_on_surveying();
+        self.engine.kick();
         events.append(&mut self.ready);
+        self.engine.has_done()
     }
 
-    /// Whether events wait that no descriptor tells of.
-    #[must_use]
-    pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
-    }
-
-    /// A descriptor that polls readable when [`Replica::poll`] has something.
+    /// A descriptor that polls readable when [`Replica::poll`] has something, beside what
+    /// [`Replica::poll_once`] says itself.
     #[must_use]
     pub fn descriptor(&self) -> Option<OwnedFd> {
         self.engine.descriptor()

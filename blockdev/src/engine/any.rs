@@ -152,6 +152,10 @@ impl Engine for AnyEngine {
         each!(self, engine => engine.kick());
     }
 
+    fn has_done(&self) -> bool {
+        each!(self, engine => engine.has_done())
+    }
+
     fn reap(&mut self, done: &mut Vec<Completion>) {
         each!(self, engine => engine.reap(done));
     }

@@ -220,6 +220,10 @@ pub trait Engine {
     /// Begins everything that was submitted; one system call for all of it where possible.
     fn kick(&mut self);
 
+    /// Whether completions wait to be reaped that the descriptor does not tell of: those of
+    /// operations that were done at once. Whoever sleeps on the descriptor asks before.
+    fn has_done(&self) -> bool;
+
     /// Moves the completions that are there into `done`, without waiting.
     fn reap(&mut self, done: &mut Vec<Completion>);
 

@@ -76,6 +76,10 @@ impl Engine for Plain {
         }
     }
 
+    fn has_done(&self) -> bool {
+        !self.done.is_empty()
+    }
+
     fn reap(&mut self, done: &mut Vec<Completion>) {
         done.append(&mut self.done);
     }

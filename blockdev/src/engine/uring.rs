@@ -25,8 +25,6 @@ pub const SMALL_WRITE_LEN: usize = 16 << 10;
 const OPS_MAX: usize = 1 << 16;
 /// Most bytes of one entry of the ring; longer operations are continued.
 const ENTRY_LEN_MAX: usize = 1 << 30;
-/// The completion of the entry that only wakes whoever polls the descriptor.
-const WAKE: u64 = u64::MAX;
 
 /// Why there is no ring.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +74,6 @@ pub struct Uring {
     /// Entries that the kernel has and has not answered.
     in_kernel: usize,
     done: Vec<Completion>,
-    wake_pending: bool,
     broken: Option<io::Error>,
 }
 
@@ -105,7 +102,6 @@ impl Uring {
             waiting: VecDeque::new(),
             in_kernel: 0,
             done: Vec::new(),
-            wake_pending: false,
             broken: None,
         })
     }
@@ -181,10 +177,6 @@ impl Uring {
 
     fn begin(&mut self) {
         self.fill();
-        // A poller sees only what comes from the kernel, so what was done at once needs a herald.
-        if !self.done.is_empty() && !self.wake_pending {
-            self.wake_pending = self.push(&opcode::Nop::new().build().user_data(WAKE));
-        }
         if !self.ring.submission().is_empty()
             && let Err(error) = self.enter(0)
         {
@@ -199,10 +191,8 @@ impl Uring {
                 return;
             };
             self.in_kernel -= 1;
-            match usize::try_from(answer.user_data()) {
-                Ok(key) if answer.user_data() != WAKE => self.answered(key, answer.result()),
-                _ => self.wake_pending = false,
-            }
+            let key = usize::try_from(answer.user_data()).unwrap_or(usize::MAX);
+            self.answered(key, answer.result());
         }
     }
 
@@ -274,6 +264,10 @@ impl Engine for Uring {
 
     fn kick(&mut self) {
         self.begin();
+    }
+
+    fn has_done(&self) -> bool {
+        !self.done.is_empty()
     }
 
     fn reap(&mut self, done: &mut Vec<Completion>) {
@@ -416,7 +410,6 @@ fn probe(ring: &IoUring) -> Result<(), UringError> {
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe).map_err(UringError::Setup)?;
     let needed = [
-        ("nop", opcode::Nop::CODE),
         ("read", opcode::Read::CODE),
         ("write", opcode::Write::CODE),
         ("fsync", opcode::Fsync::CODE),
@@ -446,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn the_descriptor_tells_of_an_operation_that_was_done_at_once() {
+    fn an_operation_that_was_done_at_once_waits_without_the_descriptor() {
         // A machine that refuses the ring has nothing to be polled.
         let Ok(mut ring) = Uring::new(8) else { return };
         let keep = tempfile::tempdir().unwrap();
@@ -457,11 +450,14 @@ mod tests {
         let (offset, data) = (0, Bytes::from_static(&[1; 512]));
         ring.submit(Token(1), Op::Write { file, offset, data });
         ring.kick();
-        assert!(polls_readable(&descriptor, 10_000));
+        assert!(ring.has_done() && !polls_readable(&descriptor, 0));
         let mut done = Vec::new();
         ring.reap(&mut done);
         assert_eq!((done.len(), ring.in_flight()), (1, 0));
-        assert!(!polls_readable(&descriptor, 0));
+        assert!(!ring.has_done());
+        ring.submit(Token(2), Op::Sync { file });
+        ring.kick();
+        assert!(polls_readable(&descriptor, 10_000));
     }
 
     #[test]

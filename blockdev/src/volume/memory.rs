@@ -184,6 +184,10 @@ impl Engine for Memory {
 
     fn kick(&mut self) {}
 
+    fn has_done(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     fn reap(&mut self, done: &mut Vec<Completion>) {
         done.extend(std::iter::from_fn(|| self.step()));
     }

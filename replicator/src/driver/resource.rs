@@ -95,6 +95,17 @@ pub(super) struct Inner {
     told: Told,
 }
 
+/// What a look at the disks brought.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Disks {
+    /// Nothing: their descriptor tells when to look again.
+    Quiet,
+    /// Events for the node, which is to be settled.
+    News,
+    /// Perhaps that too, and there is more to be fetched at once.
+    More,
+}
+
 /// The exports of a resource: there only while it serves.
 pub(super) struct ExportBook(pub(super) Rc<Shared>);
 
@@ -246,13 +257,15 @@ impl Shared {
         self.event(Event::Command { id, command });
     }
 
-    /// Does everything that can be done now; returns when it must be called again at the latest.
-    pub(super) fn pump(
+    /// Settles everything that happened: messages, frames and answers lie in the queues of their
+    /// sockets then, and the disks are asked by [`Shared::work_disks`] behind them. Returns when
+    /// it must be called again at the latest.
+    pub(super) fn settle(
         self: &Rc<Self>,
         volumes: &[(String, VolumeGeometry)],
     ) -> std::time::Duration {
         let mut inner = self.inner.borrow_mut();
-        inner.pump();
+        inner.settle();
         let (change, follows) = (inner.change.take(), std::mem::take(&mut inner.follows));
         let stopped = inner.stopped;
         if inner.has_frame_room() {
@@ -273,6 +286,11 @@ impl Shared {
             self.ended.notify_waiters();
         }
         wait
+    }
+
+    /// Hands the disks what they are asked for, and the node what they have done.
+    pub(super) fn work_disks(&self) -> Disks {
+        self.inner.borrow_mut().work_disks()
     }
 
     fn open_exports(self: &Rc<Self>, volumes: &[(String, VolumeGeometry)]) {
@@ -339,29 +357,28 @@ impl Inner {
         self.node.append(clock, draft)
     }
 
-    fn pump(&mut self) {
-        loop {
-            self.take_late();
-            self.seal_draft();
-            self.run_node();
-            self.replica.kick();
-            self.take_replica_events();
-            self.open_when_ready();
-            self.answer();
-            if self.events.is_empty() {
-                return;
-            }
-            let clock = self.clock();
-            for event in std::mem::take(&mut self.events) {
-                self.replica_event(clock, event);
-            }
-        }
+    fn settle(&mut self) {
+        self.take_late();
+        self.seal_draft();
+        self.run_node();
+        self.open_when_ready();
+        self.answer();
     }
 
-    fn take_replica_events(&mut self) {
+    fn work_disks(&mut self) -> Disks {
         let mut events = std::mem::take(&mut self.events);
-        self.replica.poll(&mut events);
+        let more = self.replica.poll_once(&mut events);
+        let clock = self.clock();
+        let news = !events.is_empty();
+        for event in events.drain(..) {
+            self.replica_event(clock, event);
+        }
         self.events = events;
+        match (more, news) {
+            (true, _) => Disks::More,
+            (false, true) => Disks::News,
+            (false, false) => Disks::Quiet,
+        }
     }
 
     /// Settles the node and carries out what it wants.

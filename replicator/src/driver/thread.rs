@@ -25,7 +25,7 @@ use tokio::task::{LocalSet, spawn_local};
 use super::Seen;
 use super::link;
 use super::ready::DisksReady;
-use super::resource::{ExportBook, ResourceOptions, Shared};
+use super::resource::{Disks, ExportBook, ResourceOptions, Shared};
 use super::told::ToldEvent;
 use crate::tls::{LinkKeys, TlsError};
 
@@ -199,6 +199,9 @@ async fn serve(
 }
 
 /// Runs whenever something happened, the disks have something, or time is up.
+///
+/// What goes over sockets is sent before the disks are asked: another member has the longer way to
+/// its acknowledgement, and to hand operations to a disk takes as long as to send a frame.
 async fn pump(
     shared: Rc<Shared>,
     volumes: Vec<(String, VolumeGeometry)>,
@@ -206,13 +209,33 @@ async fn pump(
 ) {
     let disks = DisksReady::new(descriptor);
     loop {
-        let wait = shared.pump(&volumes);
-        tokio::select! {
-            () = shared.wake.notified() => {}
-            () = disks.wait() => {}
-            () = tokio::time::sleep(wait) => {}
+        let wait = shared.settle(&volumes);
+        behind_the_others().await;
+        match shared.work_disks() {
+            // Sockets have their turn between two rounds: this waits for a look at all of them.
+            Disks::More => tokio::task::yield_now().await,
+            Disks::News => {}
+            Disks::Quiet => tokio::select! {
+                () = shared.wake.notified() => {}
+                () = disks.wait() => {}
+                () = tokio::time::sleep(wait) => {}
+            },
         }
     }
+}
+
+/// Lets every task go first that can run now; unlike a yield to the runtime it costs no system
+/// call.
+async fn behind_the_others() {
+    let mut waited = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return std::task::Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
 }
 
 async fn listen(shared: &Rc<Shared>, start: &ResourceStart) -> std::io::Result<()> {

@@ -61,6 +61,10 @@ impl Engine for Disk {
         self.0.borrow_mut().kick();
     }
 
+    fn has_done(&self) -> bool {
+        self.0.borrow().has_done()
+    }
+
     fn reap(&mut self, done: &mut Vec<Completion>) {
         self.0.borrow_mut().reap(done);
     }
