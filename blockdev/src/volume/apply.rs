@@ -21,8 +21,12 @@ use crate::engine::{Engine, Op, Token};
 /// log writes to the same device, and those stand in its queue behind these (measured: 64 instead
 /// of 8 take a fifth off the rate of large writes and double their slowest answers).
 const IN_FLIGHT_MAX: usize = 8;
-/// Bytes of their ranges at most, for the same reason; one operation is always let through.
-const IN_FLIGHT_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of their ranges, for the same reason, while little waits; one operation is always let
+/// through. The more waits, the more is let through: somebody waits for the stores in the end.
+const IN_FLIGHT_BYTES_MIN: u64 = 1 << 20;
+const IN_FLIGHT_BYTES_MAX: u64 = 8 << 20;
+/// The part of what waits that may be under way.
+const IN_FLIGHT_PART: u64 = 16;
 /// Payloads shorter than this go through the page cache, longer ones past it: small direct writes
 /// wait for the device one by one, large buffered ones cost several times a direct write.
 const BUFFERED_MAX: usize = 16 << 10;
@@ -108,6 +112,7 @@ impl Apply {
         volumes: &mut [Volume],
         token: impl Fn(usize) -> Token,
     ) -> Option<Lsn> {
+        let bytes_max = self.under_way_bytes_max();
         while self.under_way.len() < IN_FLIGHT_MAX {
             let (index, record_index) = self.cursor;
             let Some(queued) = self.queue.get_mut(index) else { break };
@@ -123,7 +128,7 @@ impl Apply {
                 let clash =
                     |flight: &Flight| flight.volume == volume && flight.pages.overlaps(pages);
                 let bytes = self.under_way_bytes + pages.len();
-                let full = !self.under_way.is_empty() && bytes > IN_FLIGHT_BYTES_MAX;
+                let full = !self.under_way.is_empty() && bytes > bytes_max;
                 if full || self.under_way.iter().any(|(_, flight)| clash(flight)) {
                     break;
                 }
@@ -136,6 +141,10 @@ impl Apply {
             self.cursor.1 += 1;
         }
         self.finish_prefix(volumes)
+    }
+
+    fn under_way_bytes_max(&self) -> u64 {
+        (self.queued_bytes / IN_FLIGHT_PART).clamp(IN_FLIGHT_BYTES_MIN, IN_FLIGHT_BYTES_MAX)
     }
 
     pub(super) fn complete(&mut self, key: usize, volumes: &mut [Volume]) {
