@@ -27,7 +27,7 @@ use crate::journal::{
 use crate::superblock::{
     self, CopyFault, SuperblockError, SuperblockEvent, SuperblockWriter, WriteError,
 };
-use crate::volume::{ReadDone, Region, Store, StoreError, Volumes, VolumesEvent};
+use crate::volume::{Hold, ReadDone, Region, Store, StoreError, Volumes, VolumesEvent};
 
 /// Bytes of one log segment, unless the log is too small for eight of them.
 const SEGMENT_LEN: u64 = 64 << 20;
@@ -139,6 +139,8 @@ pub struct Replica<E = AnyEngine> {
     superblock: SuperblockWriter,
     /// The caller's number of the state that is being written, and the superblock's own.
     persisting: Option<(u64, u64)>,
+    /// How far the log is no longer needed.
+    unneeded: Lsn,
     dir: PathBuf,
     ready: Vec<ReplicaEvent>,
     done: Vec<Completion>,
@@ -278,6 +280,7 @@ impl<E: Engine> Replica<E> {
             surveying: None,
             superblock: opened.writer,
             persisting: None,
+            unneeded: Lsn::START,
             dir: dir.into(),
             ready: Vec::new(),
             done: Vec::new(),
@@ -350,7 +353,28 @@ impl<E: Engine> Replica<E> {
 
     /// The log before `lsn` is no longer needed.
     pub fn release_log(&mut self, lsn: Lsn) {
-        self.journal.release(&mut self.engine, lsn);
+        self.unneeded = self.unneeded.max(lsn);
+        self.release_unread();
+    }
+
+    /// What clients still read from the log is kept until they have it.
+    fn release_unread(&mut self) {
+        // Of a segment, not the end counts but what lies before it.
+        let read = self.volumes.oldest_log_read().map(|end| Lsn::new(end.get().saturating_sub(1)));
+        self.journal
+            .release(&mut self.engine, read.map_or(self.unneeded, |at| at.min(self.unneeded)));
+    }
+
+    /// How much may wait for the stores; see [`Hold`]. At most half of the log does.
+    pub fn set_hold(&mut self, hold: Hold) {
+        let log_bytes = hold.log_bytes.min(self.journal.capacity() / 2);
+        self.volumes.set_hold(&mut self.engine, Hold { log_bytes, ..hold });
+    }
+
+    /// Whether new changes are to wait a little, because the stores have to catch up.
+    #[must_use]
+    pub fn is_slowed(&self) -> bool {
+        self.volumes.is_slowed()
     }
 
     /// Begins to read frames from `from` on.
@@ -439,6 +463,8 @@ impl<E: Engine> Replica<E> {
         self.take_journal_events();
         self.read_spool();
         self.go_on_surveying();
+        let Self { volumes, journal, .. } = self;
+        volumes.leave_in_log(journal.written(), |at, len| journal.spot(at, len));
         self.engine.kick();
         events.append(&mut self.ready);
         self.engine.has_done()
@@ -461,7 +487,10 @@ impl<E: Engine> Replica<E> {
                 VolumesEvent::Nothing => return None,
                 VolumesEvent::Applied(lsn) => ReplicaEvent::Applied(lsn),
                 VolumesEvent::Checkpointed(position) => ReplicaEvent::Checkpointed(position),
-                VolumesEvent::Read(read) => ReplicaEvent::Read(read),
+                VolumesEvent::Read(read) => {
+                    self.release_unread();
+                    ReplicaEvent::Read(read)
+                }
                 VolumesEvent::Failed(error) => ReplicaEvent::Failed(FailedPart::Store, error),
             })
         } else {
@@ -524,7 +553,7 @@ fn lock(path: &Path) -> Result<File, ReplicaError> {
 /// Keeps a frame in memory until it is applied, or leaves it in the log.
 fn take_in(volumes: &mut Volumes, spool: &mut Spool, frame: &Frame) {
     if !spool.leaves(frame, volumes.unapplied_bytes()) {
-        volumes.push(frame.clone());
+        volumes.push(frame);
     }
 }
 

@@ -22,8 +22,12 @@ use crate::tls::{Fingerprint, LinkKeys, TlsError, pair_paths};
 
 /// Longest that a caller may take to say what it wants.
 const INTRODUCTION: Duration = Duration::from_secs(5);
-/// Longest that a stop may take before the daemon ends anyway; the log keeps everything.
-const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// Longest that a stop may take before the daemon ends anyway; the log keeps everything. What waits
+/// for the backing stores, [`HELD_BYTES`] at most, is brought into them before.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+/// Bytes of log that large changes may take while they wait for the backing stores: a burst of so
+/// many is stored once. More would make stops and restarts long.
+const HELD_BYTES: u64 = 2 << 30;
 
 /// Why the daemon cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -168,6 +172,7 @@ impl Daemon {
         node.peer_wait_limit = pace.peer_wait_limit;
         node.replay_delay = pace.replay_delay;
         node.spool_limit = pace.spool_limit_bytes;
+        node.held_bytes = HELD_BYTES.min(pace.spool_limit_bytes / 2);
         node.degrade.clone_from(&pace.degrade);
         (node.degrade_after, node.degrade_back) = (pace.degrade_after, pace.degrade_back);
         node.log_sync_interval = resource.log_sync_interval;
@@ -180,6 +185,7 @@ impl Daemon {
                 exports: resource.exports(),
                 compression: self.config.compression,
                 ublk: resource.ublk,
+                held_bytes: node.held_bytes,
                 recording: resource.recording_bytes.map(|limit| {
                     let dir = self.me.replica_dir(resource);
                     recording::Wanted { dir, limit }

@@ -17,7 +17,7 @@ use qemu::Server;
 /// Size of the volume: large enough to be real, small enough to be warm.
 pub(crate) const VOLUME_BYTES: u64 = 1 << 30;
 /// Half of it is kept for a standby that is behind, and in superasync it may be far behind.
-const LOG_BYTES: u64 = 1 << 30;
+const LOG_BYTES: u64 = 4 << 30;
 const LONG_LOG_BYTES: u64 = 8 << 30;
 const EXPORT: &str = "db/data";
 

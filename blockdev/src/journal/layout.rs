@@ -63,6 +63,24 @@ pub(super) struct Piece {
     pub(super) skip: usize,
 }
 
+/// A place in a file of the log. What lies there stays as long as the log is not released to
+/// behind its frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Spot {
+    /// Which segment; its number in the engine stays when the segment is renamed.
+    pub file: FileId,
+    /// Where in it, in bytes.
+    pub offset: u64,
+}
+
+impl Spot {
+    /// The place `bytes` further on.
+    #[must_use]
+    pub fn behind(self, bytes: u64) -> Self {
+        Self { offset: self.offset.saturating_add(bytes), ..self }
+    }
+}
+
 /// One segment: an open file, and whether it holds writes that no sync covers.
 #[derive(Debug)]
 pub(super) struct Segment {

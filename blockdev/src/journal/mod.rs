@@ -28,7 +28,7 @@ mod writer;
 
 pub use create::{CreateError, NewLog, create};
 pub use layout::{
-    ALIGN, LOG_DIR, SEGMENT_COUNT_MAX, SEGMENT_COUNT_MIN, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN,
+    ALIGN, LOG_DIR, SEGMENT_COUNT_MAX, SEGMENT_COUNT_MIN, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN, Spot,
     parse_segment_name, segment_name,
 };
 pub use open::{KnownDurable, OpenError, OpenLog, Recovered, fuzz};
@@ -303,6 +303,17 @@ impl Journal {
     #[must_use]
     pub fn room(&self) -> u64 {
         self.writer.room(&self.segments)
+    }
+
+    /// Where the `len` bytes at `at` lie, if they lie in one segment. It stays so until the log is
+    /// released to behind them or cut before them.
+    #[must_use]
+    pub fn spot(&self, at: Lsn, len: usize) -> Option<Spot> {
+        let pieces = self.segments.pieces(at, len)?;
+        match pieces.as_slice() {
+            [piece] => Some(Spot { file: piece.file, offset: piece.offset }),
+            _ => None,
+        }
     }
 
     /// Bytes of one segment.

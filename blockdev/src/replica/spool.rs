@@ -61,7 +61,7 @@ impl<E: Engine> Replica<E> {
             frames.and_then(|frames| self.spool.take(frames, memory).map_err(io::Error::other));
         match taken {
             Ok(frames) => {
-                frames.into_iter().for_each(|frame| self.volumes.push(frame));
+                frames.iter().for_each(|frame| self.volumes.push(frame));
                 let limit = self.volumes.limit();
                 self.apply_to(limit);
             }

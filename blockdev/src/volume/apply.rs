@@ -3,18 +3,21 @@
 //! Operations of several frames are under way together, but never two that touch the same page:
 //! so overlapping writes land in the order of the log, and direct and buffered access to one page
 //! never meet. `applied` is the end of the prefix of frames whose operations have all completed.
+//!
+//! A change is passed over where later ones that are allowed as well cover all of it. A crash
+//! between the two is harmless: the image is made of the log again, from the last checkpoint to at
+//! least the recorded limit, and both lie between.
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-use hadrian_protocol::frame::{Frame, LogPosition, Record};
+use hadrian_protocol::frame::{Frame, LogPosition};
 use hadrian_protocol::ids::{Lsn, VolumeIndex};
 use hadrian_protocol::range::ByteRange;
 use slab::Slab;
-use smallvec::SmallVec;
 
 use super::Volume;
-use crate::buffer::{ALIGNMENT, IoBuf};
+use super::change::{Change, Fetched, Queued, What, operation, whole_pages};
+use super::hold::{FindSpot, Hold, LEFT_COUNT_MAX, Worth};
 use crate::engine::{Engine, Op, Token};
 
 /// Operations under way at most. Few on purpose: nobody waits for the stores, but answers wait for
@@ -27,30 +30,25 @@ const IN_FLIGHT_BYTES_MIN: u64 = 1 << 20;
 const IN_FLIGHT_BYTES_MAX: u64 = 8 << 20;
 /// The part of what waits that may be under way.
 const IN_FLIGHT_PART: u64 = 16;
-/// Payloads shorter than this go through the page cache, longer ones past it: small direct writes
-/// wait for the device one by one, large buffered ones cost several times a direct write.
-const BUFFERED_MAX: usize = 16 << 10;
 
 #[derive(Debug)]
 pub(super) struct Apply {
     queue: VecDeque<Queued>,
-    /// Index in the queue of the frame whose records are next, and of the next record in it.
+    /// Index in the queue of the frame whose changes are next, and of the next change in it.
     cursor: (usize, usize),
     limit: Lsn,
     applied: LogPosition,
-    queued_bytes: u64,
+    /// Memory that the frames in the queue hold.
+    memory: u64,
     under_way: Slab<Flight>,
     under_way_bytes: u64,
     /// Frames taken off the queue so far: their numbers are below this.
     finished: u64,
-}
-
-#[derive(Debug)]
-struct Queued {
-    frame: Frame,
-    /// Decoded once: a step to the next one must not walk the table again.
-    records: SmallVec<[Record; 1]>,
-    missing: usize,
+    hold: Hold,
+    worth: Worth,
+    /// The number of the first frame that was not looked at for being left in the log, and how
+    /// many are left there.
+    left: (u64, usize),
 }
 
 #[derive(Debug)]
@@ -58,7 +56,14 @@ struct Flight {
     number: u64,
     volume: VolumeIndex,
     pages: ByteRange,
+    /// It is being fetched from the log, to be written then.
+    fetched: Option<Fetched>,
 }
+
+/// The log does not hold any more what was written to it.
+#[derive(Debug, thiserror::Error)]
+#[error("the log does not hold what was written to it, so the store cannot be given it")]
+pub(super) struct NotWhatWasWritten;
 
 impl Apply {
     pub(super) fn new(applied: LogPosition) -> Self {
@@ -67,17 +72,25 @@ impl Apply {
             cursor: (0, 0),
             limit: applied.lsn,
             applied,
-            queued_bytes: 0,
+            memory: 0,
             under_way: Slab::new(),
             under_way_bytes: 0,
             finished: 0,
+            hold: Hold::default(),
+            worth: Worth::default(),
+            left: (0, 0),
         }
     }
 
-    pub(super) fn push(&mut self, frame: Frame) {
-        self.queued_bytes += frame.log_len();
-        let records = frame.records().collect();
-        self.queue.push_back(Queued { frame, records, missing: 0 });
+    pub(super) fn set_hold(&mut self, hold: Hold) {
+        self.hold = hold;
+    }
+
+    pub(super) fn push(&mut self, frame: &Frame) -> &Queued {
+        let queued = Queued::new(frame, self.hold.large_min);
+        self.memory += queued.memory();
+        self.queue.push_back(queued);
+        &self.queue[self.queue.len() - 1]
     }
 
     pub(super) fn allow(&mut self, limit: Lsn) {
@@ -93,15 +106,25 @@ impl Apply {
     }
 
     pub(super) fn queue_end(&self) -> LogPosition {
-        self.queue.back().map_or(self.applied, |queued| queued.frame.position_after())
+        self.queue.back().map_or(self.applied, |queued| queued.after)
     }
 
-    pub(super) fn queued_bytes(&self) -> u64 {
-        self.queued_bytes
+    pub(super) fn memory(&self) -> u64 {
+        self.memory
     }
 
-    pub(super) fn frames(&self) -> impl Iterator<Item = &Frame> {
-        self.queue.iter().map(|queued| &queued.frame)
+    /// Bytes of log that wait for the stores.
+    pub(super) fn waiting(&self) -> u64 {
+        self.queue_end().lsn.since(self.applied.lsn)
+    }
+
+    /// Whether new changes are to wait a little, because the stores have to catch up.
+    pub(super) fn is_slowed(&self) -> bool {
+        self.worth.is_slowed(self.waiting())
+    }
+
+    pub(super) fn queued(&self) -> impl Iterator<Item = &Queued> {
+        self.queue.iter()
     }
 
     /// Begins as many operations as may be under way; returns the new watermark if frames without
@@ -112,19 +135,24 @@ impl Apply {
         volumes: &mut [Volume],
         token: impl Fn(usize) -> Token,
     ) -> Option<Lsn> {
-        let bytes_max = self.under_way_bytes_max();
+        let bytes_max =
+            (self.memory / IN_FLIGHT_PART).clamp(IN_FLIGHT_BYTES_MIN, IN_FLIGHT_BYTES_MAX);
+        let waits = self.may_wait();
         while self.under_way.len() < IN_FLIGHT_MAX {
-            let (index, record_index) = self.cursor;
+            let (index, change_index) = self.cursor;
             let Some(queued) = self.queue.get_mut(index) else { break };
-            if queued.frame.end() > self.limit {
+            if queued.end() > self.limit || (waits && queued.large.is_some()) {
                 break;
             }
-            let Some(record) = queued.records.get(record_index) else {
+            let Some(change) = queued.changes.get(change_index) else {
                 self.cursor = (index + 1, 0);
                 continue;
             };
-            if let Some((volume, range, op)) = operation(record, volumes) {
-                let pages = whole_pages(range);
+            let len = change.range.len();
+            if is_covered(change, volumes, queued.end(), self.limit) {
+                self.worth.covered(len);
+            } else if let Some((op, fetched)) = operation(change, volumes) {
+                let (volume, pages) = (change.volume, whole_pages(change.range));
                 let clash =
                     |flight: &Flight| flight.volume == volume && flight.pages.overlaps(pages);
                 let bytes = self.under_way_bytes + pages.len();
@@ -132,10 +160,11 @@ impl Apply {
                 if full || self.under_way.iter().any(|(_, flight)| clash(flight)) {
                     break;
                 }
+                self.worth.written(if queued.large.is_some() { len } else { 0 });
                 self.under_way_bytes = bytes;
                 queued.missing += 1;
                 let number = self.finished + index as u64;
-                let key = self.under_way.insert(Flight { number, volume, pages });
+                let key = self.under_way.insert(Flight { number, volume, pages, fetched });
                 engine.submit(token(key), op);
             }
             self.cursor.1 += 1;
@@ -143,18 +172,35 @@ impl Apply {
         self.finish_prefix(volumes)
     }
 
-    fn under_way_bytes_max(&self) -> u64 {
-        (self.queued_bytes / IN_FLIGHT_PART).clamp(IN_FLIGHT_BYTES_MIN, IN_FLIGHT_BYTES_MAX)
+    /// Whether a large change at the front stays in the log for now.
+    fn may_wait(&self) -> bool {
+        self.waiting() <= self.hold.log_bytes
+            && self.left.1 < LEFT_COUNT_MAX
+            && !self.worth.is_given_up()
+            && self.memory <= 2 * self.hold.memory_bytes
     }
 
-    pub(super) fn complete(&mut self, key: usize, volumes: &mut [Volume]) {
-        let Some(flight) = self.under_way.try_remove(key) else { return };
+    /// Takes the end of an operation: what was fetched from the log is written now.
+    pub(super) fn complete<E: Engine>(
+        &mut self,
+        engine: &mut E,
+        (key, token): (usize, Token),
+        op: Op,
+        volumes: &mut [Volume],
+    ) -> Result<(), NotWhatWasWritten> {
+        let Some(flight) = self.under_way.get_mut(key) else { return Ok(()) };
+        if let Some(fetched) = flight.fetched.take() {
+            engine.submit(token, fetched.write(op).ok_or(NotWhatWasWritten)?);
+            return Ok(());
+        }
+        let flight = self.under_way.remove(key);
         self.under_way_bytes -= flight.pages.len();
         let index = usize::try_from(flight.number - self.finished).unwrap_or(usize::MAX);
         if let Some(queued) = self.queue.get_mut(index) {
             queued.missing -= 1;
         }
         self.finish_prefix(volumes);
+        Ok(())
     }
 
     fn finish_prefix(&mut self, volumes: &mut [Volume]) -> Option<Lsn> {
@@ -163,75 +209,80 @@ impl Apply {
             let Some(queued) = self.queue.pop_front_if(|queued| queued.missing == 0) else { break };
             self.cursor.0 -= 1;
             self.finished += 1;
-            self.queued_bytes -= queued.frame.log_len();
-            self.applied = queued.frame.position_after();
+            self.memory -= queued.memory();
+            self.left.1 -= usize::from(queued.is_left);
+            self.applied = queued.after;
             forget(&queued, volumes);
         }
-        (self.applied.lsn > before).then_some(self.applied.lsn)
+        let moved = self.applied.lsn > before;
+        if moved {
+            let (bytes, waiting) = (self.applied.lsn.since(before), self.waiting());
+            self.worth.advanced(bytes, waiting, self.hold.memory_bytes);
+        }
+        moved.then_some(self.applied.lsn)
+    }
+
+    /// Leaves large changes in the log alone, the oldest first, until the rest needs no more memory
+    /// than it may. `written` is how far the log can be read.
+    pub(super) fn leave(&mut self, volumes: &mut [Volume], written: Lsn, find: FindSpot<'_>) {
+        if !self.worth.may_leave() {
+            return;
+        }
+        // What is under way holds its memory anyway.
+        self.left.0 = self.left.0.max(self.finished + self.cursor.0 as u64 + 1);
+        while self.memory > self.hold.memory_bytes && self.left.1 < LEFT_COUNT_MAX {
+            let index = usize::try_from(self.left.0 - self.finished).unwrap_or(usize::MAX);
+            let Some(queued) = self.queue.get_mut(index) else { break };
+            if queued.end() > written {
+                break;
+            }
+            let memory = queued.memory();
+            if leave_one(queued, volumes, find) {
+                self.memory -= memory;
+                self.left.1 += 1;
+            }
+            self.left.0 += 1;
+        }
     }
 
     pub(super) fn cut(&mut self, end: Lsn) {
         assert!(self.limit <= end, "what was allowed into the stores is never cut");
-        while let Some(queued) = self.queue.pop_back_if(|queued| queued.frame.end() > end) {
-            self.queued_bytes -= queued.frame.log_len();
+        while let Some(queued) = self.queue.pop_back_if(|queued| queued.end() > end) {
+            self.memory -= queued.memory();
+            self.left.1 -= usize::from(queued.is_left);
         }
+        self.left.0 = self.left.0.min(self.finished + self.queue.len() as u64);
     }
+}
+
+/// Whether later changes that are allowed too cover all of `change`, which belongs to the frame
+/// that ends at `end`.
+fn is_covered(change: &Change, volumes: &[Volume], end: Lsn, limit: Lsn) -> bool {
+    let volume = volumes.get(usize::from(change.volume.index()));
+    volume.is_some_and(|volume| volume.overlay.is_covered(change.range, end, limit))
+}
+
+/// Gives up the memory of a large change, if its payload lies in one file of the log.
+fn leave_one(queued: &mut Queued, volumes: &mut [Volume], find: FindSpot<'_>) -> bool {
+    let (Some((at, crc)), end) = (queued.large, queued.end()) else { return false };
+    let Some(change) = queued.changes.first_mut() else { return false };
+    let len = usize::try_from(change.range.len()).unwrap_or(usize::MAX);
+    let (Some(spot), Some(volume)) =
+        (find(at, len), volumes.get_mut(usize::from(change.volume.index())))
+    else {
+        return false;
+    };
+    volume.overlay.leave(change.range, spot, end);
+    change.what = What::Logged(spot, crc);
+    queued.is_left = true;
+    true
 }
 
 /// The stores have this frame: the overlay need not answer for it any more.
 fn forget(queued: &Queued, volumes: &mut [Volume]) {
-    let end = queued.frame.end();
-    for record in &queued.records {
-        if let Record::Write { volume, range, .. }
-        | Record::Zero { volume, range }
-        | Record::Trim { volume, range } = record
-            && let Some(volume) = volumes.get_mut(usize::from(volume.index()))
-        {
-            volume.overlay.remove_applied(*range, end);
+    for change in &queued.changes {
+        if let Some(volume) = volumes.get_mut(usize::from(change.volume.index())) {
+            volume.overlay.remove_applied(change.range, queued.end());
         }
     }
-}
-
-fn operation(record: &Record, volumes: &[Volume]) -> Option<(VolumeIndex, ByteRange, Op)> {
-    let (volume, range) = match record {
-        Record::Write { volume, range, .. }
-        | Record::Zero { volume, range }
-        | Record::Trim { volume, range } => (*volume, *range),
-        Record::EpochStart { .. } | Record::Handover { .. } | Record::Marker => return None,
-    };
-    let store = &volumes.get(usize::from(volume.index()))?.store;
-    let (offset, len) = (range.start(), range.len());
-    let op = match record {
-        Record::Write { payload, .. } => {
-            let page = ALIGNMENT as u64;
-            let whole = offset.is_multiple_of(page) && len.is_multiple_of(page);
-            if payload.len() >= BUFFERED_MAX && whole {
-                Op::Write { file: store.direct(), offset, data: aligned(payload) }
-            } else {
-                Op::Write { file: store.buffered(), offset, data: payload.clone() }
-            }
-        }
-        Record::Trim { .. } => Op::Zero { file: store.buffered(), offset, len, punch: true },
-        _ => Op::Zero { file: store.buffered(), offset, len, punch: false },
-    };
-    Some((volume, range, op))
-}
-
-/// `payload` where the device can read it. Behind a small one in its frame it lies anywhere; a copy
-/// costs far less than a large write through the page cache.
-fn aligned(payload: &Bytes) -> Bytes {
-    if payload.as_ptr().addr().is_multiple_of(ALIGNMENT) {
-        return payload.clone();
-    }
-    let mut buffer = IoBuf::with_len(payload.len());
-    // The buffer is a whole number of pages and so is the payload.
-    buffer.copy_from_slice(payload);
-    buffer.freeze()
-}
-
-fn whole_pages(range: ByteRange) -> ByteRange {
-    let page = ALIGNMENT as u64;
-    let start = range.start() / page * page;
-    let end = range.end().checked_next_multiple_of(page).unwrap_or(u64::MAX);
-    ByteRange::new(start, end - start).unwrap_or(range)
 }

@@ -29,7 +29,12 @@ pub(super) struct Memory {
     pub(super) is_warm: bool,
     /// Lengths of the direct writes so far.
     pub(super) direct_writes: Vec<usize>,
+    /// The log, all of it, as file [`LOG`].
+    pub(super) log: Vec<u8>,
 }
+
+/// The file of the log; read directly.
+pub(super) const LOG: FileId = FileId(1001);
 
 #[derive(Clone)]
 pub(super) struct Disk {
@@ -49,6 +54,7 @@ impl Memory {
             fails: (false, false, false),
             is_warm: false,
             direct_writes: Vec::new(),
+            log: Vec::new(),
         }
     }
 
@@ -78,6 +84,10 @@ impl Memory {
             Op::Read { .. } if reads_fail => return Err(eio()),
             Op::Sync { .. } if syncs_fail => return Err(eio()),
             Op::Write { .. } | Op::Zero { .. } if writes_fail => return Err(eio()),
+            Op::Read { file: LOG, offset, buffer, len } => {
+                let at = *offset as usize;
+                buffer[..*len].copy_from_slice(&self.log[at..at + *len]);
+            }
             Op::Read { file, offset, buffer, len } => {
                 let at = *offset as usize;
                 buffer[..*len].copy_from_slice(&self.disk(*file).image[at..at + *len]);
@@ -243,17 +253,25 @@ pub(super) fn start() -> LogPosition {
     LogPosition::genesis(ResourceId::derive("test", "r"))
 }
 
+/// What a test writes for `byte`: never zero, and another byte in each block, so that what is taken
+/// from a wrong place shows.
+pub(super) fn payload(byte: u8, len: u64) -> Vec<u8> {
+    (0..len).map(|at| byte.wrapping_add(((at / 512) as u8).wrapping_mul(6)) | 1).collect()
+}
+
 /// The frame behind `before` that makes `edits`; a zero byte is written as write-zeroes.
 pub(super) fn frame(before: LogPosition, edits: &[Edit]) -> Frame {
     let mut draft = Draft::new(IoBuf::for_body(256 << 10));
-    draft.marker().unwrap();
+    if edits.is_empty() {
+        draft.marker().unwrap();
+    }
     for &(volume, offset, len, byte) in edits {
         let volume = VolumeIndex::new(volume).unwrap();
         let range = ByteRange::new(offset, len).unwrap();
         match byte {
             None => draft.trim(volume, range),
             Some(0) => draft.zero(volume, range),
-            Some(byte) => draft.write(volume, range, &vec![byte; len as usize]),
+            Some(byte) => draft.write(volume, range, &payload(byte, len)),
         }
         .unwrap();
     }

@@ -5,10 +5,13 @@
 //! permission is durable (design §2.2, §2.5).
 
 mod apply;
+mod change;
+mod hold;
 mod overlay;
 mod reads;
 mod store;
 
+pub use hold::Hold;
 pub use overlay::{Content, Overlay, Piece};
 pub use reads::{ReadDone, Region};
 pub use store::{Store, StoreError, base_of, check_store, create_store};
@@ -20,7 +23,9 @@ use hadrian_protocol::ids::{Lsn, VolumeIndex};
 use hadrian_protocol::range::ByteRange;
 
 use crate::engine::{Completion, Engine, Op, Token};
+use crate::journal::Spot;
 use apply::Apply;
+use change::{Queued, What};
 use reads::Reads;
 
 /// What a completion means.
@@ -84,26 +89,27 @@ impl Volumes {
         }
     }
 
-    /// Takes a frame behind the others: reads see it at once.
-    pub fn push(&mut self, frame: Frame) {
-        self.overlay_frame(&frame);
-        self.apply.push(frame);
+    /// How much may wait for the stores; see [`Hold`].
+    pub fn set_hold<E: Engine>(&mut self, engine: &mut E, hold: Hold) {
+        self.apply.set_hold(hold);
+        self.go_on(engine);
     }
 
-    fn overlay_frame(&mut self, frame: &Frame) {
-        let lsn = frame.end();
-        for record in frame.records() {
-            let (volume, range, content) = match record {
-                Record::Write { volume, range, payload } => (volume, range, Content::Data(payload)),
-                Record::Zero { volume, range } | Record::Trim { volume, range } => {
-                    (volume, range, Content::Zero)
-                }
-                Record::EpochStart { .. } | Record::Handover { .. } | Record::Marker => continue,
-            };
-            if let Some(volume) = self.volumes.get_mut(usize::from(volume.index())) {
-                volume.overlay.insert(range, content, lsn);
-            }
-        }
+    /// Takes a frame behind the others: reads see it at once.
+    pub fn push(&mut self, frame: &Frame) {
+        overlay_queued(self.apply.push(frame), &mut self.volumes);
+    }
+
+    /// Leaves large changes in the log alone, if memory is short. The log can be read to
+    /// `written`, and `find` tells where in its files a payload lies, if it is one piece.
+    pub fn leave_in_log(&mut self, written: Lsn, find: impl Fn(Lsn, usize) -> Option<Spot>) {
+        self.apply.leave(&mut self.volumes, written, &find);
+    }
+
+    /// The log may be released to here and no further: reads are under way in what is behind.
+    #[must_use]
+    pub fn oldest_log_read(&self) -> Option<Lsn> {
+        self.reads.oldest_in_log()
     }
 
     /// Whether every record of `frame` lies inside its volume; a frame from a peer may not.
@@ -141,10 +147,16 @@ impl Volumes {
         self.apply.applied()
     }
 
-    /// Log bytes of the frames that the stores do not have yet; the memory that they hold.
+    /// Memory that the frames hold which the stores do not have yet, in bytes.
     #[must_use]
     pub fn unapplied_bytes(&self) -> u64 {
-        self.apply.queued_bytes()
+        self.apply.memory()
+    }
+
+    /// Whether new changes are to wait a little, because the stores have to catch up.
+    #[must_use]
+    pub fn is_slowed(&self) -> bool {
+        self.apply.is_slowed()
     }
 
     /// The end of the frames that wait here; of the image, where none does.
@@ -215,15 +227,24 @@ impl Volumes {
                 self.reads.fail();
                 if first { VolumesEvent::Failed(error) } else { VolumesEvent::Nothing }
             }
-            (APPLY, Ok(())) => {
-                let before = self.apply.applied().lsn;
-                self.apply.complete(key, &mut self.volumes);
-                self.go_on(engine);
-                let after = self.apply.applied().lsn;
-                if after > before { VolumesEvent::Applied(after) } else { VolumesEvent::Nothing }
-            }
+            (APPLY, Ok(())) => self.wrote(engine, (key, done.token), done.op),
             (_, Ok(())) => self.synced(),
         }
+    }
+
+    fn wrote<E: Engine>(&mut self, engine: &mut E, key: (usize, Token), op: Op) -> VolumesEvent {
+        if self.failed {
+            return VolumesEvent::Nothing;
+        }
+        let before = self.apply.applied().lsn;
+        if let Err(error) = self.apply.complete(engine, key, op, &mut self.volumes) {
+            self.failed = true;
+            self.reads.fail();
+            return VolumesEvent::Failed(io::Error::other(error));
+        }
+        self.go_on(engine);
+        let after = self.apply.applied().lsn;
+        if after > before { VolumesEvent::Applied(after) } else { VolumesEvent::Nothing }
     }
 
     fn synced(&mut self) -> VolumesEvent {
@@ -244,8 +265,21 @@ impl Volumes {
     pub fn cut(&mut self, end: Lsn) {
         self.apply.cut(end);
         self.volumes.iter_mut().for_each(|volume| volume.overlay.clear());
-        let frames: Vec<_> = self.apply.frames().cloned().collect();
-        frames.iter().for_each(|frame| self.overlay_frame(frame));
+        self.apply.queued().for_each(|queued| overlay_queued(queued, &mut self.volumes));
+    }
+}
+
+/// Reads see the changes of a frame from here on.
+fn overlay_queued(queued: &Queued, volumes: &mut [Volume]) {
+    for change in &queued.changes {
+        let content = match &change.what {
+            What::Data(payload) => Content::Data(payload.clone()),
+            What::Logged(spot, _) => Content::Logged(*spot),
+            What::Zero | What::Trim => Content::Zero,
+        };
+        if let Some(volume) = volumes.get_mut(usize::from(change.volume.index())) {
+            volume.overlay.insert(change.range, content, queued.end());
+        }
     }
 }
 

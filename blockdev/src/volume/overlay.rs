@@ -3,7 +3,7 @@
 //! A change may reach the store only after its frame is durable here and cannot be taken back any
 //! more (design §2.2, §2.5). Until then this map answers for it: byte ranges, each with the newest
 //! content and with the end of the frame that wrote it. The payloads are slices of the frames that
-//! wait in the queue anyway, so an entry costs its node and nothing else.
+//! wait in the queue anyway, or lie in the log, so an entry costs its node and nothing else.
 //!
 //! Invariant: entries never overlap, and each lies inside the range of the one record that made it.
 
@@ -13,11 +13,15 @@ use bytes::Bytes;
 use hadrian_protocol::ids::Lsn;
 use hadrian_protocol::range::ByteRange;
 
+use crate::journal::Spot;
+
 /// What a range holds by the overlay's word.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Content {
     /// These bytes; exactly as long as the range.
     Data(Bytes),
+    /// The bytes that begin at this place of the log.
+    Logged(Spot),
     /// Zeroes, by a write-zeroes or a trim.
     Zero,
 }
@@ -27,6 +31,8 @@ pub enum Content {
 pub enum Piece {
     /// Here, in memory that the frame shares.
     Memory(Bytes),
+    /// In the log from this place on, in the frame that ends at this position.
+    Log(Spot, Lsn),
     /// Nowhere: they are zeroes.
     Zero,
     /// In the backing store; no frame in the queue changes them.
@@ -74,6 +80,29 @@ impl Overlay {
             }
             at = end;
         }
+    }
+
+    /// What the frame that ends at `lsn` wrote into `range` lies at `spot` of the log and is not
+    /// kept in memory any more; where a newer frame has written since, nothing changes.
+    pub fn leave(&mut self, range: ByteRange, spot: Spot, lsn: Lsn) {
+        let own = self.entries.range_mut(range.start()..range.end());
+        for (start, entry) in own.filter(|(_, entry)| entry.lsn == lsn) {
+            self.payload_bytes -= entry.payload_len();
+            entry.content = Content::Logged(spot.behind(start - range.start()));
+        }
+    }
+
+    /// Whether frames that end behind `lsn`, and at or before `limit`, have written all of `range`.
+    #[must_use]
+    pub fn is_covered(&self, range: ByteRange, lsn: Lsn, limit: Lsn) -> bool {
+        let mut at = range.start();
+        while at < range.end() {
+            match self.first_overlap(at, range.end()) {
+                Some((start, end, of)) if start <= at && of > lsn && of <= limit => at = end,
+                _ => return false,
+            }
+        }
+        true
     }
 
     /// Forgets everything, for a rebuild from the frames that stay.
@@ -203,7 +232,7 @@ impl Entry {
     fn payload_len(&self) -> u64 {
         match &self.content {
             Content::Data(bytes) => bytes.len() as u64,
-            Content::Zero => 0,
+            Content::Logged(_) | Content::Zero => 0,
         }
     }
 
@@ -211,6 +240,7 @@ impl Entry {
     fn after(&self, start: u64, at: u64) -> Self {
         let content = match &self.content {
             Content::Data(bytes) => Content::Data(bytes.slice(index(at - start)..)),
+            Content::Logged(spot) => Content::Logged(spot.behind(at - start)),
             Content::Zero => Content::Zero,
         };
         let (end, lsn) = (self.end, self.lsn);
@@ -229,6 +259,7 @@ impl Entry {
             Content::Data(bytes) => {
                 Piece::Memory(bytes.slice(index(from - start)..index(until - start)))
             }
+            Content::Logged(spot) => Piece::Log(spot.behind(from - start), self.lsn),
             Content::Zero => Piece::Zero,
         }
     }

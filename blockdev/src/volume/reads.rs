@@ -1,5 +1,5 @@
-//! Client reads: from the overlay where it knows better, from the page cache where it is warm,
-//! else through the engine.
+//! Client reads: from the overlay where it knows better, from the log where that is all that has
+//! it, from the page cache where it is warm, else through the engine.
 //!
 //! What the overlay knows is captured when the read begins. A write that was answered before is
 //! either there or in the store by then, so the read returns it; one that comes later may or may
@@ -8,13 +8,15 @@
 use std::io;
 
 use bytes::Bytes;
+use hadrian_protocol::ids::Lsn;
 use hadrian_protocol::range::ByteRange;
 use slab::Slab;
 use smallvec::SmallVec;
 
 use super::{Piece, Volume};
-use crate::buffer::{BODY_LEN_MAX, IoBuf};
+use crate::buffer::{ALIGNMENT, BODY_LEN_MAX, IoBuf};
 use crate::engine::{Engine, Op, Token};
+use crate::journal::Spot;
 
 /// A client's read that is done.
 #[derive(Debug)]
@@ -54,6 +56,11 @@ struct Job {
 struct Part {
     job: usize,
     place: usize,
+    /// Bytes that were read in front of those that are wanted: the log is read in whole pages.
+    skip: usize,
+    len: usize,
+    /// The end of the frame, of a part that lies in the log.
+    in_log: Option<Lsn>,
 }
 
 impl Reads {
@@ -72,9 +79,17 @@ impl Reads {
             match piece {
                 Piece::Memory(bytes) => pieces.push(Some(bytes)),
                 Piece::Zero => push_zeroes(&mut pieces, at.len()),
+                Piece::Log(spot, lsn) => {
+                    let place =
+                        Part { job, place: pieces.len(), skip: 0, len: 0, in_log: Some(lsn) };
+                    self.read_log(engine, spot, at.len(), &token, place);
+                    missing += 1;
+                    pieces.push(None);
+                }
                 Piece::Store => {
                     for part in at.pieces(BODY_LEN_MAX as u64) {
-                        let place = Part { job, place: pieces.len() };
+                        let place =
+                            Part { job, place: pieces.len(), skip: 0, len: 0, in_log: None };
                         let ready = self.read_store(engine, volume, part, &token, place);
                         missing += usize::from(ready.is_none());
                         pieces.push(ready);
@@ -96,7 +111,7 @@ impl Reads {
         volume: &Volume,
         part: ByteRange,
         token: &impl Fn(usize) -> Token,
-        place: Part,
+        mut place: Part,
     ) -> Option<Bytes> {
         let (file, offset) = (volume.store.buffered(), part.start());
         let len = usize::try_from(part.len()).unwrap_or(BODY_LEN_MAX);
@@ -104,9 +119,36 @@ impl Reads {
         if engine.try_read_cached(file, offset, buffer.get_mut(..len).unwrap_or_default()) {
             return Some(buffer.freeze().slice(..len));
         }
+        place.len = len;
         let key = self.parts.insert(place);
         engine.submit(token(key), Op::Read { file, offset, buffer, len });
         None
+    }
+
+    /// A payload in the log is a whole number of pages, so the pages around a part of it are its
+    /// own.
+    fn read_log<E: Engine>(
+        &mut self,
+        engine: &mut E,
+        spot: Spot,
+        len: u64,
+        token: &impl Fn(usize) -> Token,
+        mut place: Part,
+    ) {
+        let page = ALIGNMENT as u64;
+        let offset = spot.offset / page * page;
+        let skip = spot.offset - offset;
+        let narrow = |bytes: u64| usize::try_from(bytes).unwrap_or(BODY_LEN_MAX);
+        (place.skip, place.len) = (narrow(skip), narrow(len));
+        let len = narrow((skip + len).next_multiple_of(page));
+        let buffer = IoBuf::with_len(len);
+        let key = self.parts.insert(place);
+        engine.submit(token(key), Op::Read { file: spot.file, offset, buffer, len });
+    }
+
+    /// The log must stay as it is from before this position on, as long as these reads go on.
+    pub(super) fn oldest_in_log(&self) -> Option<Lsn> {
+        self.parts.iter().filter_map(|(_, part)| part.in_log).min()
     }
 
     /// What the stores hold is not to be trusted any more: what is under way ends as an error.
@@ -122,13 +164,13 @@ impl Reads {
         op: Op,
         result: io::Result<()>,
     ) -> Option<ReadDone> {
-        let Part { job: job_key, place } = self.parts.try_remove(key)?;
+        let Part { job: job_key, place, skip, len, .. } = self.parts.try_remove(key)?;
         let job = self.jobs.get_mut(job_key)?;
         job.missing -= 1;
         match (op, result) {
-            (Op::Read { buffer, len, .. }, Ok(())) => {
+            (Op::Read { buffer, .. }, Ok(())) => {
                 if let Some(piece) = job.pieces.get_mut(place) {
-                    *piece = Some(buffer.freeze().slice(..len));
+                    *piece = Some(buffer.freeze().slice(skip..skip + len));
                 }
             }
             (_, Err(error)) => job.failed = Some(error),
@@ -162,7 +204,7 @@ pub(super) fn regions(volume: &Volume, range: ByteRange, limit: usize) -> Vec<Re
     let mut regions: Vec<Region> = Vec::new();
     for (at, piece) in volume.overlay.lookup(range) {
         match piece {
-            Piece::Memory(_) => add(&mut regions, at.len(), false, false),
+            Piece::Memory(_) | Piece::Log(..) => add(&mut regions, at.len(), false, false),
             Piece::Zero => add(&mut regions, at.len(), false, true),
             Piece::Store => {
                 let mut start = at.start();

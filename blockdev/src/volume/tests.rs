@@ -89,7 +89,7 @@ impl Bench {
         });
         self.position = frame.position_after();
         assert!(self.volumes.holds(&frame));
-        self.volumes.push(frame);
+        self.volumes.push(&frame);
         self.position.lsn
     }
 

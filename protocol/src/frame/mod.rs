@@ -273,6 +273,15 @@ impl Frame {
         })
     }
 
+    /// Where in the log the payload of its only record begins, and that payload's CRC-32C. None
+    /// for a frame of several records, or of one without payload.
+    #[must_use]
+    pub fn only_payload(&self) -> Option<(Lsn, u32)> {
+        let entry = self.entry(0).ok().filter(|_| self.record_count == 1)?;
+        let (at, crc) = entry.payload_place()?;
+        Some((self.lsn.checked_add(at)?, crc))
+    }
+
     /// How its epoch began, where this is the first frame of one.
     #[must_use]
     pub fn epoch_start(&self) -> Option<Began> {

@@ -50,6 +50,10 @@ pub struct NodeConfig {
     pub apply_bytes: u64,
     /// Longest that an allowed frame waits for the image.
     pub apply_interval: Duration,
+    /// Bytes of log that a driver may let wait before it brings them into the image, although they
+    /// are allowed. Reads find them, so a takeover does not wait for them.
+    #[serde(default)]
+    pub held_bytes: u64,
     /// Bytes applied since the last checkpoint that ask for the next.
     pub checkpoint_bytes: u64,
     /// Bytes of log kept for a standby that lacks them (design §2.6).
@@ -105,6 +109,7 @@ impl NodeConfig {
             sync_bytes: 32 << 20,
             apply_bytes: 32 << 20,
             apply_interval: Duration::from_millis(50),
+            held_bytes: 0,
             checkpoint_bytes: 128 << 20,
             retention_bytes: 512 << 20,
             tail_bytes: 32 << 20,

@@ -248,6 +248,12 @@ impl Node {
         self.answers
     }
 
+    /// Whether all that is allowed is to be in the image soon: this replica stops.
+    #[must_use]
+    pub fn wants_whole_image(&self) -> bool {
+        matches!(self.standing, Part::Stopping(_))
+    }
+
     /// Whether this replica serves clients.
     #[must_use]
     pub fn is_leading(&self) -> bool {

@@ -230,6 +230,7 @@ impl Node {
             Part::Standby(_) => (self.state.member, self.log.end().lsn.since(self.log.applied())),
             _ => return None,
         };
+        let bytes = bytes.saturating_sub(self.config.held_bytes);
         let rate = self.measured.get(&member).map_or(0, |measured| measured.apply_rate);
         // Nothing is known of a standby that has not applied anything yet: a slow disk.
         let rate = rate.max(16 << 20);

@@ -111,6 +111,7 @@ impl Inner {
             && self.clients.late.is_empty()
             && self.replica.log_room() > 4 * self.log_margin()
             && self.replica.unapplied_bytes() < UNAPPLIED_MAX
+            && !self.replica.is_slowed()
     }
 
     fn log_margin(&self) -> u64 {

@@ -9,6 +9,7 @@ use hadrian_blockdev::buffer::IoBuf;
 use hadrian_blockdev::export::{Close, CloseHandle, ExportInfo, RequestError};
 use hadrian_blockdev::nbd::{Export, ExportTable, Exports, Found, Listed};
 use hadrian_blockdev::replica::{Replica, ReplicaEvent};
+use hadrian_blockdev::volume::Hold;
 use hadrian_protocol::frame::{Draft, Frame};
 use hadrian_protocol::ids::{Lsn, MemberId, ResourceId, SessionId, VolumeIndex};
 use hadrian_protocol::node::{
@@ -30,6 +31,8 @@ use crate::recording::Wanted;
 const STILL_FULL: std::time::Duration = std::time::Duration::from_millis(50);
 /// Most log space at which a standby reads no more from its link; a small log keeps a 16th.
 const STANDBY_ROOM_MAX: u64 = 8 << 20;
+/// Without a frame for so long, changes that wait in the log are brought into the stores.
+const QUIET: std::time::Duration = std::time::Duration::from_millis(500);
 /// Most bytes of frames that the node has and has not appended; a small part of the room above.
 const UNSETTLED_MAX: u64 = 1 << 20;
 
@@ -46,6 +49,8 @@ pub struct ResourceOptions {
     pub recording: Option<Wanted>,
     /// Whether its volumes are block devices of this kernel while it serves.
     pub ublk: bool,
+    /// Bytes of log that may wait for the backing stores while changes come; at most half a log.
+    pub held_bytes: u64,
 }
 
 /// Where an operator waits for an answer.
@@ -89,6 +94,9 @@ pub(super) struct Inner {
     unsettled: u64,
     /// The fork whose frames were looked at.
     surveyed: Option<Lsn>,
+    /// Bytes of log that may wait for the stores while frames come, and when the last one came.
+    held_bytes: u64,
+    busy_at: Now,
     name: String,
     stopped: bool,
     /// What people were told.
@@ -145,6 +153,8 @@ impl Shared {
             follows: false,
             unsettled: 0,
             surveyed: None,
+            held_bytes: options.held_bytes,
+            busy_at: Now::default(),
             name: options.name.clone(),
             stopped: false,
             told: Told::default(),
@@ -216,6 +226,7 @@ impl Shared {
         self.event(Event::FrameIn { session, frame });
         // The log's room is known only when frames are in the log, and many may come at once.
         let mut inner = self.inner.borrow_mut();
+        inner.busy_at = inner.clock().now;
         inner.unsettled += len;
         if inner.unsettled >= UNSETTLED_MAX {
             inner.run_node();
@@ -273,6 +284,7 @@ impl Shared {
         }
         let now = inner.clock().now;
         let wait = inner.node.next_deadline().since(now);
+        let wait = inner.hold_changes().map_or(wait, |quiet| quiet.min(wait));
         drop(inner);
         match change {
             Some(true) => self.open_exports(volumes),
@@ -339,7 +351,8 @@ impl Inner {
 
     fn has_frame_room(&self) -> bool {
         let room = STANDBY_ROOM_MAX.min(self.replica.log_capacity() / 16);
-        let takes = self.node.takes_frames() && self.replica.log_room() > room;
+        let takes =
+            self.node.takes_frames() && self.replica.log_room() > room && !self.replica.is_slowed();
         takes || !self.node.keeps_frames()
     }
 
@@ -354,7 +367,18 @@ impl Inner {
 
     pub(super) fn append(&mut self, draft: Draft<IoBuf>) -> Option<Lsn> {
         let clock = self.clock();
+        self.busy_at = clock.now;
         self.node.append(clock, draft)
+    }
+
+    /// Large changes wait in the log while frames come. In a quiet moment, and before a stop, they
+    /// are brought into the stores; returns how long it is until then.
+    fn hold_changes(&mut self) -> Option<std::time::Duration> {
+        let quiet = self.clock().now.since(self.busy_at);
+        let left = QUIET.checked_sub(quiet).filter(|_| !self.node.wants_whole_image());
+        let log_bytes = if left.is_some() { self.held_bytes } else { 0 };
+        self.replica.set_hold(Hold { log_bytes, ..Hold::default() });
+        left
     }
 
     fn settle(&mut self) {

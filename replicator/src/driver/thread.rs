@@ -170,6 +170,7 @@ fn fit(mut config: NodeConfig, capacity: u64) -> NodeConfig {
     config.sync_bytes = config.sync_bytes.min(capacity / 8);
     config.checkpoint_bytes = config.checkpoint_bytes.min(capacity / 8);
     config.retention_bytes = config.retention_bytes.min(capacity / 2);
+    config.held_bytes = config.held_bytes.min(capacity / 2);
     config
 }
 

@@ -123,6 +123,7 @@ fn check(overlay: &Overlay, model: &[Cell], seen: ByteRange) {
         for offset in 0..piece_range.len() {
             let cell = model[index(at + offset)];
             match &piece {
+                Piece::Log(..) => unreachable!("nothing was left in the log"),
                 Piece::Store => assert_eq!(cell, None),
                 Piece::Zero => assert!(matches!(cell, Some((_, None)))),
                 Piece::Memory(bytes) => {
@@ -152,4 +153,32 @@ proptest! {
         let bytes = model.iter().filter(|cell| matches!(cell, Some((_, Some(_))))).count();
         prop_assert_eq!(overlay.payload_bytes(), bytes as u64);
     }
+}
+
+#[test]
+fn what_is_left_of_a_change_keeps_its_place_in_the_log() {
+    let mut overlay = Overlay::new();
+    let old = Content::Data(Bytes::from(vec![1; 100]));
+    overlay.insert(range(100, 100), old, Lsn::new(1));
+    overlay.insert(range(90, 40), Content::Data(Bytes::from(vec![2; 40])), Lsn::new(2));
+    let spot = Spot { file: crate::engine::FileId(3), offset: 4096 };
+    overlay.leave(range(100, 100), spot, Lsn::new(1));
+    let pieces: Vec<_> = overlay.lookup(range(140, 10)).collect();
+    let at = Spot { offset: 4096 + 40, ..spot };
+    assert_eq!(pieces, [(range(140, 10), Piece::Log(at, Lsn::new(1)))]);
+    assert!(matches!(overlay.lookup(range(100, 10)).next(), Some((_, Piece::Memory(_)))));
+    assert_eq!(overlay.payload_bytes(), 40);
+}
+
+#[test]
+fn a_change_is_covered_by_later_ones_that_are_allowed_and_leave_no_gap() {
+    let mut overlay = Overlay::new();
+    let data = |len| Content::Data(Bytes::from(vec![1; len]));
+    overlay.insert(range(0, 100), data(100), Lsn::new(1));
+    overlay.insert(range(0, 60), data(60), Lsn::new(2));
+    assert!(!overlay.is_covered(range(0, 100), Lsn::new(1), Lsn::new(9)), "its end is its own");
+    overlay.insert(range(60, 40), Content::Zero, Lsn::new(3));
+    assert!(overlay.is_covered(range(0, 100), Lsn::new(1), Lsn::new(3)));
+    assert!(!overlay.is_covered(range(0, 100), Lsn::new(1), Lsn::new(2)), "one may be taken back");
+    assert!(!overlay.is_covered(range(0, 101), Lsn::new(1), Lsn::new(3)), "behind it is nothing");
 }
