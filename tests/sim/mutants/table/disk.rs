@@ -67,4 +67,17 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "let left = full || self.end.is_some();",
         "let left = full;",
     ),
+    mutant(
+        "an LSN is used again",
+        "§1: a restart goes on where the log was known to be durable, over frames that were answered",
+        RECOVERY,
+        "            Step::Frame(frame) => {\n                frame_count += 1;",
+        "            Step::Frame(frame) if frame.end() > start.known_durable => {\n                \
+         break BadFrame::Frame(FrameError::Magic);\n            }\n            \
+         Step::Frame(frame) => {\n                frame_count += 1;",
+    )
+    .and(
+        "                raise(claim, stamp, Witness::FrameBehind(here));\n",
+        "                let _ = (stamp, Witness::FrameBehind(here));\n",
+    ),
 ];

@@ -165,7 +165,10 @@ impl Process {
         oracle: &mut Oracle,
     ) {
         let event = match event {
-            ReplicaEvent::Written(lsn) => Event::Written(lsn),
+            ReplicaEvent::Written(lsn) => {
+                oracle.written(member, lsn);
+                Event::Written(lsn)
+            }
             ReplicaEvent::Durable(lsn) => {
                 oracle.durable(member, lsn);
                 Event::Durable(lsn)

@@ -56,6 +56,8 @@ pub struct Oracle {
 struct Witness {
     path: Path,
     life: Incarnation,
+    /// Has left its process: whatever ends that, it is there at the next start (design §3).
+    written: Lsn,
     /// Claimed as durable by its journal.
     durable: Lsn,
     applied: Lsn,
@@ -126,14 +128,18 @@ impl Oracle {
         let witness = self.see(member);
         let claimed = witness.durable.min(witness.path.end.lsn);
         let kept = witness.path.holds(end);
-        let truncating = witness.truncating;
+        let (truncating, written) = (witness.truncating, witness.written);
         self.demand(kept, "§2.3", || format!("{member} recovered to {end:?}, which it never had"));
         self.demand(truncating || end.lsn >= claimed, "I8", || {
             format!("{member} had said it is durable to {claimed} and comes back with {}", end.lsn)
         });
+        self.demand(truncating || end.lsn >= written, "§1", || {
+            format!("{member} had written to {written}, lost no power, and goes on at {}", end.lsn)
+        });
         self.same_state(member, state);
         let witness = self.of(member);
         witness.path.cut(end);
+        witness.written = end.lsn;
         witness.durable = recovered.durable;
         witness.applied = limit;
         witness.life = state.incarnation.next();
@@ -168,6 +174,11 @@ impl Oracle {
             self.broken("I1", what);
         }
         self.of(member).path.push(frame);
+    }
+
+    pub(crate) fn written(&mut self, member: MemberId, lsn: Lsn) {
+        let witness = self.of(member);
+        witness.written = witness.written.max(lsn);
     }
 
     pub(crate) fn durable(&mut self, member: MemberId, lsn: Lsn) {
@@ -251,7 +262,7 @@ impl Oracle {
         let witness = self.of(member);
         let cut = witness.path.cut(end);
         witness.truncating = false;
-        witness.durable = end.lsn;
+        (witness.written, witness.durable) = (end.lsn, end.lsn);
         for chain in cut {
             self.never_answered(member, chain);
             let Some(frame) = self.ledger.frame(chain) else { continue };
@@ -274,6 +285,9 @@ impl Oracle {
     pub(crate) fn died(&mut self, member: MemberId, power_lost: bool) {
         let witness = self.of(member);
         witness.leads = false;
+        if power_lost {
+            witness.written = Lsn::START;
+        }
         witness.power_losses += u64::from(power_lost);
         witness.deaths += 1;
         witness.runs = false;
