@@ -8,11 +8,19 @@ const LEAD: &str = "protocol/src/node/lead.rs";
 const PROMISE: &str = "protocol/src/node/promise.rs";
 const NODE: &str = "protocol/src/node/mod.rs";
 const SESSION: &str = "protocol/src/node/session.rs";
+const NUMBERS: &str = "protocol/src/node/numbers.rs";
 const FEED: &str = "protocol/src/node/feed.rs";
 const HANDOVER: &str = "protocol/src/node/handover.rs";
 const PACE: &str = "protocol/src/node/pace.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
+    mutant(
+        "a primary shows that less may be lost than it is",
+        "§3: at most the gap, which is shown",
+        NUMBERS,
+        "Loss::AtMost { bytes, us }",
+        "Loss::AtMost { bytes: bytes / 2, us }",
+    ),
     mutant(
         "a write is answered before the standby has it",
         "§3",
@@ -52,8 +60,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "a promise is forgotten over a restart",
         "I7",
         NODE,
-        "state.incarnation = state.incarnation.next();",
-        "state.incarnation = state.incarnation.next();\n        state.promised = state.owned;",
+        "let log = Log::new(&mut state, recovered, clock);",
+        "let log = Log::new(&mut state, recovered, clock);\n        state.promised = state.owned;",
     ),
     mutant(
         "a promise is spoken before it is durable",

@@ -3,11 +3,32 @@
 
 use super::{Mutant, mutant};
 
+const CONFIG: &str = "protocol/src/node/config.rs";
+const IDS: &str = "protocol/src/ids.rs";
 const INSYNC: &str = "protocol/src/node/insync.rs";
 const PROOF: &str = "protocol/src/node/proof.rs";
 const REGISTER: &str = "protocol/src/node/register.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
+    mutant(
+        "a proof makes no allowance for clocks that run apart",
+        "§5.3",
+        CONFIG,
+        "self.peer_window - self.peer_window / 100",
+        "self.peer_window",
+    )
+    .told("clock_stories", "a_proof_ends_before_the_window_by_clocks_as_far_apart_as_they_may_be"),
+    mutant(
+        "a replica put back from an older copy takes the number of a life that it had",
+        "§5.4",
+        IDS,
+        "Self(self.0.saturating_add(1).max(wall.as_micros()))",
+        "Self(self.0.saturating_add(1).max(wall.as_micros().min(1)))",
+    )
+    .told(
+        "identity_stories",
+        "a_replica_put_back_from_an_older_copy_is_nobody_that_the_record_names",
+    ),
     mutant(
         "a standby is left out before the record says so",
         "§5.1",
@@ -92,7 +113,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "a deposed primary goes on",
-        "§5.2",
+        "§5.2; holes, story 15, as far as it goes without a lease",
         REGISTER,
         "            Part::Leading | Part::Releasing(_) if owner != me => {",
         "            Part::Leading | Part::Releasing(_) if owner != me && epoch < \

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use hadrian_blockdev::buffer::IoBuf;
-use hadrian_blockdev::engine::double::Double;
+use hadrian_blockdev::engine::double::{Copied, Double};
 use hadrian_blockdev::replica::{self, Replica, ReplicaError};
 use hadrian_blockdev::volume::Store;
 use hadrian_protocol::frame::{Frame, HEAD_LEN, LogPosition};
@@ -21,6 +21,7 @@ use hadrian_protocol::wire::Message;
 use crate::Micros;
 use crate::disk::Disk;
 use crate::oracle::Oracle;
+use crate::plan::Anew;
 use crate::tape::Recordings;
 use crate::world::Want;
 pub(crate) use process::Process;
@@ -71,6 +72,8 @@ pub(crate) enum Outward {
     Serve(bool),
     /// A request is answered.
     Answer(u64),
+    /// A read is answered with an error.
+    CannotRead(u64),
     Stopped,
 }
 
@@ -78,12 +81,16 @@ pub(crate) enum Outward {
 pub(crate) struct Host {
     pub(crate) member: MemberId,
     pub(crate) disk: Disk,
+    /// What its replica is created with: the mode, and the bytes of its log.
+    first: (Mode, u64),
+    /// A copy of its disk that somebody has kept.
+    copied: Option<Copied>,
     process: Option<Box<Process>>,
     /// How many processes there were.
     pub(crate) life: u64,
     wall_offset: i64,
     /// Its clock runs so many thousandths faster than the world's.
-    drift: i64,
+    pub(crate) drift: i64,
     pub(crate) paused_until: Micros,
     pub(crate) hangs_until: Micros,
     /// One of its operations was told to fail.
@@ -127,18 +134,11 @@ pub(crate) fn volume() -> VolumeIndex {
 impl Host {
     /// A member whose replica was just created.
     pub(crate) fn new(member: MemberId, mode: Mode, log_bytes: u64, seed: u64) -> Self {
-        let mut disk = Disk::new(seed);
-        let geometry = VolumeGeometry { size_bytes: BLOCK * BLOCKS, block_size: 512 };
-        let role = if member.index() == 0 { Role::Primary } else { Role::Standby };
-        let state =
-            ReplicaState::created(resource(), member, role, mode, Base::Zero, vec![geometry]);
-        disk.with(|disk| disk.put_file(Path::new(STORE), (BLOCK * BLOCKS) as usize));
-        let made = replica::create_in(&mut disk, Path::new(DIR), &state, log_bytes, &mut |_| {});
-        assert!(made.is_ok(), "an empty disk takes a replica: {made:?}");
-        disk.with(Double::restart_process);
-        Self {
+        let mut host = Self {
             member,
-            disk,
+            disk: Disk::new(seed),
+            first: (mode, log_bytes),
+            copied: None,
             process: None,
             life: 0,
             wall_offset: i64::from(member.index()) * 1_700,
@@ -152,7 +152,51 @@ impl Host {
             disk_due: false,
             recordings: None,
             spool_memory: u64::MAX,
+        };
+        let role = if member.index() == 0 { Role::Primary } else { Role::Standby };
+        host.create(role, Base::Zero, BLOCK * BLOCKS);
+        host
+    }
+
+    /// Puts a new replica on the disk, which is empty or holds an old one.
+    fn create(&mut self, role: Role, base: Base, size_bytes: u64) {
+        let (mode, log_bytes) = self.first;
+        let volumes = vec![VolumeGeometry { size_bytes, block_size: 512 }];
+        let state = ReplicaState::created(resource(), self.member, role, mode, base, volumes);
+        self.disk.with(|disk| {
+            disk.put_back(&Copied::default());
+            disk.put_file(Path::new(STORE), size_bytes as usize);
+        });
+        let disk = &mut self.disk;
+        let made = replica::create_in(disk, Path::new(DIR), &state, log_bytes, &mut |_| {});
+        assert!(made.is_ok(), "an empty disk takes a replica: {made:?}");
+        self.disk.with(Double::restart_process);
+    }
+
+    /// The replica is created again; nobody uses it.
+    pub(crate) fn make_anew(&mut self, anew: Anew) {
+        let size = BLOCK * BLOCKS;
+        let (role, base, size) = match anew {
+            Anew::Alike => (Role::Standby, Base::Zero, size),
+            Anew::Larger => (Role::Standby, Base::Zero, size * 2),
+            Anew::OtherBase => (Role::Standby, Base::Digest([7; 32]), size),
+            Anew::Primary => (Role::Primary, Base::Zero, size),
+        };
+        self.create(role, base, size);
+        (self.fails, self.strayed, self.is_damaged) = (false, false, false);
+    }
+
+    /// Keeps a copy of the disk as it is.
+    pub(crate) fn keep_copy(&mut self) {
+        self.copied = Some(self.disk.with(|disk| disk.copy()));
+    }
+
+    /// Gets the copy back, where there is one; nobody uses the disk.
+    pub(crate) fn put_back(&mut self) -> bool {
+        if let Some(copied) = &self.copied {
+            self.disk.with(|disk| disk.put_back(copied));
         }
+        self.copied.is_some()
     }
 
     pub(crate) fn process(&self) -> Option<&Process> {
@@ -215,14 +259,15 @@ impl Host {
         replica.set_spool_memory(self.spool_memory);
         self.disk.with(Double::forget_plans);
         self.fails = false;
-        oracle.opened(self.member, &state, &recovered, &self.image());
+        let clock = self.clock(now);
+        oracle.opened(self.member, &state, &recovered, (&self.image(), clock.wall));
         let start = Start {
             version: RECORDING_VERSION,
             program: "simulator".into(),
             config: config.clone(),
             state,
             recovered,
-            clock: self.clock(now),
+            clock,
         };
         let tape = self.recordings.as_ref().map(Recordings::tape);
         let node = Recorded::start(start, tape);

@@ -12,12 +12,14 @@ use hadrian_protocol::node::{Action, Event, FailedPart, Note, Recorded};
 use hadrian_protocol::range::ByteRange;
 use hadrian_protocol::time::Clock;
 
-use super::{Ask, BLOCK, Change, DIR, Outward, content, volume};
+use super::{Ask, BLOCK, Change, DIR, Outward, STORE, content, volume};
 use crate::Micros;
 use crate::disk::Disk;
 use crate::oracle::Oracle;
 use crate::world::Want;
 
+/// One of so many moments at which an image is at rest is looked at: all would take too long.
+const COMPARE_EVERY: u64 = 4;
 /// Least log space that is left for the node's own frames.
 const LOG_MARGIN: u64 = 64 << 10;
 
@@ -34,6 +36,10 @@ pub(crate) struct Process {
     pub(super) holding: bool,
     /// Most bytes that waited in the log alone.
     pub(crate) most_spooled: u64,
+    /// How far frames were allowed into the image.
+    apply_asked: Lsn,
+    /// How often all of them had got there.
+    settled: u64,
     pub(super) stopped: bool,
     writes: VecDeque<(Lsn, u64)>,
     commits: VecDeque<(Lsn, u64)>,
@@ -54,6 +60,8 @@ impl Process {
             opening: false,
             holding: false,
             most_spooled: 0,
+            apply_asked: Lsn::START,
+            settled: 0,
             stopped: false,
             writes: VecDeque::new(),
             commits: VecDeque::new(),
@@ -106,6 +114,20 @@ impl Process {
                 self.replica.read(self.next_read, volume(), range);
             }
         }
+    }
+
+    /// The first thing that it holds too much of, where clients have asked at most so much (I10).
+    pub(crate) fn excess(&self, asked: usize) -> Option<String> {
+        let (replica, log) = (&self.replica, self.replica.log_capacity());
+        let [requests, asked] =
+            [self.writes.len() + self.commits.len() + self.reads.len(), asked].map(|n| n as u64);
+        let all = [
+            ("requests", requests, asked),
+            ("bytes in memory", replica.unapplied_bytes(), log),
+            ("bytes in the log alone", replica.spooled_bytes(), log),
+        ];
+        let excess = all.into_iter().find(|(_, held, limit)| held > limit);
+        excess.map(|(what, held, limit)| format!("{held} {what}, of {limit}"))
     }
 
     fn commit_at(&mut self, clock: Clock, end: Lsn, id: u64) {
@@ -175,6 +197,7 @@ impl Process {
             }
             ReplicaEvent::Applied(lsn) => {
                 oracle.applied(member, lsn);
+                self.compare_image(member, lsn, oracle);
                 Event::Applied(lsn)
             }
             ReplicaEvent::Checkpointed(position) => Event::Checkpointed(position),
@@ -195,12 +218,14 @@ impl Process {
                 Event::Failed(part)
             }
             ReplicaEvent::Read(done) => {
-                if let Some(id) = self.reads.remove(&done.id)
-                    && let Ok(parts) = done.result
-                {
-                    let content = parts.concat();
-                    oracle.read(member, id, &content, &self.node);
-                    self.out.push(Outward::Answer(id));
+                if let Some(id) = self.reads.remove(&done.id) {
+                    self.out.push(match done.result {
+                        Ok(parts) => {
+                            oracle.read(member, id, &parts.concat(), &self.node);
+                            Outward::Answer(id)
+                        }
+                        Err(_) => Outward::CannotRead(id),
+                    });
                 }
                 return;
             }
@@ -231,6 +256,7 @@ impl Process {
             }
             Action::Apply(lsn) => {
                 oracle.applying(member, lsn);
+                self.apply_asked = self.apply_asked.max(lsn);
                 self.replica.apply_to(lsn);
             }
             Action::Checkpoint => self.replica.checkpoint(),
@@ -265,6 +291,20 @@ impl Process {
                 }
                 self.out.push(Outward::Note(note));
             }
+        }
+    }
+
+    /// Where nothing is on its way into the image, now and then: it is as of what was applied.
+    fn compare_image(&mut self, member: MemberId, lsn: Lsn, oracle: &mut Oracle) {
+        if lsn < self.apply_asked {
+            return;
+        }
+        self.settled += 1;
+        if self.settled.is_multiple_of(COMPARE_EVERY) {
+            self.disk.with(|disk| {
+                let image = disk.contents(Path::new(STORE)).unwrap_or_default();
+                oracle.image_holds(member, lsn, image);
+            });
         }
     }
 

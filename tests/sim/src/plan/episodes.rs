@@ -278,9 +278,15 @@ impl Episodes<'_> {
         match self.rng.random_range(0..3) {
             0 => self.add(0, Happening::Reset(a, b)),
             1 => self.add(0, Happening::HalfOpen(a, b)),
-            _ => {
+            // Its answers come late, or it carries less than clients write.
+            _ if self.rng.random_bool(0.7) => {
                 let by = self.rng.random_range(1..400) * MS;
                 self.add(0, Happening::Slow(a, b, by));
+                self.add(time, Happening::Heal(a, b));
+            }
+            _ => {
+                let rate = self.rng.random_range(20..2000);
+                self.add(0, Happening::Narrow(a, b, rate));
                 self.add(time, Happening::Heal(a, b));
             }
         }
@@ -302,7 +308,9 @@ impl Episodes<'_> {
 
     fn disk_trouble(&mut self) -> Micros {
         let (host, time) = (self.host(), self.time());
-        if self.rng.random_bool(0.7) {
+        if self.rng.random_bool(0.15) {
+            self.cannot_read(host, time);
+        } else if self.rng.random_bool(0.7) {
             self.add(0, Happening::DiskHangs(host, time));
         } else {
             let change = self.rng.random_range(1..60);
@@ -312,6 +320,24 @@ impl Episodes<'_> {
             self.add(time + 100 * MS, Happening::Start(host));
         }
         time + 100 * MS
+    }
+
+    /// A read fails: of a client, of the log for a standby, or of one of the first at a start. Or
+    /// a log write has gone astray, which is noticed by whoever reads there.
+    fn cannot_read(&mut self, host: Host, time: Micros) {
+        if self.rng.random_bool(0.15) {
+            self.add(0, Happening::WriteGoesAstray(host));
+        }
+        if self.rng.random_bool(0.5) {
+            self.add(MS, Happening::Kill(host));
+            self.maybe_takeover(host, time);
+            let read = self.rng.random_range(1..12);
+            self.add(time + 99 * MS, Happening::ReadFails(host, read));
+            self.add(time + 100 * MS, Happening::Start(host));
+        } else {
+            let read = self.rng.random_range(1..30);
+            self.add(0, Happening::ReadFails(host, read));
+        }
     }
 
     fn commands(&mut self) -> Micros {

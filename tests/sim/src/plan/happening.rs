@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use hadrian_protocol::node::Command;
+use hadrian_protocol::node::{Command, How, Limits};
 
 use super::Host;
 use crate::{MS, Micros, NAMES};
@@ -16,6 +16,19 @@ pub enum Way {
     There,
     /// From the second to the first only.
     Back,
+}
+
+/// How a replica is created again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Anew {
+    /// As an empty standby, as the first time.
+    Alike,
+    /// With a volume of twice the size.
+    Larger,
+    /// From other content than the rest of the cluster.
+    OtherBase,
+    /// As a primary with a history of its own.
+    Primary,
 }
 
 /// Something that happens to the cluster from outside.
@@ -41,6 +54,8 @@ pub enum Happening {
     HalfOpen(Host, Host),
     /// A link becomes slow, by this much per parcel.
     Slow(Host, Host, Micros),
+    /// A link carries only so many KiB a second, each way.
+    Narrow(Host, Host, u64),
     /// A link delivers some pieces twice and others in another order. No TCP connection does; the
     /// promises hold all the same.
     Disorder(Host, Host),
@@ -52,12 +67,21 @@ pub enum Happening {
     DiskFails(Host, u64),
     /// The n-th further change of a disk fails when half of it is written.
     DiskFallsShort(Host, u64),
+    /// The n-th further read of a disk fails with EIO, and none after it.
+    ReadFails(Host, u64),
     /// A write to the log goes astray, and the disk says that all is well.
     WriteGoesAstray(Host),
     /// From the n-th further change on a disk has no room for anything.
     DiskFills(Host, u64),
     /// It has room again.
     DiskHasRoom(Host),
+    /// Somebody keeps a copy of everything on a disk: a backup, a snapshot of a virtual machine.
+    Copied(Host),
+    /// A host that does not run gets back the copy that was kept last; where there is none, nothing
+    /// happens.
+    PutBack(Host),
+    /// The replica of a host that does not run is created again.
+    MadeAnew(Host, Anew),
     /// The wall clock of a host jumps by so many seconds.
     WallJumps(Host, i64),
     /// A host does not reach the control record any more, or reaches it again.
@@ -95,6 +119,9 @@ impl fmt::Display for Happening {
             Self::Slow(a, b, by) => {
                 write!(f, "the link {}-{} is slow, {} ms", name(a), name(b), ms(by))
             }
+            Self::Narrow(a, b, rate) => {
+                write!(f, "the link {}-{} carries {rate} KiB a second", name(a), name(b))
+            }
             Self::Disorder(a, b) => {
                 write!(f, "the link {}-{} doubles and swaps what it carries", name(a), name(b))
             }
@@ -106,6 +133,20 @@ impl fmt::Display for Happening {
             Self::DiskFallsShort(a, n) => {
                 write!(f, "the disk of {} fails {n} changes on, half-way", name(a))
             }
+            Self::ReadFails(a, n) => {
+                write!(f, "the disk of {} cannot read, {n} reads on", name(a))
+            }
+            Self::Copied(a) => write!(f, "a copy of the disk of {} is kept", name(a)),
+            Self::PutBack(a) => write!(f, "the disk of {} is what its copy holds", name(a)),
+            Self::MadeAnew(a, anew) => {
+                let how = match anew {
+                    Anew::Alike => "anew",
+                    Anew::Larger => "anew, with a larger volume",
+                    Anew::OtherBase => "anew, from other content",
+                    Anew::Primary => "anew, as a primary of its own",
+                };
+                write!(f, "the replica of {} is created {how}", name(a))
+            }
             Self::WriteGoesAstray(a) => write!(f, "a log write of {} goes astray", name(a)),
             Self::DiskFills(a, n) => write!(f, "the disk of {} is full {n} changes on", name(a)),
             Self::DiskHasRoom(a) => write!(f, "the disk of {} has room again", name(a)),
@@ -113,7 +154,31 @@ impl fmt::Display for Happening {
             Self::RecordCut(a) => write!(f, "{} loses sight of the record", name(a)),
             Self::RecordHeals(a) => write!(f, "{} sees the record again", name(a)),
             Self::Override(a) => write!(f, "operator on {}: override the owner", name(a)),
-            Self::Command(a, command) => write!(f, "operator on {}: {command:?}", name(a)),
+            Self::Command(a, command) => {
+                write!(f, "operator on {}: {}", name(a), in_words(*command))
+            }
         }
+    }
+}
+
+/// As an operator would type it.
+fn in_words(command: Command) -> String {
+    match command {
+        Command::Takeover { how, test } => {
+            let how = match how {
+                How::Planned(limits) if limits == Limits::default() => String::new(),
+                How::Planned(Limits { max_quiesce, max_total }) => {
+                    format!(" --max-quiesce {max_quiesce:?} --max-total {max_total:?}")
+                }
+                How::PeerWindowOnly => " --force --peer-window-only".into(),
+                How::Force => " --force".into(),
+                How::Override { owner, epoch } => format!(" --override {owner}:{epoch}"),
+            };
+            format!("takeover{how}{}", if test { " --test" } else { "" })
+        }
+        Command::CancelTakeover => "takeover --cancel".into(),
+        Command::StartPrimary => "start --primary --force".into(),
+        Command::SetMode(mode) => format!("mode {}", mode.name()),
+        Command::Stop => "stop".into(),
     }
 }

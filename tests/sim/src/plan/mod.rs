@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::{MS, Micros, SECOND};
 use episodes::{Episodes, Mood};
-pub use happening::{Happening, Way};
+pub use happening::{Anew, Happening, Way};
 
 /// A member by its index.
 pub type Host = u8;
@@ -51,6 +51,9 @@ pub struct Plan {
     pub pace: Micros,
     /// When the last happening is over and everything is mended.
     pub length: Micros,
+    /// How many thousandths the clock of each member runs faster than the world's; members that are
+    /// not named get theirs from the seed, up to four either way.
+    pub drifts: Vec<i64>,
     /// What happens, in the order of time.
     pub happenings: Vec<(Micros, Happening)>,
 }
@@ -76,8 +79,36 @@ impl Plan {
             clients: 2,
             pace: 8 * MS,
             length: 3 * SECOND,
+            drifts: Vec::new(),
             happenings: Vec::new(),
         }
+    }
+
+    /// The settings in words; what is as usual is not said.
+    #[must_use]
+    pub fn settings(&self) -> String {
+        let (members, mode, clients) = (self.members, self.mode.name(), self.clients);
+        let mut words = vec![format!("{members} members"), mode.into()];
+        words.push(format!("a peer window of {:?}", self.peer_window));
+        words.push(format!("{clients} clients, a request of each every {} ms", self.pace / MS));
+        words.push(format!("a log of {} KiB", self.log_bytes >> 10));
+        let told = [
+            (self.record, "a control record".to_string()),
+            (self.hold, "on_window_end = hold".into()),
+            (self.commit_on_write, "commit = write".into()),
+            (!self.peer_wait_limit.is_zero(), format!("waits of {:?}", self.peer_wait_limit)),
+            (!self.replay_delay.is_zero(), format!("a delay of {:?}", self.replay_delay)),
+            (self.spool_limit < u64::MAX, format!("a spool of {} KiB", self.spool_limit >> 10)),
+            (!self.degrade.is_empty(), format!("degrade to {:?}", self.degrade)),
+        ];
+        words.extend(told.into_iter().filter(|(is, _)| *is).map(|(_, words)| words));
+        words.join(", ")
+    }
+
+    /// Silence that ends a connection (`link.timeout`).
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        Duration::from_secs(1)
     }
 
     /// Adds something that happens at `at`.
@@ -111,6 +142,7 @@ impl Plan {
             clients: rng.random_range(1..=3),
             pace: rng.random_range(3..20) * MS,
             length: 0,
+            drifts: Vec::new(),
             happenings: Vec::new(),
         };
         if !plan.replay_delay.is_zero() {
@@ -127,7 +159,9 @@ impl Plan {
             at += rng.random_range(0..1200) * MS;
         }
         if seed.is_multiple_of(5) {
-            plan.happenings.push((200 * MS, Happening::Disorder(0, 1)));
+            let first = (seed / 5 % u64::from(plan.members)) as Host;
+            let second = (first + 1) % plan.members;
+            plan.happenings.push((200 * MS, Happening::Disorder(first, second)));
         }
         plan.vary_faults();
         plan.happenings.sort_by_key(|(at, _)| *at);
