@@ -120,7 +120,9 @@ fn a_link_that_doubles_and_swaps_what_it_carries_breaks_no_promise() {
 #[test]
 fn a_full_disk_is_a_failed_disk_until_there_is_room() {
     tell(
-        |plan| {
+        |mut plan| {
+            // The log still reaches back when beta is called again.
+            plan.log_bytes = 16 << 20;
             let plan = plan.with(SECOND, H::DiskFills(BETA, 3));
             let plan = plan.with(1500 * MS, H::Kill(BETA)).with(1600 * MS, H::Start(BETA));
             lasting(plan.with(3 * SECOND, H::DiskHasRoom(BETA)), 5 * SECOND)

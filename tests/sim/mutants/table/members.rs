@@ -8,12 +8,20 @@ const LEAD: &str = "protocol/src/node/lead.rs";
 const PROMISE: &str = "protocol/src/node/promise.rs";
 const NODE: &str = "protocol/src/node/mod.rs";
 const SESSION: &str = "protocol/src/node/session.rs";
+const LOG: &str = "protocol/src/node/log.rs";
 const NUMBERS: &str = "protocol/src/node/numbers.rs";
 const FEED: &str = "protocol/src/node/feed.rs";
 const HANDOVER: &str = "protocol/src/node/handover.rs";
 const PACE: &str = "protocol/src/node/pace.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
+    mutant(
+        "recent frames stay in memory for ever",
+        "I10",
+        LOG,
+        "while self.tail_bytes > config.tail_bytes && self.tail.len() > 1 {",
+        "while self.tail_bytes > config.tail_bytes && self.tail.is_empty() {",
+    ),
     mutant(
         "a primary shows that less may be lost than it is",
         "§3: at most the gap, which is shown",

@@ -11,6 +11,13 @@ const REGISTER: &str = "protocol/src/node/register.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
+        "a lost standby is waited for without an end",
+        "§3: writes wait at most the window",
+        INSYNC,
+        "} else if deadline <= self.clock.now && !holds_on {",
+        "} else if deadline <= self.clock.now && !holds_on && member.index() > 7 {",
+    ),
+    mutant(
         "a proof makes no allowance for clocks that run apart",
         "§5.3",
         CONFIG,
