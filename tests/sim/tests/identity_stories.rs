@@ -7,6 +7,7 @@ mod telling;
 use std::cell::Cell;
 
 use hadrian_protocol::node::{Command, Denied, Note};
+use hadrian_protocol::replica::Mode;
 use hadrian_protocol::wire::Refusal;
 use hadrian_sim::plan::{Anew, Host, Way};
 use hadrian_sim::{Happening as H, MS, Plan, Report, SECOND};
@@ -21,9 +22,10 @@ fn beta_made(plan: Plan, anew: Anew) -> Plan {
 
 /// Whether a member told of this refusal.
 fn told(report: &Report, host: Host, is: impl Fn(Refusal) -> bool) -> bool {
-    report.notes.iter().any(
-        |(_, of, note)| matches!(note, Note::Refused { refusal, .. } if *of == host && is(*refusal)),
-    )
+    report.notes.iter().any(|(_, of, note)| match note {
+        Note::Refused { refusal, .. } => *of == host && is(*refusal),
+        _ => false,
+    })
 }
 
 fn both_tell(report: &Report, is: impl Fn(Refusal) -> bool) {
@@ -139,6 +141,22 @@ fn a_replica_put_back_from_an_older_copy_is_nobody_that_the_record_names() {
             assert_eq!(report.primary, Some(ALPHA));
             nothing_lost(report);
         },
+    );
+}
+
+#[test]
+fn what_a_standby_that_was_put_back_does_not_have_any_more_is_shown_as_a_loss() {
+    // It catches up slowly, and the primary dies meanwhile.
+    tell(
+        |plan| {
+            let plan = beta_put_back(in_mode(plan, Mode::Superasync));
+            let plan = plan.with(2010 * MS, H::Narrow(ALPHA, BETA, 50));
+            let plan = plan.with(5 * SECOND, H::Kill(ALPHA));
+            let plan = plan.with(5500 * MS, H::Command(BETA, FORCE));
+            let plan = plan.with(6 * SECOND, H::Heal(ALPHA, BETA));
+            lasting(plan.with(6 * SECOND, H::Start(ALPHA)), 8 * SECOND)
+        },
+        |report| assert!(report.lost > 0, "beta lacks something"),
     );
 }
 

@@ -69,7 +69,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "an LSN is used again",
-        "§1: a restart goes on where the log was known to be durable, over frames that were answered",
+        "§1: a restart goes on where the log was known to be durable",
         RECOVERY,
         "            Step::Frame(frame) => {\n                frame_count += 1;",
         "            Step::Frame(frame) if frame.end() > start.known_durable => {\n                \

@@ -23,6 +23,17 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "while self.tail_bytes > config.tail_bytes && self.tail.is_empty() {",
     ),
     mutant(
+        "a standby that was put back counts with what it had before",
+        "§3: at most the gap, which is shown",
+        SESSION,
+        "peer.kept = peer.kept.map(|kept| kept.min(end));",
+        "let _ = (peer, end);",
+    )
+    .told(
+        "identity_stories",
+        "what_a_standby_that_was_put_back_does_not_have_any_more_is_shown_as_a_loss",
+    ),
+    mutant(
         "a primary shows that less may be lost than it is",
         "§3: at most the gap, which is shown",
         NUMBERS,
