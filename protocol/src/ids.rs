@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::time::WallTime;
+
 /// Most members of one cluster (design §1).
 pub const MEMBERS_MAX: u8 = 8;
 /// Most volumes of one resource (design §10).
@@ -178,10 +180,12 @@ impl Incarnation {
         self.0
     }
 
-    /// The next life.
+    /// The next life, which begins at `wall`: above the last, and no lower than the wall clock in
+    /// microseconds. A replica that was put back from an older copy, or made anew, has forgotten
+    /// numbers that it had; it takes none of them again, unless its clock was set back as well.
     #[must_use]
-    pub fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
+    pub fn next_at(self, wall: WallTime) -> Self {
+        Self(self.0.saturating_add(1).max(wall.as_micros()))
     }
 }
 

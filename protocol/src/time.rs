@@ -36,8 +36,8 @@ impl Now {
     }
 }
 
-/// Wall time in microseconds since 1970-01-01 UTC. Shown to people and used for gaps in seconds;
-/// no decision rests on it (design §5.3).
+/// Wall time in microseconds since 1970-01-01 UTC. Shown to people, used for gaps in seconds, and
+/// for telling the lives of a member apart; no decision rests on it (design §5.3).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WallTime(u64);

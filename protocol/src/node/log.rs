@@ -145,6 +145,11 @@ impl Log {
         }
     }
 
+    /// Bytes of the frames in memory.
+    pub(super) fn recent_bytes(&self) -> u64 {
+        self.tail_bytes
+    }
+
     /// The newest frame.
     pub(super) fn newest(&self) -> Option<&Frame> {
         self.tail.back()

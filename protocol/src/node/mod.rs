@@ -27,6 +27,7 @@
 //! | `persist` | the durable state and what waits for it |
 //! | `recording`, `replay` | the events of a node, kept and run through it again |
 //! | `status`, `numbers`, `phase`, `reason` | what people see |
+//! | `limits` | how much a node holds, for simulators |
 
 mod answer;
 mod command;
@@ -37,6 +38,7 @@ mod follow;
 mod handover;
 mod insync;
 mod lead;
+mod limits;
 mod log;
 mod moves;
 mod note;
@@ -60,6 +62,7 @@ pub use answer::Answers;
 pub use command::{Command, Denied, Done, How, Limits};
 pub use config::{NodeConfig, OnWindowEnd, RecordKind};
 pub use event::{Action, Event, FailedPart};
+pub use limits::Excess;
 pub use log::Recovered;
 pub use moves::{MEMBER_MOVES, Made, Move, Place, STANDBY_MOVES, picture};
 pub use note::Note;
@@ -149,7 +152,7 @@ impl Node {
         recovered: Recovered,
         clock: Clock,
     ) -> Self {
-        state.incarnation = state.incarnation.next();
+        state.incarnation = state.incarnation.next_at(clock.wall);
         let log = Log::new(&mut state, recovered, clock);
         let me = state.member;
         let others = config.members.iter().filter(|member| **member != me);

@@ -7,6 +7,9 @@ use crate::frame::LogPosition;
 use crate::ids::{Epoch, Incarnate, Lsn, SessionId};
 use crate::replica::{Release, ReplicaState, Role};
 
+/// Most things that may wait for the superblock at once.
+pub(super) const AFTER_MAX: usize = 64;
+
 /// What waits for a write of the superblock. Each is looked at again when its turn comes: what
 /// has been overtaken meanwhile does nothing.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -80,6 +83,11 @@ impl Persist {
     /// Whether the write of this number was begun.
     pub(super) fn can_be_done(&self, number: u64) -> bool {
         number <= self.issued
+    }
+
+    /// How many things wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.after.len()
     }
 
     pub(super) fn is_quiet(&self) -> bool {

@@ -129,8 +129,12 @@ impl Node {
         } else {
             None
         };
-        let life = hello.life;
+        let (life, end) = (hello.life, hello.end.lsn);
         self.end_proof(member);
+        if let Some(peer) = self.peers.get_mut(&member) {
+            // A copy that was put back holds less than the member once told.
+            peer.kept = peer.kept.map(|kept| kept.min(end));
+        }
         if let Some(open) = self.session_mut(session) {
             open.hello = Some(hello);
         }

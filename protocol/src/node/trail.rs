@@ -12,7 +12,7 @@ use crate::ids::Lsn;
 use crate::time::{Now, WallTime};
 
 /// Stretches kept; the error of a time is at most about 1/64 of what the trail spans.
-const STRETCHES_MAX: usize = 128;
+pub(super) const STRETCHES_MAX: usize = 128;
 /// Appends within this time of each other are one stretch.
 const GRAIN: Duration = Duration::from_millis(2);
 
@@ -33,6 +33,11 @@ pub(super) struct Trail {
 }
 
 impl Trail {
+    /// How many stretches there are.
+    pub(super) fn len(&self) -> usize {
+        self.stretches.len()
+    }
+
     /// The log was appended to, up to `end`.
     pub(super) fn grow(&mut self, end: Lsn, now: Now, wall: WallTime) {
         if let Some(newest) = self.stretches.back_mut()

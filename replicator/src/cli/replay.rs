@@ -66,7 +66,7 @@ fn beginning(entry: &Entry) -> Option<Value> {
     Some(json!({
         "program": start.program,
         "member": start.state.member,
-        "incarnation": start.state.incarnation.next(),
+        "incarnation": start.state.incarnation.next_at(start.clock.wall),
     }))
 }
 

@@ -34,7 +34,8 @@ mod world;
 
 pub use oracle::Violation;
 pub use plan::{Happening, Plan};
-pub use world::{Report, run, run_recorded};
+pub use story::{Telling, named};
+pub use world::{Report, run, run_recorded, run_told};
 
 /// Simulated time, in microseconds since the run began.
 pub type Micros = u64;

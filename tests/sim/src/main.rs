@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use hadrian_sim::{Plan, run, shrink, sweep};
+use hadrian_sim::{Plan, Telling, named, run_told, shrink, sweep};
 
 /// Runs whole clusters on simulated time, one for each seed.
 #[derive(Debug, Parser)]
@@ -20,7 +20,7 @@ struct Args {
     /// Stop at the first violation and tell no story.
     #[arg(long)]
     until_broken: bool,
-    /// Tell the whole story of the first seed, whatever comes of it.
+    /// Tell all of the first seed, every message and request of it, whatever comes of it.
     #[arg(long)]
     tell: bool,
 }
@@ -28,7 +28,7 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     if args.tell {
-        tell(&Plan::from_seed(args.first));
+        tell(&Plan::from_seed(args.first), Telling::Everything);
         return ExitCode::SUCCESS;
     }
     let total = sweep::sweep(args.first, args.seeds, args.until_broken);
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     if let Some((seed, violation)) = total.broken.first().filter(|_| !args.until_broken) {
         let short = shrink::shrink(&Plan::from_seed(*seed), violation.rule);
         println!("\nthe shortest story of seed {seed} that breaks {}:", violation.rule);
-        tell(&short);
+        tell(&short, Telling::Prose);
     }
     total.made.missing().iter().for_each(|made| println!("never seen: {made}"));
     println!("{} answered writes, {} of them lost by force", total.answered, total.lost);
@@ -48,18 +48,11 @@ fn main() -> ExitCode {
     if total.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn tell(plan: &Plan) {
-    let report = run(plan, true);
-    println!(
-        "{} members, {}, window {:?}, {} clients, log of {} bytes",
-        plan.members,
-        plan.mode.name(),
-        plan.peer_window,
-        plan.clients,
-        plan.log_bytes
-    );
+fn tell(plan: &Plan, telling: Telling) {
+    let report = run_told(plan, telling);
+    println!("{}", plan.settings());
     report.story.iter().for_each(|line| println!("{line}"));
     if let Some(violation) = report.violation {
-        println!("VIOLATION {violation}");
+        println!("{:>11}  broken: {}", "", named(&violation.to_string()));
     }
 }

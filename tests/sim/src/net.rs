@@ -12,6 +12,9 @@ use crate::plan::{Host, Way};
 /// Bytes that the sockets of a connection hold in one direction.
 const SOCKET_BYTES: u64 = 256 << 10;
 
+/// Bytes that a sound link carries in a millisecond.
+const RATE: u64 = 500_000;
+
 /// What travels.
 #[derive(Clone, Debug)]
 pub(crate) enum Parcel {
@@ -68,9 +71,13 @@ impl Pipe {
         self.waiting.push_back(parcel);
     }
 
-    /// Moves what fits into the socket; `arrival` says when each piece is there. Returns the end
-    /// of the last frame that was handed over.
-    pub(crate) fn hand_over(&mut self, mut arrival: impl FnMut(u64) -> Micros) -> Option<Lsn> {
+    /// Moves what fits into the socket; `arrival` says when a piece would be there and how long the
+    /// link is busy with it: one piece at a time. Returns the end of the last frame that was handed
+    /// over.
+    pub(crate) fn hand_over(
+        &mut self,
+        mut arrival: impl FnMut(u64) -> (Micros, Micros),
+    ) -> Option<Lsn> {
         let mut handed = None;
         while self.under_way_bytes < SOCKET_BYTES {
             let Some(parcel) = self.waiting.pop_front() else { break };
@@ -78,7 +85,8 @@ impl Pipe {
                 handed = Some(frame.end());
             }
             let last = self.under_way.back().map_or(0, |(at, _)| *at);
-            let at = arrival(parcel.len()).max(last);
+            let (at, busy) = arrival(parcel.len());
+            let at = at.max(last) + busy;
             self.under_way_bytes += parcel.len();
             self.under_way.push_back((at, parcel));
         }
@@ -136,6 +144,8 @@ impl Pipe {
 pub(crate) struct Ways {
     cut: BTreeMap<(Host, Host), bool>,
     slow: BTreeMap<(Host, Host), Micros>,
+    /// KiB that a way carries in a second.
+    narrow: BTreeMap<(Host, Host), u64>,
     disorderly: BTreeSet<(Host, Host)>,
 }
 
@@ -153,6 +163,7 @@ impl Ways {
         for way in [(a, b), (b, a)] {
             self.cut.remove(&way);
             self.slow.remove(&way);
+            self.narrow.remove(&way);
             self.disorderly.remove(&way);
         }
     }
@@ -164,6 +175,11 @@ impl Ways {
     pub(crate) fn slow(&mut self, a: Host, b: Host, by: Micros) {
         self.slow.insert((a, b), by);
         self.slow.insert((b, a), by);
+    }
+
+    pub(crate) fn narrow(&mut self, a: Host, b: Host, rate: u64) {
+        self.narrow.insert((a, b), rate.max(1));
+        self.narrow.insert((b, a), rate.max(1));
     }
 
     pub(crate) fn disturb(&mut self, a: Host, b: Host) {
@@ -180,5 +196,10 @@ impl Ways {
 
     pub(crate) fn delay(&self, from: Host, to: Host) -> Micros {
         self.slow.get(&(from, to)).copied().unwrap_or_default()
+    }
+
+    /// Bytes that a way carries in a millisecond.
+    pub(crate) fn rate(&self, from: Host, to: Host) -> u64 {
+        self.narrow.get(&(from, to)).map_or(RATE, |kib| (kib << 10).div_ceil(1000))
     }
 }

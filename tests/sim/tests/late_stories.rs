@@ -120,7 +120,9 @@ fn a_link_that_doubles_and_swaps_what_it_carries_breaks_no_promise() {
 #[test]
 fn a_full_disk_is_a_failed_disk_until_there_is_room() {
     tell(
-        |plan| {
+        |mut plan| {
+            // The log still reaches back when beta is called again.
+            plan.log_bytes = 16 << 20;
             let plan = plan.with(SECOND, H::DiskFills(BETA, 3));
             let plan = plan.with(1500 * MS, H::Kill(BETA)).with(1600 * MS, H::Start(BETA));
             lasting(plan.with(3 * SECOND, H::DiskHasRoom(BETA)), 5 * SECOND)
@@ -384,5 +386,28 @@ fn a_commit_that_comes_after_the_change_to_sync_counts_by_sync() {
             plan.with(SECOND, H::Command(ALPHA, Command::SetMode(Mode::Sync)))
         },
         nothing_lost,
+    );
+}
+
+#[test]
+fn a_deposed_primary_that_sees_neither_record_nor_successor_answers_nothing_that_is_lost() {
+    // Holes, story 15, as far as it goes without a lease: alpha serves, does not know that beta
+    // owns the resource, and may answer only what beta has.
+    tell(
+        |mut plan| {
+            plan.record = true;
+            let plan = window(plan, 4 * SECOND).with(SECOND, H::Cut(ALPHA, BETA, Way::Both));
+            let plan = plan.with(SECOND, H::RecordCut(ALPHA));
+            let plan = plan.with(2 * SECOND, H::Command(BETA, FORCE));
+            let plan = plan.with(4 * SECOND, H::RecordHeals(ALPHA));
+            lasting(plan.with(6 * SECOND, H::Heal(ALPHA, BETA)), 7 * SECOND)
+        },
+        |report| {
+            assert!(leads_after(report, BETA, 2 * SECOND).is_some_and(|at| at < 4 * SECOND));
+            let deposed = noted(report, |note| matches!(note, Note::Deposed { .. }));
+            assert!(deposed.is_some_and(|at| at > 4 * SECOND), "alpha reads it: {deposed:?}");
+            assert_eq!(report.primary, Some(BETA));
+            nothing_lost(report);
+        },
     );
 }

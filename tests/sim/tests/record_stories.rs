@@ -499,7 +499,7 @@ fn a_committed_write_of_the_new_primary_is_not_swallowed_by_the_old_one() {
             let plan = plan.with(5100 * MS, H::Heal(ALPHA, BETA));
             lasting(plan.with(5200 * MS, H::Start(BETA)), 7 * SECOND)
         },
-        |_| {},
+        |report| assert_eq!(report.primary, Some(BETA), "its epoch was owned, and is the later"),
     );
 }
 

@@ -401,11 +401,13 @@ fn a_takeover_survives_the_new_primarys_power_loss() {
     tell(
         |plan| {
             let plan = plan.with(SECOND, H::Cut(ALPHA, BETA, Way::Both));
+            // Nobody waits for the silence of the other.
+            let plan = plan.with(SECOND, H::Reset(ALPHA, BETA));
             let plan = plan.with(1100 * MS, H::Command(BETA, FORCE));
             let plan = plan.with(1200 * MS, H::PowerLoss(BETA)).with(1500 * MS, H::Start(BETA));
             lasting(plan.with(2 * SECOND, H::Heal(ALPHA, BETA)), 4 * SECOND)
         },
-        |_| {},
+        |report| assert_eq!(report.primary, Some(BETA), "its epoch was owned"),
     );
 }
 
@@ -421,7 +423,16 @@ fn two_members_never_own_one_epoch() {
             let plan = plan.with(1400 * MS, H::Command(BETA, FORCE));
             lasting(plan.with(2 * SECOND, H::Heal(ALPHA, BETA)), 3 * SECOND)
         },
-        |_| {},
+        |report| {
+            let epochs = report.notes.iter().filter_map(|(_, _, note)| match note {
+                Note::Leads(epoch) => Some(*epoch),
+                _ => None,
+            });
+            let mut epochs: Vec<_> = epochs.collect();
+            epochs.sort_unstable();
+            assert!(epochs.len() > 2 && epochs.is_sorted_by(|a, b| a < b), "{epochs:?}");
+            assert_eq!(report.primary, Some(BETA), "the higher of the two epochs");
+        },
     );
 }
 

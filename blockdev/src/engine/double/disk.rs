@@ -81,6 +81,22 @@ impl Disk {
         self.live.iter().any(|(path, of)| *of == inode && path.parent() == Some(folder))
     }
 
+    /// The same files with the content that is read now, all of it durable.
+    pub(super) fn copy(&self) -> Self {
+        let settled = |file: &Content| {
+            let (live, durable) = (file.live.clone(), file.live.clone());
+            Content { live, durable, unsynced: Vec::new() }
+        };
+        Self {
+            files: self.files.iter().map(settled).collect(),
+            live: self.live.clone(),
+            durable: self.live.clone(),
+            dirs: self.dirs.clone(),
+            renames: Vec::new(),
+            clock: self.clock,
+        }
+    }
+
     pub(super) fn clock(&self) -> u64 {
         self.clock
     }

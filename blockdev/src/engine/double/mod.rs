@@ -59,13 +59,19 @@ pub struct Double {
     submitted: Vec<Underway>,
     done: Vec<Completion>,
     changes_done: u64,
+    reads_done: u64,
     cut_at: Option<u64>,
     fail_at: Option<(u64, Fault)>,
+    fail_read_at: Option<u64>,
     /// The next write to a file in this folder goes astray.
     astray_in: Option<PathBuf>,
     is_full: bool,
     is_cut: bool,
 }
+
+/// All files of a disk as they were at one moment; by default, those of an empty disk.
+#[derive(Debug, Default)]
+pub struct Copied(Disk);
 
 /// How an operation fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,8 +115,10 @@ impl Double {
             submitted: Vec::new(),
             done: Vec::new(),
             changes_done: 0,
+            reads_done: 0,
             cut_at: None,
             fail_at: None,
+            fail_read_at: None,
             astray_in: None,
             is_full: false,
             is_cut: false,
@@ -125,6 +133,27 @@ impl Double {
     /// Lets the `count`-th further write, zero, sync or rename fail (1 = next).
     pub fn fail_at(&mut self, count: u64, fault: Fault) {
         self.fail_at = Some((self.changes_done + count, fault));
+    }
+
+    /// Lets the `count`-th further read fail with EIO (1 = next); the one after it succeeds.
+    pub fn fail_read_at(&mut self, count: u64) {
+        self.fail_read_at = Some(self.reads_done + count);
+    }
+
+    /// What is read now, as a backup or a snapshot of the host would keep it.
+    #[must_use]
+    pub fn copy(&self) -> Copied {
+        Copied(self.disk.copy())
+    }
+
+    /// Everything on the disk is what was copied once, durably; for a host that does not run.
+    ///
+    /// # Panics
+    /// If operations are under way.
+    pub fn put_back(&mut self, copied: &Copied) {
+        assert!(self.submitted.is_empty(), "nobody uses a disk that is put back");
+        self.disk = copied.0.copy();
+        self.forget_process();
     }
 
     /// The next write to a file in `folder` goes two pages beyond its place, and the disk says that
@@ -194,9 +223,10 @@ impl Double {
         self.disk.put_file(path, len);
     }
 
-    /// Takes back what [`Double::cut_power_at`] and [`Double::fail_at`] planned.
+    /// Takes back what [`Double::cut_power_at`], [`Double::fail_at`] and [`Double::fail_read_at`]
+    /// planned.
     pub fn forget_plans(&mut self) {
-        (self.cut_at, self.fail_at) = (None, None);
+        (self.cut_at, self.fail_at, self.fail_read_at) = (None, None, None);
     }
 
     /// What a reader of `path` sees now.
@@ -222,8 +252,7 @@ impl Double {
         self.handles.clear();
         self.submitted.clear();
         self.done.clear();
-        self.cut_at = None;
-        self.fail_at = None;
+        self.forget_plans();
     }
 
     fn lose_power(&mut self) {
@@ -296,10 +325,14 @@ impl Double {
     fn step(&mut self, index: usize) {
         let is_change = !matches!(self.submitted[index].op, Op::Read { .. });
         self.changes_done += u64::from(is_change);
+        self.reads_done += u64::from(!is_change);
         if is_change && self.cut_at == Some(self.changes_done) {
             return self.lose_power();
         }
-        let planned = self.fail_at.filter(|(at, _)| is_change && *at == self.changes_done);
+        let planned = match is_change {
+            true => self.fail_at.filter(|(at, _)| *at == self.changes_done),
+            false => self.fail_read_at.filter(|at| *at == self.reads_done).map(|_| (0, Fault::Eio)),
+        };
         let Underway { token, mut op, covers, .. } = self.submitted.remove(index);
         let takes_room = matches!(op, Op::Write { .. } | Op::Zero { punch: false, .. });
         self.is_full |= matches!(planned, Some((_, Fault::Full)));

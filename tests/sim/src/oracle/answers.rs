@@ -9,6 +9,7 @@ use hadrian_protocol::record::ControlRecord;
 use hadrian_protocol::replica::Mode;
 
 use super::{Oracle, Witness};
+use crate::Micros;
 use crate::host::{Ask, BLOCK};
 
 /// Everything about requests.
@@ -16,7 +17,7 @@ use crate::host::{Ask, BLOCK};
 pub(super) struct Answered {
     asks: BTreeMap<u64, Ask>,
     taken: BTreeMap<u64, Taken>,
-    kept: Vec<Kept>,
+    pub(super) kept: Vec<Kept>,
     begun: BTreeMap<Epoch, Begun>,
     /// Commands with force that may still come to something.
     forced: BTreeMap<MemberId, u32>,
@@ -40,23 +41,25 @@ pub(super) struct Answered {
 struct Taken {
     point: LogPosition,
     epoch: Epoch,
-    /// Answers given before it came: a flush commits these.
+    by: MemberId,
+    at: Micros,
+    /// Answers given before it came: a flush commits these, and a read sees them.
     before: usize,
 }
 
 /// A change that was answered: it may not be lost.
 #[derive(Debug)]
-struct Kept {
-    point: LogPosition,
-    by: MemberId,
-    epoch: Epoch,
-    committed: bool,
+pub(super) struct Kept {
+    pub(super) point: LogPosition,
+    pub(super) by: MemberId,
+    pub(super) epoch: Epoch,
+    pub(super) committed: bool,
     /// It was given while another primary stood beside this one by force, or force has thrown it
     /// away: nobody promises anything any more.
-    excused: bool,
-    set: Vec<MemberId>,
-    power_losses: Vec<u64>,
-    deaths: Vec<u64>,
+    pub(super) excused: bool,
+    pub(super) set: Vec<MemberId>,
+    pub(super) power_losses: Vec<u64>,
+    pub(super) deaths: Vec<u64>,
 }
 
 /// An epoch that somebody served in.
@@ -133,7 +136,8 @@ impl Oracle {
     pub(crate) fn asked(&mut self, member: MemberId, id: u64, end: Lsn, node: &Node) {
         let point = self.point(member, end);
         let (epoch, before) = (node.state().owned, self.answered.kept.len());
-        self.answered.taken.insert(id, Taken { point, epoch, before });
+        let taken = Taken { point, epoch, by: member, at: self.now, before };
+        self.answered.taken.insert(id, taken);
     }
 
     /// A member begins to serve.
@@ -208,55 +212,28 @@ impl Oracle {
         false
     }
 
-    /// Every write answered in an earlier epoch is in the history of whoever begins to serve.
-    fn nothing_is_lost(
-        &mut self,
-        member: MemberId,
-        epoch: Epoch,
-        began: Option<Began>,
-        force: bool,
-    ) {
-        let mut lost = None;
-        let path = self.members[usize::from(member.index())].path.clone();
-        let losses: Vec<_> = self.members.iter().map(|witness| witness.power_losses).collect();
-        let deaths: Vec<_> = self.members.iter().map(|witness| witness.deaths).collect();
-        let earlier = |kept: &&mut Kept| !kept.excused && kept.epoch < epoch;
-        for kept in self.answered.kept.iter_mut().filter(earlier) {
-            if path.holds(kept.point) {
-                continue;
-            }
-            kept.excused = true;
-            self.answered.lost += 1;
-            let power_lost = |member: MemberId| {
-                let index = usize::from(member.index());
-                losses[index] > kept.power_losses[index]
-            };
-            // What a standby has received is in its memory only: the end of its process is enough.
-            let died = |member: MemberId| {
-                let index = usize::from(member.index());
-                deaths[index] > kept.deaths[index]
-            };
-            // A volatile cache may forget what was not committed, if no other copy was promised,
-            // or if everybody who had one has lost it too.
-            let volatile = !kept.committed
-                && power_lost(kept.by)
-                && kept.set.iter().all(|member| died(*member));
-            if !force && !volatile {
-                lost = Some((kept.point.lsn, kept.by, kept.committed));
-            }
-        }
-        if let Some((lsn, by, committed)) = lost {
-            let kind = if committed { "a committed write" } else { "an answered write" };
-            self.broken(
-                "I3",
-                format!("{member} begins ({began:?}) without {kind}, at {lsn} by {by}"),
-            );
-        }
-    }
-
     /// A member stops serving.
     pub(crate) fn stands_down(&mut self, member: MemberId) {
         self.of(member).leads = false;
+        self.answers_nobody(member);
+    }
+
+    /// What it was asked and has not answered, it never will.
+    pub(super) fn answers_nobody(&mut self, member: MemberId) {
+        self.answered.taken.retain(|_, taken| taken.by != member);
+    }
+
+    /// A read that failed.
+    pub(crate) fn cannot_read(&mut self, id: u64) {
+        self.answered.taken.remove(&id);
+    }
+
+    /// Since when the oldest change or commit waits at a member.
+    pub(super) fn waits_since(&self, member: MemberId) -> Option<Micros> {
+        let is_read = |id: &u64| matches!(self.answered.asks.get(id), Some(Ask::Read { .. }));
+        let waits = self.answered.taken.iter();
+        let waits = waits.filter(|(id, taken)| taken.by == member && !is_read(id));
+        waits.map(|(_, taken)| taken.at).min()
     }
 
     /// An answer goes out to a client.
@@ -411,6 +388,23 @@ impl Oracle {
         before.filter(|kept| path.holds(kept.point)).for_each(|kept| kept.committed = true);
     }
 
+    /// A read sees every write that anybody was answered for before it was asked, at whichever
+    /// member. Not where its member was overtaken and does not know yet: reads go on there until it
+    /// does (design §4), and who moves clients must see to it that they are not left behind.
+    fn sees_every_answer(&mut self, member: MemberId, taken: &Taken, from: Lsn) {
+        let newest = self.answered.begun.last_key_value().map(|(epoch, _)| *epoch);
+        if newest > Some(taken.epoch) {
+            return;
+        }
+        let path = &self.members[usize::from(member.index())].path;
+        let mut before = self.answered.kept.iter().take(taken.before).filter(|kept| !kept.excused);
+        let unseen = before.find(|kept| kept.point.lsn > from || !path.holds(kept.point));
+        let unseen = unseen.map(|kept| (kept.point.lsn, kept.by));
+        self.demand(unseen.is_none(), "linearizable", || {
+            format!("{member} reads as of {from}, without the answered write {unseen:?}")
+        });
+    }
+
     /// A read shows what the history held between its beginning and its end.
     pub(crate) fn read(&mut self, member: MemberId, id: u64, content: &[u8], node: &Node) {
         let (Some(taken), Some(Ask::Read { block, count })) =
@@ -419,6 +413,7 @@ impl Oracle {
             return self.broken("I2", format!("{member} answers a read that nobody sent"));
         };
         let (from, to) = (taken.point.lsn, node.log_end());
+        self.sees_every_answer(member, &taken, from);
         for at in 0..count {
             let bytes = &content[(at * BLOCK) as usize..][..BLOCK as usize];
             let is = bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));

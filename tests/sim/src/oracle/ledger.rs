@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hadrian_protocol::frame::{ChainHash, Frame, LogPosition, Record};
 use hadrian_protocol::ids::{Epoch, Lsn};
 
-use crate::host::{BLOCK, BLOCKS, content, genesis};
+use crate::host::{BLOCK, BLOCKS, genesis};
 
 /// All frames of a run, as a tree: each names the one before by its hash.
 #[derive(Debug, Default)]
@@ -39,6 +39,13 @@ impl Path {
     /// Whether it goes through this very point.
     pub(super) fn holds(&self, point: LogPosition) -> bool {
         point == genesis() || self.by_end.get(&point.lsn) == Some(&point.chain)
+    }
+
+    /// The last point that it shares with another.
+    pub(super) fn common(&self, other: &Self) -> Lsn {
+        let mut newest_first = self.by_end.iter().rev();
+        let shared = newest_first.find(|(end, chain)| other.by_end.get(end) == Some(chain));
+        shared.map_or(Lsn::START, |(end, _)| *end)
     }
 
     /// The point of it at `lsn`, which is the end of one of its frames.
@@ -125,7 +132,8 @@ impl Ledger {
         (0..BLOCKS).find(|block| {
             let start = (block * BLOCK) as usize;
             let is = image.get(start..start + BLOCK as usize);
-            is != Some(&content(self.value(path, *block, lsn), 1)[..])
+            let number = self.value(path, *block, lsn).to_le_bytes();
+            !is.is_some_and(|bytes| bytes.chunks_exact(8).all(|chunk| chunk == number))
         })
     }
 }

@@ -4,21 +4,27 @@
 //! holds; and disks are in its sight, so that it knows what survived.
 
 mod answers;
+mod bounds;
+mod copies;
 mod ledger;
+mod losses;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use hadrian_protocol::frame::{Frame, LogPosition};
 use hadrian_protocol::ids::{Epoch, Incarnation, Lsn, MemberId};
-use hadrian_protocol::node::{Node, Recovered, Standing};
+use hadrian_protocol::node::{Node, Recovered};
 use hadrian_protocol::replica::{ReplicaState, Role};
+use hadrian_protocol::time::{WallTime, micros};
 use hadrian_protocol::wire::{Message, Refusal};
 
 use crate::Micros;
 use crate::plan::Plan;
 use answers::Answered;
+use copies::Copies;
 use ledger::{Ledger, Path};
+use losses::LastWords;
 
 /// A broken promise.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,17 +51,26 @@ pub struct Oracle {
     by_record: bool,
     /// Standbys apply later than they could.
     delayed: bool,
+    /// Nobody is left out of the set without an operator or the record.
+    asks_first: bool,
+    /// Longest that a lost standby is waited for, by the slowest clock.
+    silence_and_window: Micros,
     ledger: Ledger,
     members: Vec<Witness>,
+    copies: Copies,
+    /// Replicas whose place another has taken: what they had said was true then.
+    replaced: Vec<Witness>,
     answered: Answered,
     violation: Option<Violation>,
 }
 
 /// What is known of one member from outside.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Witness {
     path: Path,
     life: Incarnation,
+    /// Has left its process: whatever ends that, it is there at the next start (design §3).
+    written: Lsn,
     /// Claimed as durable by its journal.
     durable: Lsn,
     applied: Lsn,
@@ -70,6 +85,18 @@ struct Witness {
     /// Ends of its processes, however they came.
     deaths: u64,
     runs: bool,
+    /// When its process was started.
+    born: Micros,
+    /// When it heard last from each other member.
+    heard: BTreeMap<MemberId, Micros>,
+    /// Until when it did nothing, or served nobody.
+    stalled: Micros,
+    /// What it showed last as a primary.
+    last_words: Option<LastWords>,
+    /// One of its log writes went astray; so its log has lost, in silence, what nothing behind it
+    /// spoke of.
+    strayed: bool,
+    forgot: bool,
 }
 
 impl Oracle {
@@ -78,8 +105,12 @@ impl Oracle {
             now: 0,
             by_record: plan.record,
             delayed: !plan.replay_delay.is_zero(),
+            asks_first: plan.hold || plan.record,
+            silence_and_window: micros(plan.silence() + plan.peer_window) / 100 * 101,
             ledger: Ledger::new(),
             members: (0..plan.members).map(|_| Witness::default()).collect(),
+            copies: Copies::default(),
+            replaced: Vec::new(),
             answered: Answered::default(),
             violation: None,
         }
@@ -120,26 +151,36 @@ impl Oracle {
         member: MemberId,
         state: &ReplicaState,
         recovered: &Recovered,
-        image: &[u8],
+        (image, wall): (&[u8], WallTime),
     ) {
         let (end, limit) = (recovered.end, state.apply_limit.min(recovered.end.lsn));
         let witness = self.see(member);
         let claimed = witness.durable.min(witness.path.end.lsn);
         let kept = witness.path.holds(end);
-        let truncating = witness.truncating;
+        let (truncating, written) = (witness.truncating, witness.written);
+        if witness.strayed && end.lsn < claimed.max(written) {
+            self.of(member).forgot = true;
+        }
+        let truncating = truncating || self.see(member).forgot;
         self.demand(kept, "§2.3", || format!("{member} recovered to {end:?}, which it never had"));
         self.demand(truncating || end.lsn >= claimed, "I8", || {
             format!("{member} had said it is durable to {claimed} and comes back with {}", end.lsn)
         });
+        self.demand(truncating || end.lsn >= written, "§1", || {
+            format!("{member} had written to {written}, lost no power, and goes on at {}", end.lsn)
+        });
         self.same_state(member, state);
+        let now = self.now;
         let witness = self.of(member);
         witness.path.cut(end);
+        witness.written = end.lsn;
         witness.durable = recovered.durable;
         witness.applied = limit;
-        witness.life = state.incarnation.next();
+        witness.life = state.incarnation.next_at(wall);
         witness.state = Some(state.clone());
         witness.persisting.clear();
-        witness.runs = true;
+        (witness.runs, witness.born) = (true, now);
+        witness.heard.clear();
         (witness.truncating, witness.leads, witness.told_owned) = (false, false, None);
         let differs = self.ledger.differs(&self.see(member).path, limit, image);
         self.demand(differs.is_none(), "I5", || {
@@ -170,6 +211,11 @@ impl Oracle {
         self.of(member).path.push(frame);
     }
 
+    pub(crate) fn written(&mut self, member: MemberId, lsn: Lsn) {
+        let witness = self.of(member);
+        witness.written = witness.written.max(lsn);
+    }
+
     pub(crate) fn durable(&mut self, member: MemberId, lsn: Lsn) {
         let witness = self.of(member);
         let sane = lsn <= witness.path.end.lsn;
@@ -182,6 +228,19 @@ impl Oracle {
         let sane = lsn <= witness.durable && lsn >= witness.applied;
         witness.applied = witness.applied.max(lsn);
         self.demand(sane, "I9", || format!("{member} has applied {lsn}"));
+    }
+
+    /// Everything that was asked for is in the image, and nothing is on its way there (I5).
+    pub(crate) fn image_holds(&mut self, member: MemberId, lsn: Lsn, image: &[u8]) {
+        let differs = self.ledger.differs(&self.see(member).path, lsn, image);
+        self.demand(differs.is_none(), "I5", || {
+            format!("{member} has applied {lsn}, but block {differs:?} of its image differs")
+        });
+    }
+
+    /// A write to the log of a member goes astray.
+    pub(crate) fn strays(&mut self, member: MemberId) {
+        self.of(member).strayed = true;
     }
 
     /// Before anything goes into the image: the rules of design §2.2 and §2.5.
@@ -206,7 +265,8 @@ impl Oracle {
         let elsewhere = others.filter(|(index, _)| *index != usize::from(member.index()));
         let safe = leads
             || self.see(member).state.as_ref().is_some_and(|state| state.role == Role::Primary)
-            || elsewhere.into_iter().any(|(_, w)| w.path.holds(point) && w.durable >= lsn);
+            || elsewhere.into_iter().any(|(_, w)| w.path.holds(point) && w.durable >= lsn)
+            || self.replaced.iter().any(|w| w.path.holds(point) && w.durable >= lsn);
         self.demand(safe, "§2.5", || format!("{member} applies {lsn}, durable nowhere else"));
     }
 
@@ -251,7 +311,7 @@ impl Oracle {
         let witness = self.of(member);
         let cut = witness.path.cut(end);
         witness.truncating = false;
-        witness.durable = end.lsn;
+        (witness.written, witness.durable) = (end.lsn, end.lsn);
         for chain in cut {
             self.never_answered(member, chain);
             let Some(frame) = self.ledger.frame(chain) else { continue };
@@ -274,9 +334,13 @@ impl Oracle {
     pub(crate) fn died(&mut self, member: MemberId, power_lost: bool) {
         let witness = self.of(member);
         witness.leads = false;
+        if power_lost {
+            witness.written = Lsn::START;
+        }
         witness.power_losses += u64::from(power_lost);
         witness.deaths += 1;
         witness.runs = false;
+        self.answers_nobody(member);
     }
 
     /// Nothing is said that a crash could undo (I7, I8), and nothing at all by a life that is not
@@ -323,17 +387,6 @@ impl Oracle {
         {
             self.of(member).told_owned = Some(promised);
         }
-    }
-
-    /// What can be seen at any time.
-    pub(crate) fn look(&mut self, member: MemberId, node: &Node) {
-        let status = node.status();
-        let order = [status.end, status.written, status.durable, status.applied];
-        let sane = order.is_sorted_by(|a, b| a >= b) && status.applied >= status.checkpointed;
-        self.demand(sane, "I9", || format!("{member} shows {status:?}"));
-        let diverged = matches!(status.standing, Standing::Diverged(_));
-        let lost_alone = diverged && !self.was_forced() && !self.went_on_without_hearing();
-        self.demand(!lost_alone, "§2.5", || format!("{member} diverged though nobody used force"));
     }
 
     /// A member has stopped in order: its volume can be used without Hadrian, as of the position

@@ -55,7 +55,8 @@ impl World<'_> {
         if all.iter().any(leads) {
             return;
         }
-        let failed = all.iter().flatten().any(|status| !takes_part(status));
+        let failed = all.iter().flatten().any(|status| !takes_part(status))
+            || self.hosts.iter().any(|host| host.is_damaged);
         if !failed && !self.oracle.force_was_tried() {
             let standings: Vec<_> = all.iter().flatten().map(|one| one.standing.clone()).collect();
             self.oracle.broken("liveness", format!("{standings:?} need an operator for nothing"));
@@ -67,14 +68,14 @@ impl World<'_> {
             std::cmp::Reverse(status.map(|status| (status.epoch, status.end)))
         });
         let turn = (times / PATIENCE - 1) as usize % order.len();
-        self.story.note("help", &[], || {
+        self.story.tell("help", &[], || {
             format!("** an operator helps with {}", NAMES[usize::from(order[turn])])
         });
         self.override_owner(order[turn]);
     }
 
     fn stop_all(&mut self) {
-        self.story.note("together", &[], || "** the cluster is together; it is stopped".into());
+        self.story.tell("together", &[], || "** the cluster is together; it is stopped".into());
         self.act = Act::Stopping;
         self.primary =
             (0..self.plan.members).find(|index| self.hosts[usize::from(*index)].serves());
@@ -134,7 +135,13 @@ fn together(all: &[Option<NodeStatus>]) -> Result<(), String> {
         let out = own.is_none_or(|status| !takes_part(status));
         let gone = matches!(
             peer.refusal,
-            Some(Refusal::LogGone { .. } | Refusal::Diverged { .. } | Refusal::Unrelated)
+            Some(
+                Refusal::LogGone { .. }
+                    | Refusal::Diverged { .. }
+                    | Refusal::Unrelated
+                    | Refusal::GeometryDiffers
+                    | Refusal::BaseDiffers
+            )
         );
         let with = peer.state == Some(StandbyState::Peer)
             || (peer.state == Some(StandbyState::RemoteCatchup)

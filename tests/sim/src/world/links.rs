@@ -1,7 +1,11 @@
 //! Connections and what travels over them.
 
+use std::time::Duration;
+
+use hadrian_protocol::backoff::Backoff;
 use hadrian_protocol::ids::{Lsn, MemberId, SessionId};
 use hadrian_protocol::node::Event;
+use hadrian_protocol::time::micros;
 use hadrian_protocol::wire::{ENVELOPE_LEN, Envelope};
 use rand::Rng;
 
@@ -10,6 +14,10 @@ use crate::host;
 use crate::net::{Conn, End, Parcel};
 use crate::plan::Host as Index;
 use crate::{MS, NAMES};
+
+/// Pauses between two calls, as those of the daemon.
+const REDIAL_FIRST: Duration = Duration::from_millis(50);
+const REDIAL_LAST: Duration = Duration::from_secs(2);
 
 impl World<'_> {
     pub(super) fn post(&mut self, session: SessionId, parcel: Parcel) {
@@ -39,8 +47,7 @@ impl World<'_> {
         let other = self.conns[conn].ends[1 - end].host;
         self.after(1, Due::Unlinked(index, life, session));
         if index < other {
-            let pause = self.rng.random_range(20..120) * MS;
-            self.after(pause, Due::Dial(index, other, life));
+            self.call_later(index, other, life);
         }
     }
 
@@ -48,14 +55,15 @@ impl World<'_> {
     pub(super) fn push_on(&mut self, conn: usize, way: usize) {
         let (now, Conn { ends, pipes }) = (self.now, &mut self.conns[conn]);
         let (from, to) = (ends[way], ends[1 - way]);
-        let slow = self.ways.delay(from.host, to.host);
+        let (slow, rate) =
+            (self.ways.delay(from.host, to.host), self.ways.rate(from.host, to.host));
         let rng = &mut self.rng;
         let handed = pipes[way].hand_over(|len| {
             let base = match rng.random_range(0..100) {
                 0 => rng.random_range(1..30) * MS,
                 _ => rng.random_range(30..300),
             };
-            now + base + slow + len / 500
+            (now + base + slow, len * MS / rate)
         });
         if pipes[way].waiting_bytes() > WAITING_BYTES_MAX {
             self.oracle.broken("I10", "a connection's queue grows without bound".into());
@@ -100,6 +108,11 @@ impl World<'_> {
 
     pub(super) fn arrive(&mut self, conn: usize, end: usize, parcel: Parcel) {
         let End { host, session, .. } = self.conns[conn].ends[end];
+        let from = self.conns[conn].ends[1 - end].host;
+        let [to, from] = [host, from].map(|index| self.hosts[usize::from(index)].member);
+        if !matches!(parcel, Parcel::End) {
+            self.oracle.hears(to, from);
+        }
         match parcel {
             Parcel::Message(bytes) => {
                 let (head, body) = bytes.split_at(ENVELOPE_LEN);
@@ -156,11 +169,25 @@ impl World<'_> {
             && !called.has_stopped()
             && called.paused_until <= now;
         if !reached {
-            let pause = self.rng.random_range(50..400) * MS;
-            return self.after(pause, Due::Dial(from, to, life));
+            return self.call_later(from, to, life);
+        }
+        if let Some((_, backoff)) = self.backoffs.get_mut(&(from, to)) {
+            backoff.reset();
         }
         let lives = [caller.life, called.life];
         self.connect(from, to, lives);
+    }
+
+    /// As the daemon does it: the pauses of one life double until somebody answers.
+    fn call_later(&mut self, from: Index, to: Index, life: u64) {
+        let seed = self.plan.seed ^ life << 16 ^ u64::from(from) << 8 ^ u64::from(to);
+        let fresh = || (life, Backoff::new(REDIAL_FIRST, REDIAL_LAST, seed));
+        let (of, backoff) = self.backoffs.entry((from, to)).or_insert_with(fresh);
+        if *of != life {
+            (*of, *backoff) = fresh();
+        }
+        let pause = micros(backoff.pause());
+        self.after(pause, Due::Dial(from, to, life));
     }
 
     pub(super) fn connect(&mut self, from: Index, to: Index, lives: [u64; 2]) {

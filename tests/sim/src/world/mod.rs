@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use hadrian_protocol::backoff::Backoff;
 use hadrian_protocol::ids::{Lsn, MemberId, SessionId};
 use hadrian_protocol::node::{
     Command, Denied, Done, Event, How, Made, NodeConfig, Note, OnWindowEnd, RecordKind,
@@ -22,7 +23,7 @@ use crate::host::{Ask, Host, Outward};
 use crate::net::{Conn, Parcel, Ways};
 use crate::oracle::{Oracle, Violation};
 use crate::plan::{Host as Index, Plan};
-use crate::story::Story;
+use crate::story::{Story, Telling};
 use crate::tape::Recordings;
 use crate::{MS, Micros, NAMES};
 use record::Register;
@@ -58,13 +59,21 @@ pub struct Report {
     pub made: Made,
     /// Most bytes that waited for an image in the log alone.
     pub most_spooled: u64,
+    /// Reads that clients got an error for.
+    pub read_errors: u64,
     /// Members that did not start, because their log is damaged, and what they said.
     pub damaged: Vec<(Index, String)>,
 }
 
-/// Runs a plan; `telling` keeps the story.
+/// Runs a plan; `telling` keeps the story, in prose.
 #[must_use]
 pub fn run(plan: &Plan, telling: bool) -> Report {
+    run_told(plan, if telling { Telling::Prose } else { Telling::Nothing })
+}
+
+/// Runs a plan and tells so much of it.
+#[must_use]
+pub fn run_told(plan: &Plan, telling: Telling) -> Report {
     live(World::new(plan, telling))
 }
 
@@ -72,7 +81,7 @@ pub fn run(plan: &Plan, telling: bool) -> Report {
 /// the order in which the processes were started.
 #[must_use]
 pub fn run_recorded(plan: &Plan) -> (Report, Vec<Vec<String>>) {
-    let (mut world, recordings) = (World::new(plan, false), Recordings::default());
+    let (mut world, recordings) = (World::new(plan, Telling::Nothing), Recordings::default());
     for host in &mut world.hosts {
         host.recordings = Some(recordings.clone());
     }
@@ -106,6 +115,7 @@ fn live(mut world: World<'_>) -> Report {
         primary: world.primary,
         made: world.made,
         most_spooled: world.most_spooled,
+        read_errors: world.read_errors,
         damaged: world.damaged,
         story: world.story.into_lines(),
     }
@@ -172,6 +182,8 @@ pub(crate) struct World<'a> {
     sessions: BTreeMap<SessionId, (usize, usize)>,
     next_session: u64,
     ways: Ways,
+    /// Of each caller and whom it calls: which life of it, and when that calls again.
+    backoffs: BTreeMap<(Index, Index), (u64, Backoff)>,
     register: Register,
     clients: Clients,
     /// Requests without an answer.
@@ -185,6 +197,7 @@ pub(crate) struct World<'a> {
     held: bool,
     made: Made,
     most_spooled: u64,
+    read_errors: u64,
     damaged: Vec<(Index, String)>,
     rng: SmallRng,
     pub(crate) oracle: Oracle,
@@ -204,7 +217,7 @@ fn settings(plan: &Plan) -> NodeConfig {
     config.degrade.clone_from(&plan.degrade);
     config.degrade_after = Duration::from_millis(400);
     config.degrade_back = Duration::from_secs(1);
-    config.timeout = Duration::from_secs(1);
+    config.timeout = plan.silence();
     config.log_sync_interval = Duration::from_millis(40);
     config.sync_bytes = 128 << 10;
     config.apply_bytes = 64 << 10;
@@ -217,12 +230,14 @@ fn settings(plan: &Plan) -> NodeConfig {
 }
 
 impl<'a> World<'a> {
-    fn new(plan: &'a Plan, telling: bool) -> Self {
+    fn new(plan: &'a Plan, telling: Telling) -> Self {
         let members = (0..plan.members).filter_map(MemberId::new);
         let host = |member: MemberId| {
             let seed = plan.seed.wrapping_mul(31) + u64::from(member.index());
             let mut host = Host::new(member, plan.mode, plan.log_bytes, seed);
             host.spool_memory = plan.spool_memory;
+            let drift = plan.drifts.get(usize::from(member.index()));
+            host.drift = drift.copied().unwrap_or(host.drift);
             host
         };
         Self {
@@ -237,6 +252,7 @@ impl<'a> World<'a> {
             sessions: BTreeMap::new(),
             next_session: 1,
             ways: Ways::default(),
+            backoffs: BTreeMap::new(),
             register: Register::default(),
             clients: Clients::default(),
             outstanding: BTreeMap::new(),
@@ -248,6 +264,7 @@ impl<'a> World<'a> {
             held: false,
             made: Made::default(),
             most_spooled: 0,
+            read_errors: 0,
             damaged: Vec::new(),
             rng: SmallRng::seed_from_u64(plan.seed),
             oracle: Oracle::new(plan),
@@ -347,6 +364,7 @@ impl<'a> World<'a> {
     fn event(&mut self, index: Index, event: Event) {
         let now = self.now;
         self.hosts[usize::from(index)].event(now, event, &mut self.oracle);
+        self.look(index);
         self.outward(index);
     }
 
@@ -366,9 +384,21 @@ impl<'a> World<'a> {
         host.tick_at = None;
         host.pump(now, &mut self.oracle);
         if let Some(process) = host.process() {
-            self.oracle.look(host.member, &process.node);
+            self.oracle.look_closely(host.member, &process.node);
         }
+        self.look(index);
         self.outward(index);
+    }
+
+    /// What must be true of a member after whatever it did.
+    pub(super) fn look(&mut self, index: Index) {
+        let host = &self.hosts[usize::from(index)];
+        let Some(process) = host.process() else { return };
+        self.oracle.look(host.member, &process.node);
+        let most = usize::from(self.plan.clients) * OUTSTANDING_MAX;
+        if let Some(what) = process.excess(most) {
+            self.oracle.broken("I10", format!("{} holds too much: {what}", host.member));
+        }
     }
 
     fn disk_step(&mut self, index: Index, life: u64) {
@@ -381,6 +411,7 @@ impl<'a> World<'a> {
         if host.hangs_until <= now && host.disk.with(|disk| disk.advance()) {
             host.pump(now, &mut self.oracle);
         }
+        self.look(index);
         self.outward(index);
     }
 
@@ -432,7 +463,10 @@ impl<'a> World<'a> {
             Outward::Ship(session, frame) => self.post(session, Parcel::Frame(frame)),
             Outward::Close(session) => self.close(index, session),
             Outward::Reply(id, result) => {
-                self.story.note("reply", &[id], || format!("{name} replies {result:?}"));
+                self.story.tell("reply", &[id], || match result {
+                    Ok(done) => format!("{name} to its operator: done, {done:?}"),
+                    Err(denied) => format!("{name} to its operator: no, {denied}"),
+                });
                 self.replies.push((index, result));
                 let command = self.commands.remove(&id);
                 let member = self.host(index).member;
@@ -443,13 +477,16 @@ impl<'a> World<'a> {
                 }
             }
             Outward::Note(note) => {
-                self.story.note("note", &[u64::from(index)], || format!("{name}: {note:?}"));
+                self.story.tell("note", &[u64::from(index)], || format!("{name}: {note}"));
                 self.notes.push((self.now, index, note));
             }
             Outward::Record(want) => self.want_record(index, want),
             Outward::Serve(serves) => {
                 let facts = [u64::from(index), u64::from(serves)];
-                self.story.note("serve", &facts, || format!("{name} serves: {serves}"));
+                self.story.tell("serve", &facts, || match serves {
+                    true => format!("{name} lets clients in"),
+                    false => format!("{name} serves nobody any more"),
+                });
                 if !serves {
                     self.forget_requests(index);
                 }
@@ -461,8 +498,17 @@ impl<'a> World<'a> {
                     self.clients.never_knew(waiting.client, waiting.ask);
                 }
             }
+            Outward::CannotRead(id) => {
+                self.story.tell("error", &[id], || format!("{name} cannot read for request {id}"));
+                self.outstanding.remove(&id);
+                self.oracle.cannot_read(id);
+                self.read_errors += 1;
+                if !self.host(index).fails {
+                    self.oracle.broken("§2.8", format!("{name} cannot read from a sound disk"));
+                }
+            }
             Outward::Stopped => {
-                self.story.note("stopped", &[u64::from(index)], || format!("{name} has stopped"));
+                self.story.tell("stopped", &[u64::from(index)], || format!("{name} has stopped"));
             }
         }
     }

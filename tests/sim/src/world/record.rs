@@ -67,7 +67,12 @@ impl World<'_> {
             && record.number == self.register.number() + 1
         {
             let name = NAMES[usize::from(index)];
-            self.story.note("record", &[record.number], || format!("{name} changes {record:?}"));
+            let (owner, epoch) = (record.owner.member, record.epoch);
+            self.story.tell("record", &[record.number], || {
+                let set: Vec<_> = record.in_sync.iter().map(|life| life.member).collect();
+                let set: Vec<_> = set.iter().map(ToString::to_string).collect();
+                format!("{name} changes the record: {owner} in epoch {epoch}, {}", set.join("+"))
+            });
             self.oracle.record_changes(&record);
             self.register.record = Some(record);
         }

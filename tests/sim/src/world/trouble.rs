@@ -52,6 +52,10 @@ impl World<'_> {
 
     pub(super) fn end_process(&mut self, index: Index, power_lost: bool) {
         self.count_moves(index);
+        let host = &self.hosts[usize::from(index)];
+        if let Some(process) = host.process() {
+            self.oracle.last_words(host.member, &process.node);
+        }
         let host = &mut self.hosts[usize::from(index)];
         let (life, member) = (host.life, host.member);
         if power_lost {
@@ -79,7 +83,7 @@ impl World<'_> {
     }
 
     pub(super) fn happen(&mut self, happening: Happening) {
-        self.story.note("happening", &[], || format!("** {happening}"));
+        self.story.tell("happening", &[], || format!("** {happening}"));
         match happening {
             Happening::Kill(index) => self.end_process(index, false),
             Happening::PowerLoss(index) => self.end_process(index, true),
@@ -96,29 +100,71 @@ impl World<'_> {
             Happening::Reset(a, b) => self.break_links(a, b, true),
             Happening::HalfOpen(a, b) => self.break_links(a, b, false),
             Happening::Slow(a, b, by) => self.ways.slow(a, b, by),
+            Happening::Narrow(a, b, rate) => self.ways.narrow(a, b, rate),
             Happening::Disorder(a, b) => self.ways.disturb(a, b),
             Happening::Pause(index, time) => {
                 let until = self.now + time;
                 let host = self.host(index);
                 host.paused_until = host.paused_until.max(until);
+                let member = host.member;
+                self.oracle.stalls(member, until);
             }
+            Happening::RecordCut(index) => self.register.cut(index),
+            Happening::RecordHeals(index) => self.register.heal(index),
+            Happening::Override(index) => self.override_owner(index),
+            Happening::WallJumps(index, by) => self.host(index).wall_jumps(by),
+            Happening::Command(index, command) => self.command(index, command),
+            disk => self.disk_happens(disk),
+        }
+    }
+
+    fn disk_happens(&mut self, happening: Happening) {
+        match happening {
             Happening::DiskHangs(index, time) => {
                 let until = self.now + time;
                 let host = self.host(index);
                 host.hangs_until = host.hangs_until.max(until);
+                let member = host.member;
+                self.oracle.stalls(member, until);
             }
             Happening::DiskFails(index, change) => self.disk_fails(index, change, Fault::Eio),
             Happening::DiskFallsShort(index, change) => {
                 self.disk_fails(index, change, Fault::Short);
             }
             Happening::DiskFills(index, change) => self.disk_fails(index, change, Fault::Full),
-            Happening::WriteGoesAstray(index) => self.host(index).write_goes_astray(),
+            Happening::ReadFails(index, read) => {
+                let host = self.host(index);
+                host.fails = true;
+                host.disk.with(|disk| disk.fail_read_at(read));
+            }
+            Happening::Copied(index) => {
+                let host = self.host(index);
+                host.keep_copy();
+                let member = host.member;
+                self.oracle.copied(member);
+            }
+            Happening::PutBack(index) => {
+                let host = self.host(index);
+                if !host.runs() && host.put_back() {
+                    let member = host.member;
+                    self.oracle.put_back(member);
+                }
+            }
+            Happening::MadeAnew(index, anew) => {
+                let host = self.host(index);
+                if !host.runs() {
+                    host.make_anew(anew);
+                    let member = host.member;
+                    self.oracle.made_anew(member);
+                }
+            }
+            Happening::WriteGoesAstray(index) => {
+                self.host(index).write_goes_astray();
+                let member = self.hosts[usize::from(index)].member;
+                self.oracle.strays(member);
+            }
             Happening::DiskHasRoom(index) => self.host(index).disk.with(Double::make_room),
-            Happening::RecordCut(index) => self.register.cut(index),
-            Happening::RecordHeals(index) => self.register.heal(index),
-            Happening::Override(index) => self.override_owner(index),
-            Happening::WallJumps(index, by) => self.host(index).wall_jumps(by),
-            Happening::Command(index, command) => self.command(index, command),
+            _ => unreachable!("everything else happens to hosts, links and people"),
         }
     }
 
@@ -177,7 +223,7 @@ impl World<'_> {
     }
 
     pub(super) fn mend(&mut self) {
-        self.story.note("mend", &[], || "** everything is mended".into());
+        self.story.tell("mend", &[], || "** everything is mended".into());
         self.act = Act::Mending;
         self.ways.heal_all();
         self.register.heal_all();

@@ -47,6 +47,7 @@ impl World<'_> {
         if !taken {
             self.outstanding.remove(&id);
         }
+        self.look(index);
         self.outward(index);
     }
 }

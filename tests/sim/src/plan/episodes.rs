@@ -1,281 +1,18 @@
-//! What a run is made of, and plans made from seeds.
+//! Episodes: what breaks in a plan from a seed, when, and when it is mended.
 
-use std::fmt;
 use std::time::Duration;
 
 use hadrian_protocol::node::{Command, How, Limits};
 use hadrian_protocol::replica::Mode;
+use rand::Rng;
 use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 
-use crate::{MS, Micros, NAMES, SECOND};
-
-/// A member by its index.
-pub type Host = u8;
-
-/// Everything that a run depends on.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// Of all choices that are not in the list: delays, what clients do, what a power loss keeps.
-    pub seed: u64,
-    /// Members with a replica.
-    pub members: u8,
-    /// The mode of the resource at the start.
-    pub mode: Mode,
-    /// `commit = "write"`.
-    pub commit_on_write: bool,
-    /// How long answers are held for a lost standby.
-    pub peer_window: Duration,
-    /// Nobody goes on alone without an operator (`on_window_end = "hold"`).
-    pub hold: bool,
-    /// A control record decides about owner and set.
-    pub record: bool,
-    /// Longest that an answer waits for a connected standby; zero: for ever.
-    pub peer_wait_limit: Duration,
-    /// Standbys apply so much later.
-    pub replay_delay: Duration,
-    /// Bytes that a standby may have received and not applied.
-    pub spool_limit: u64,
-    /// Bytes of frames in memory above which a standby leaves them in its log.
-    pub spool_memory: u64,
-    /// Weaker modes for slow standbys.
-    pub degrade: Vec<Mode>,
-    /// Bytes of each member's log.
-    pub log_bytes: u64,
-    /// Clients that work at the same time.
-    pub clients: u8,
-    /// Mean time between two requests of one client.
-    pub pace: Micros,
-    /// When the last happening is over and everything is mended.
-    pub length: Micros,
-    /// What happens, in the order of time.
-    pub happenings: Vec<(Micros, Happening)>,
-}
-
-/// Which way of a link.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Way {
-    /// Both.
-    Both,
-    /// From the first to the second only.
-    There,
-    /// From the second to the first only.
-    Back,
-}
-
-/// Something that happens to the cluster from outside.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Happening {
-    /// `kill -9` of a daemon.
-    Kill(Host),
-    /// A host loses power: what was not synced is lost, kept or torn.
-    PowerLoss(Host),
-    /// All hosts lose power at once.
-    PowerLossOfAll,
-    /// The power goes while the replica is opened, at the n-th change of the disk.
-    StartAndLosePower(Host, u64),
-    /// A daemon is started, if it does not run.
-    Start(Host),
-    /// A link swallows everything, without a word to anybody.
-    Cut(Host, Host, Way),
-    /// A link works again.
-    Heal(Host, Host),
-    /// A connection is reset, seen by both ends.
-    Reset(Host, Host),
-    /// A connection ends for the first host only; the second believes in it still.
-    HalfOpen(Host, Host),
-    /// A link becomes slow, by this much per parcel.
-    Slow(Host, Host, Micros),
-    /// A link delivers some pieces twice and others in another order. No TCP connection does; the
-    /// promises hold all the same.
-    Disorder(Host, Host),
-    /// A daemon stands still for so long (SIGSTOP, a paused virtual machine).
-    Pause(Host, Micros),
-    /// A disk does nothing for so long.
-    DiskHangs(Host, Micros),
-    /// The n-th further change of a disk fails with EIO.
-    DiskFails(Host, u64),
-    /// The n-th further change of a disk fails when half of it is written.
-    DiskFallsShort(Host, u64),
-    /// A write to the log goes astray, and the disk says that all is well.
-    WriteGoesAstray(Host),
-    /// From the n-th further change on a disk has no room for anything.
-    DiskFills(Host, u64),
-    /// It has room again.
-    DiskHasRoom(Host),
-    /// The wall clock of a host jumps by so many seconds.
-    WallJumps(Host, i64),
-    /// A host does not reach the control record any more, or reaches it again.
-    RecordCut(Host),
-    /// See there.
-    RecordHeals(Host),
-    /// An operator takes over against what the record says, naming its owner.
-    Override(Host),
-    /// An operator's command.
-    Command(Host, Command),
-}
-
-impl fmt::Display for Happening {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = |host: &Host| NAMES.get(usize::from(*host)).copied().unwrap_or("?");
-        let ms = |micros: &Micros| micros / MS;
-        match self {
-            Self::Kill(a) => write!(f, "{} is killed", name(a)),
-            Self::PowerLoss(a) => write!(f, "{} loses power", name(a)),
-            Self::PowerLossOfAll => write!(f, "everybody loses power"),
-            Self::StartAndLosePower(a, n) => {
-                write!(f, "{} starts and loses power at change {n} of its disk", name(a))
-            }
-            Self::Start(a) => write!(f, "{} is started", name(a)),
-            Self::Cut(a, b, Way::Both) => write!(f, "the link {}-{} is cut", name(a), name(b)),
-            Self::Cut(a, b, Way::There) => {
-                write!(f, "nothing gets from {} to {}", name(a), name(b))
-            }
-            Self::Cut(a, b, Way::Back) => write!(f, "nothing gets from {} to {}", name(b), name(a)),
-            Self::Heal(a, b) => write!(f, "the link {}-{} works again", name(a), name(b)),
-            Self::Reset(a, b) => write!(f, "the connection {}-{} is reset", name(a), name(b)),
-            Self::HalfOpen(a, b) => {
-                write!(f, "{} loses its connection to {}, which does not notice", name(a), name(b))
-            }
-            Self::Slow(a, b, by) => {
-                write!(f, "the link {}-{} is slow, {} ms", name(a), name(b), ms(by))
-            }
-            Self::Disorder(a, b) => {
-                write!(f, "the link {}-{} doubles and swaps what it carries", name(a), name(b))
-            }
-            Self::Pause(a, time) => write!(f, "{} stands still for {} ms", name(a), ms(time)),
-            Self::DiskHangs(a, time) => {
-                write!(f, "the disk of {} hangs for {} ms", name(a), ms(time))
-            }
-            Self::DiskFails(a, n) => write!(f, "the disk of {} fails {n} changes on", name(a)),
-            Self::DiskFallsShort(a, n) => {
-                write!(f, "the disk of {} fails {n} changes on, half-way", name(a))
-            }
-            Self::WriteGoesAstray(a) => write!(f, "a log write of {} goes astray", name(a)),
-            Self::DiskFills(a, n) => write!(f, "the disk of {} is full {n} changes on", name(a)),
-            Self::DiskHasRoom(a) => write!(f, "the disk of {} has room again", name(a)),
-            Self::WallJumps(a, by) => write!(f, "the wall clock of {} jumps by {by} s", name(a)),
-            Self::RecordCut(a) => write!(f, "{} loses sight of the record", name(a)),
-            Self::RecordHeals(a) => write!(f, "{} sees the record again", name(a)),
-            Self::Override(a) => write!(f, "operator on {}: override the owner", name(a)),
-            Self::Command(a, command) => write!(f, "operator on {}: {command:?}", name(a)),
-        }
-    }
-}
-
-impl Plan {
-    /// Two members in nearsync, a window of two seconds, two clients, and nothing that happens.
-    #[must_use]
-    pub fn quiet(seed: u64) -> Self {
-        Self {
-            seed,
-            members: 2,
-            mode: Mode::Nearsync,
-            commit_on_write: false,
-            peer_window: Duration::from_secs(2),
-            hold: false,
-            record: false,
-            peer_wait_limit: Duration::ZERO,
-            replay_delay: Duration::ZERO,
-            spool_limit: u64::MAX,
-            spool_memory: u64::MAX,
-            degrade: Vec::new(),
-            log_bytes: 4 << 20,
-            clients: 2,
-            pace: 8 * MS,
-            length: 3 * SECOND,
-            happenings: Vec::new(),
-        }
-    }
-
-    /// Adds something that happens at `at`.
-    #[must_use]
-    pub fn with(mut self, at: Micros, happening: Happening) -> Self {
-        self.happenings.push((at, happening));
-        self.happenings.sort_by_key(|(at, _)| *at);
-        self
-    }
-
-    /// The plan of a seed: a few episodes, each of which breaks something and mends it.
-    #[must_use]
-    pub fn from_seed(seed: u64) -> Self {
-        let mut rng = SmallRng::seed_from_u64(seed ^ 0x005E_ED0F_9A7A);
-        let modes = [Mode::Sync, Mode::Nearsync, Mode::Nearsync, Mode::Async, Mode::Superasync];
-        let windows = [0, 300, 1500, 4000];
-        let mut plan = Self {
-            seed,
-            members: if rng.random_bool(0.25) { 3 } else { 2 },
-            mode: modes[rng.random_range(0..modes.len())],
-            commit_on_write: rng.random_bool(0.15),
-            peer_window: Duration::from_millis(windows[rng.random_range(0..windows.len())]),
-            hold: rng.random_bool(0.15),
-            record: rng.random_bool(0.35),
-            peer_wait_limit: Duration::from_millis([0, 0, 0, 200, 1200][rng.random_range(0..5)]),
-            replay_delay: Duration::from_millis([0, 0, 0, 0, 0, 700][rng.random_range(0..6)]),
-            spool_limit: if rng.random_bool(0.1) { 64 << 10 } else { u64::MAX },
-            spool_memory: if seed.is_multiple_of(3) { 24 << 10 } else { u64::MAX },
-            degrade: degrade(&mut rng),
-            log_bytes: if rng.random_bool(0.2) { 1 << 20 } else { 4 << 20 },
-            clients: rng.random_range(1..=3),
-            pace: rng.random_range(3..20) * MS,
-            length: 0,
-            happenings: Vec::new(),
-        };
-        if !plan.replay_delay.is_zero() {
-            // What waits to be applied must fit into the log.
-            (plan.log_bytes, plan.spool_limit) = (4 << 20, u64::MAX);
-        }
-        let mood = Mood::draw(&mut rng);
-        let episodes = rng.random_range(1..=6);
-        let mut at = rng.random_range(100..800) * MS;
-        for _ in 0..episodes {
-            let took = Episodes { plan: &mut plan, rng: &mut rng, at, mood }.draw();
-            // Episodes may run into each other.
-            at += if rng.random_bool(0.3) { took / 2 } else { took };
-            at += rng.random_range(0..1200) * MS;
-        }
-        if seed.is_multiple_of(5) {
-            plan.happenings.push((200 * MS, Happening::Disorder(0, 1)));
-        }
-        plan.vary_faults();
-        plan.happenings.sort_by_key(|(at, _)| *at);
-        let last = plan.happenings.last().map_or(0, |(at, _)| *at);
-        plan.length = at.max(last) + SECOND;
-        plan
-    }
-}
-
-impl Plan {
-    /// Disks fail in more ways than one.
-    fn vary_faults(&mut self) {
-        let mut room = Vec::new();
-        for (at, happening) in &mut self.happenings {
-            let Happening::DiskFails(host, change) = *happening else { continue };
-            match (self.seed + change) % 4 {
-                0 => *happening = Happening::DiskFallsShort(host, change),
-                1 => {
-                    *happening = Happening::DiskFills(host, change);
-                    let later = (self.seed + change) % 1500 * MS;
-                    room.push((*at + later, Happening::DiskHasRoom(host)));
-                }
-                _ => {}
-            }
-        }
-        self.happenings.extend(room);
-    }
-}
-
-fn degrade(rng: &mut SmallRng) -> Vec<Mode> {
-    match rng.random_range(0..6) {
-        0 => vec![Mode::Async],
-        1 => vec![Mode::Nearsync, Mode::Superasync],
-        _ => Vec::new(),
-    }
-}
+use super::{Happening, Host, Plan, Way};
+use crate::{MS, Micros, SECOND};
 
 /// What goes wrong most in a run: rare meetings of two troubles need both of them often.
 #[derive(Clone, Copy)]
-enum Mood {
+pub(super) enum Mood {
     Anything,
     /// Disks fail and hosts lose power.
     Disks,
@@ -284,7 +21,7 @@ enum Mood {
 }
 
 impl Mood {
-    fn draw(rng: &mut SmallRng) -> Self {
+    pub(super) fn draw(rng: &mut SmallRng) -> Self {
         match rng.random_range(0..10) {
             0 | 1 => Self::Disks,
             2 | 3 => Self::Splits,
@@ -294,11 +31,11 @@ impl Mood {
 }
 
 /// Draws one episode at a time.
-struct Episodes<'a> {
-    plan: &'a mut Plan,
-    rng: &'a mut SmallRng,
-    at: Micros,
-    mood: Mood,
+pub(super) struct Episodes<'a> {
+    pub(super) plan: &'a mut Plan,
+    pub(super) rng: &'a mut SmallRng,
+    pub(super) at: Micros,
+    pub(super) mood: Mood,
 }
 
 impl Episodes<'_> {
@@ -342,7 +79,7 @@ impl Episodes<'_> {
     }
 
     /// Adds what the episode does; returns how long it takes.
-    fn draw(mut self) -> Micros {
+    pub(super) fn draw(mut self) -> Micros {
         let mood = self.rng.random_range(0..3);
         match self.mood {
             Mood::Disks if mood == 0 => return self.disk_trouble(),
@@ -541,9 +278,15 @@ impl Episodes<'_> {
         match self.rng.random_range(0..3) {
             0 => self.add(0, Happening::Reset(a, b)),
             1 => self.add(0, Happening::HalfOpen(a, b)),
-            _ => {
+            // Its answers come late, or it carries less than clients write.
+            _ if self.rng.random_bool(0.7) => {
                 let by = self.rng.random_range(1..400) * MS;
                 self.add(0, Happening::Slow(a, b, by));
+                self.add(time, Happening::Heal(a, b));
+            }
+            _ => {
+                let rate = self.rng.random_range(20..2000);
+                self.add(0, Happening::Narrow(a, b, rate));
                 self.add(time, Happening::Heal(a, b));
             }
         }
@@ -565,7 +308,9 @@ impl Episodes<'_> {
 
     fn disk_trouble(&mut self) -> Micros {
         let (host, time) = (self.host(), self.time());
-        if self.rng.random_bool(0.7) {
+        if self.rng.random_bool(0.15) {
+            self.cannot_read(host, time);
+        } else if self.rng.random_bool(0.7) {
             self.add(0, Happening::DiskHangs(host, time));
         } else {
             let change = self.rng.random_range(1..60);
@@ -575,6 +320,24 @@ impl Episodes<'_> {
             self.add(time + 100 * MS, Happening::Start(host));
         }
         time + 100 * MS
+    }
+
+    /// A read fails: of a client, of the log for a standby, or of one of the first at a start. Or
+    /// a log write has gone astray, which is noticed by whoever reads there.
+    fn cannot_read(&mut self, host: Host, time: Micros) {
+        if self.rng.random_bool(0.15) {
+            self.add(0, Happening::WriteGoesAstray(host));
+        }
+        if self.rng.random_bool(0.5) {
+            self.add(MS, Happening::Kill(host));
+            self.maybe_takeover(host, time);
+            let read = self.rng.random_range(1..12);
+            self.add(time + 99 * MS, Happening::ReadFails(host, read));
+            self.add(time + 100 * MS, Happening::Start(host));
+        } else {
+            let read = self.rng.random_range(1..30);
+            self.add(0, Happening::ReadFails(host, read));
+        }
     }
 
     fn commands(&mut self) -> Micros {
