@@ -53,6 +53,7 @@ fn sentence(status: &ResourceStatus, reason: &Reason) -> String {
         About::NotInPeer => "not in peer",
         About::NotPrimary => "not primary",
         About::HoldsAnswers => "holds answers",
+        About::Behind => "behind",
     };
     let member = reason.member.map(|member| format!(", {}", words::name(status, member)));
     let (member, code) = (member.unwrap_or_default(), reason.why.code());
