@@ -21,9 +21,9 @@ use crate::recording;
 use crate::tls::{Fingerprint, LinkKeys, TlsError, pair_paths};
 
 /// Longest that a caller may take to say what it wants.
-const INTRODUCTION: Duration = Duration::from_secs(5);
+pub const INTRODUCTION: Duration = Duration::from_secs(5);
 /// Longest that a stop may take before the daemon ends anyway; the log keeps everything.
-const STOP_LIMIT: Duration = Duration::from_secs(20);
+pub const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// Why the daemon cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -177,6 +177,7 @@ impl Daemon {
         ResourceStart {
             options: ResourceOptions {
                 name: resource.name.clone(),
+                members: self.config.members.iter().map(|m| m.name.clone()).collect(),
                 exports: resource.exports(),
                 compression: self.config.compression,
                 ublk: resource.ublk,
