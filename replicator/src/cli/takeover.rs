@@ -25,8 +25,10 @@ pub(super) fn takeover(args: &Args, wish: &Takeover) -> anyhow::Result<()> {
     let how = how(args, wish)?;
     if matches!(how, How::Force | How::Override { .. }) {
         // Before anybody is asked to confirm it, and also where nobody is.
-        let forecast = loss::forecast(&status_of(args, &resource)?);
-        forecast.iter().for_each(|line| eprintln!("{line}"));
+        match status_of(args, &resource) {
+            Ok(status) => loss::forecast(&status).iter().for_each(|line| eprintln!("{line}")),
+            Err(error) => eprintln!("what may be lost cannot be told: {error:#}"),
+        }
     }
     let warning = match how {
         How::Planned(_) => None,
