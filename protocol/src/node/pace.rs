@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Denied, Done, Node, Note};
+use super::{Action, Denied, Done, Node, Note, Part};
 use crate::ids::{Lsn, MemberId};
 use crate::replica::Mode;
 use crate::time::Now;
@@ -34,6 +34,11 @@ pub(super) struct Degraded {
 }
 
 impl Waits {
+    /// Who does not lead has nobody to answer: what it held back before is no wait any more.
+    pub(super) fn rest(&mut self) {
+        (self.held, self.commit_since) = (false, None);
+    }
+
     /// Answers were given up to a position whose oldest part had waited so long.
     fn waited(&mut self, time: Duration) {
         self.count += 1;
@@ -72,6 +77,9 @@ impl Node {
 
     /// How long the oldest answer has been held back by a standby; nothing where none is.
     pub(super) fn oldest_wait(&self) -> Option<Duration> {
+        if !matches!(self.standing, Part::Leading | Part::Releasing(_)) {
+            return None;
+        }
         let now = self.clock.now;
         let write = (self.answers.writes < self.log.written())
             .then(|| self.log.trail().age(self.answers.writes, now))

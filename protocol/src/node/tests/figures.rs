@@ -168,3 +168,29 @@ fn a_standby_stays_in_peer_when_its_link_to_another_standby_ends() {
     cluster.cut(1, 2);
     assert_eq!(cluster.node(1).status().state, Some(StandbyState::Peer));
 }
+
+#[test]
+fn a_standby_lets_nobody_wait_and_what_it_held_as_primary_is_no_wait_when_it_leads_again() {
+    let mut config = NodeConfig::new(vec![member(0), member(1)], Mode::Nearsync);
+    config.peer_window = Duration::from_secs(60);
+    let mut cluster = Cluster::with_config(2, config);
+    cluster.start_all();
+    cluster.write(0, 1);
+    cluster.run();
+    cluster.pass(Duration::from_secs(2));
+    assert_eq!(cluster.node(1).status().waits, AnswerWaits::default());
+    // Held for the window, and never answered: the standby takes over by force.
+    cluster.cut(0, 1);
+    cluster.write(0, 2);
+    cluster.pass(Duration::from_secs(1));
+    let held = cluster.node(0).status().waits;
+    assert!(held.current_us > 0);
+    assert!(matches!(cluster.command(1, Command::forced()), Ok(Done::Leading(_))));
+    cluster.link(0, 1);
+    cluster.run();
+    cluster.pass(Duration::from_secs(100));
+    assert_eq!(cluster.node(0).status().waits, AnswerWaits { current_us: 0, ..held });
+    assert!(matches!(cluster.command(0, Command::planned()), Ok(Done::Leading(_))));
+    let after = cluster.node(0).status().waits;
+    assert!(after.total_us < held.total_us + SECOND, "{after:?} after {held:?}");
+}
