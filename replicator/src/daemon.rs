@@ -21,10 +21,10 @@ use crate::recording;
 use crate::tls::{Fingerprint, LinkKeys, TlsError, pair_paths};
 
 /// Longest that a caller may take to say what it wants.
-const INTRODUCTION: Duration = Duration::from_secs(5);
+pub const INTRODUCTION: Duration = Duration::from_secs(5);
 /// Longest that a stop may take before the daemon ends anyway; the log keeps everything. What waits
 /// for the backing stores, [`HELD_BYTES`] at most, is brought into them before.
-const STOP_LIMIT: Duration = Duration::from_secs(60);
+pub const STOP_LIMIT: Duration = Duration::from_secs(60);
 /// Bytes of log that large changes may take while they wait for the backing stores: a burst of so
 /// many is stored once. More would make stops and restarts long.
 const HELD_BYTES: u64 = 2 << 30;
@@ -182,6 +182,7 @@ impl Daemon {
         ResourceStart {
             options: ResourceOptions {
                 name: resource.name.clone(),
+                members: self.config.members.iter().map(|m| m.name.clone()).collect(),
                 exports: resource.exports(),
                 compression: self.config.compression,
                 ublk: resource.ublk,

@@ -94,6 +94,7 @@ fn exit_codes_tell_what_kind_of_failure_it_was() {
     let unconfirmed = home.run(&["takeover", "db", "--force"]);
     assert_eq!(code(&unconfirmed), 5);
     assert!(stderr(&unconfirmed).contains("--yes"), "{}", stderr(&unconfirmed));
+    assert!(stderr(&unconfirmed).contains("cannot be told: no daemon listens"));
     assert_eq!(code(&home.run(&["create", "nothing"])), 1);
     home.rewrite("size = \"1MiB\"", "size = \"1000\"");
     let wrong = home.run(&["check"]);
@@ -101,6 +102,16 @@ fn exit_codes_tell_what_kind_of_failure_it_was() {
     assert!(stderr(&wrong).contains("hadrian.toml:"), "{}", stderr(&wrong));
     let no_file = hadrian(&["--config", "/nonexistent.toml", "check"]);
     assert_eq!(code(&no_file), 3);
+}
+
+#[test]
+fn a_takeover_is_not_given_more_time_than_anybody_keeps_to() {
+    let home = Home::new();
+    for (limit, time, most) in [("--max-quiesce", "11m", "10m"), ("--max-total", "25h", "1day")] {
+        let refused = home.run(&["takeover", "db", limit, time]);
+        assert_eq!(code(&refused), 2, "{limit} {time}");
+        assert!(stderr(&refused).contains(&format!("at most {most}")), "{}", stderr(&refused));
+    }
 }
 
 #[test]

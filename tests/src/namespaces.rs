@@ -18,6 +18,13 @@ pub enum Cut {
     From(Side),
 }
 
+/// Why this machine cannot have them, if so.
+#[must_use]
+pub fn missing() -> Option<String> {
+    let root = rustix::process::geteuid().is_root();
+    (!root).then(|| "network namespaces are made by root only; run this as root".into())
+}
+
 /// The two namespaces; they go with it.
 #[derive(Debug)]
 pub struct Namespaces {

@@ -1,8 +1,11 @@
 //! What an administrator asks a running pair, and what it answers.
 
+use std::process::Stdio;
+
 use hadrian_protocol::replica::Mode;
-use hadrian_tests::tools::programs;
+use hadrian_tests::tools::{programs, signal};
 use hadrian_tests::{Cluster, Side, Spec};
+use rustix::process::Signal;
 use serde_json::Value;
 
 const BLOCK: [u8; 4096] = [7; 4096];
@@ -35,10 +38,111 @@ fn status_has_the_fields_of_hadr_in_words_and_in_json() {
     assert_eq!(hadr["HADR_ROLE"], "PRIMARY");
     assert_eq!(hadr["HADR_STATE"], "PEER");
     assert_eq!(hadr["HADR_SYNCMODE"], "NEARSYNC");
-    assert_eq!(hadr["HADR_LOG_GAP"], 0);
+    assert_eq!(hadr["HADR_LOG_GAP_CUR"], 0);
+    assert!(hadr["HADR_LOG_GAP"].is_u64(), "a running average, as in DB2: {hadr}");
+    assert_eq!(hadr["LOSS_OF_PRIMARY"], "NOTHING");
     assert_eq!(all[0]["node"]["loss"], "nothing");
     let standby = json(&cluster, Side::Beta, &["status"]);
     assert_eq!(standby[0]["hadr"][0]["HADR_ROLE"], "STANDBY");
+    // Both sides know these of the pair.
+    for field in [
+        "HADR_CONNECT_STATUS_TIME",
+        "HADR_TIMEOUT_US",
+        "PEER_WAIT_LIMIT_US",
+        "PEER_WINDOW_US",
+        "HADR_LOG_GAP",
+        "HADR_LOG_GAP_AVG_US",
+        "HADR_LOG_GAP_CUR",
+        "HADR_LOG_GAP_CUR_US",
+        "STANDBY_RECV_REPLAY_GAP",
+        "STANDBY_RECV_REPLAY_GAP_AVG_US",
+        "STANDBY_RECV_REPLAY_GAP_CUR",
+        "PRIMARY_LOG_TIME",
+        "STANDBY_LOG_TIME",
+        "STANDBY_REPLAY_LOG_TIME",
+        "STANDBY_REPLAY_DELAY_US",
+        "TAKEOVER_ESTIMATE_US",
+    ] {
+        assert!(!hadr[field].is_null(), "{field} on the primary: {hadr}");
+        let there = &standby[0]["hadr"][0];
+        assert!(!there[field].is_null(), "{field} on the standby: {there}");
+    }
+}
+
+#[test]
+fn a_delayed_standby_says_so_wherever_its_takeover_is_asked_about() {
+    let settings = "replay_delay = \"1h\"\nspool_limit = \"16MiB\"\n".into();
+    let cluster =
+        Cluster::new(&programs(), Spec { settings, ..Spec::new(Mode::Nearsync) }).unwrap();
+    let words = cluster.tool(Side::Beta, &["status"]).unwrap();
+    assert!(words.contains("applies 1h later than it receives"), "{words}");
+    let told = cluster.tool(Side::Beta, &["explain", "db"]).unwrap();
+    assert!(told.contains("behind [delayed]: it applies 3600s later"), "{told}");
+    let hadr = json(&cluster, Side::Beta, &["status"])[0]["hadr"][0].clone();
+    assert_eq!(hadr["STANDBY_REPLAY_DELAY_US"], 3_600_000_000_u64);
+    assert_eq!(hadr["STANDBY_SPOOL_LIMIT"], 16 << 20);
+    let checked = cluster.tool(Side::Beta, &["check"]).unwrap();
+    assert!(checked.contains("apply 1h later than they receive"), "{checked}");
+}
+
+#[test]
+fn a_forced_takeover_says_first_what_may_be_lost_and_does_nothing_unconfirmed() {
+    let mut cluster = pair();
+    cluster.kill(Side::Alpha).unwrap();
+    cluster.await_status(Side::Beta, "disconnected").unwrap();
+    let asked = cluster.command(Side::Beta, &["takeover", "db", "--force"]).output().unwrap();
+    let told = String::from_utf8(asked.stderr).unwrap();
+    assert_eq!(asked.status.code(), Some(5), "it needs --yes: {told}");
+    let node = &json(&cluster, Side::Beta, &["status"])[0]["node"];
+    let (own, primary) = (&node["end"], &node["primary_end"]);
+    let lines: Vec<_> = told.lines().collect();
+    assert!(lines[0].starts_with("The log of this standby ends at "), "{told}");
+    assert!(lines[0].contains("that of alpha ended at "), "{own} {primary} {told}");
+    assert!(lines[1].starts_with("alpha has not been connected for "), "{told}");
+    assert_eq!(json(&cluster, Side::Beta, &["status"])[0]["hadr"][0]["HADR_ROLE"], "STANDBY");
+    let forced = cluster.command(Side::Beta, &["takeover", "db", "--force", "--yes"]).output();
+    let forced = forced.unwrap();
+    let told = String::from_utf8(forced.stderr).unwrap();
+    assert!(forced.status.success() && told.contains("that of alpha ended at"), "{told}");
+}
+
+#[test]
+fn a_takeover_shows_each_phase_while_it_goes_on() {
+    let cluster = pair();
+    let output = cluster.command(Side::Beta, &["takeover", "db"]).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    let place = |text: &str| told.find(text).unwrap_or_else(|| panic!("no {text} in\n{told}"));
+    assert!(place("asked to hand over") < place("its epoch begins"), "{told}");
+    assert!(place("its epoch begins") < place("primary now, in epoch"), "{told}");
+    cluster.await_peer(Side::Beta).unwrap();
+    let there = cluster.tool(Side::Alpha, &["events", "db"]).unwrap();
+    let place = |text: &str| there.find(text).unwrap_or_else(|| panic!("no {text} in\n{there}"));
+    assert!(place("clients are held") < place("becomes a standby; no way back"), "{there}");
+    assert!(place("becomes a standby; no way back") < place("follows beta in epoch"), "{there}");
+}
+
+#[test]
+fn a_takeover_that_waits_for_its_primary_is_cancelled_and_nothing_has_changed() {
+    let cluster = pair();
+    signal(&cluster, Side::Alpha, Signal::STOP).unwrap();
+    let takeover = cluster
+        .command(Side::Beta, &["takeover", "db", "--max-total", "1h"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    cluster.await_status(Side::Beta, "the primary was asked").unwrap();
+    let cancelled = cluster.tool(Side::Beta, &["takeover", "db", "--cancel"]).unwrap();
+    assert!(cancelled.contains("given up"), "{cancelled}");
+    signal(&cluster, Side::Alpha, Signal::CONT).unwrap();
+    let output = takeover.wait_with_output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("the takeover was cancelled"), "{told}");
+    assert_eq!(json(&cluster, Side::Alpha, &["status"])[0]["hadr"][0]["HADR_ROLE"], "PRIMARY");
+    cluster.client(Side::Alpha).unwrap().write(4096, &BLOCK).unwrap();
+    let events = cluster.tool(Side::Beta, &["events", "db"]).unwrap();
+    assert!(events.contains("[given_up]"), "{events}");
 }
 
 #[test]
@@ -68,6 +172,7 @@ fn events_come_in_order_with_numbers_and_codes() {
     let place = |code: &str| words.find(code).unwrap_or_else(|| panic!("no {code} in\n{words}"));
     assert!(place("[leads]") < place("[stepped_down]"), "{words}");
     assert!(place("[stepped_down]") < place("[follows]"), "{words}");
+    assert!(words.contains("connected with beta") && !words.contains("member 1"), "{words}");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout)] // The closing line of a soak is its result.
 
 use hadrian_protocol::replica::Mode;
+use hadrian_tests::namespaces::missing;
 use hadrian_tests::rounds::Rounds;
 use hadrian_tests::tools::programs;
 use hadrian_tests::troubles;
@@ -15,6 +16,10 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 fn rounds_of_trouble(mode: Mode) {
+    if let Some(reason) = missing() {
+        println!("{} is not tried: {reason}", mode.name());
+        return;
+    }
     let (rounds, seed) = (number("HADRIAN_LINK_ROUNDS", 6), number("HADRIAN_SEED", 20_261_121));
     println!("mode={} rounds={rounds} seed={seed}", mode.name());
     let outcome = troubles::run(&programs(), Rounds { mode, rounds, seed }).unwrap();
@@ -35,4 +40,9 @@ fn in_nearsync_no_answered_write_is_lost_by_a_cut_link_or_a_standstill() {
 #[test]
 fn in_async_a_cut_link_or_a_standstill_loses_nothing() {
     rounds_of_trouble(Mode::Async);
+}
+
+#[test]
+fn in_superasync_a_cut_link_or_a_standstill_loses_nothing() {
+    rounds_of_trouble(Mode::Superasync);
 }

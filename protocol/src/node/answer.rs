@@ -46,7 +46,7 @@ impl Node {
     /// No answer is given without every member of the set (design §5.1): the slowest decides.
     pub(super) fn settle_answers(&mut self) {
         if !matches!(self.standing, Part::Leading | Part::Releasing(_)) {
-            return;
+            return self.waits.rest();
         }
         let before = self.answers.writes;
         let (writes, flushes) = self.allowed_answers();

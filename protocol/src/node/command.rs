@@ -63,6 +63,10 @@ impl Limits {
     /// 10 s with clients held, 120 s in all.
     pub const DEFAULT: Self =
         Self { max_quiesce: Duration::from_secs(10), max_total: Duration::from_secs(120) };
+    /// Longest that a standby can ask to hold clients, whatever it says.
+    pub const QUIESCE_MAX: Duration = Duration::from_secs(600);
+    /// Longest that a command line lets a standby catch up.
+    pub const TOTAL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 }
 
 impl Default for Limits {
@@ -136,7 +140,7 @@ impl Denied {
 #[serde(rename_all = "snake_case")]
 pub enum Denied {
     /// It is primary already.
-    #[error("this member is primary already")]
+    #[error("this member is primary already; there is nothing to do")]
     AlreadyPrimary,
     /// A planned takeover needs a session with the primary.
     #[error(
@@ -151,10 +155,13 @@ pub enum Denied {
     )]
     TookTooLong,
     /// The operator gave it up.
-    #[error("the takeover was cancelled; the old primary goes on")]
+    #[error("the takeover was cancelled and the old primary goes on; ask again when it suits")]
     Cancelled,
     /// There is no takeover that could be cancelled.
-    #[error("no takeover is under way here that could still be cancelled")]
+    #[error(
+        "no takeover is under way here that could still be cancelled; see hadrian status for who \
+         is primary"
+    )]
     NothingToCancel,
     /// The primary's word is too old, was never given, or was taken back.
     #[error(
@@ -210,6 +217,6 @@ pub enum Denied {
     #[error("this resource is just starting; ask again in a moment")]
     Starting,
     /// The daemon stops.
-    #[error("this resource is stopping")]
+    #[error("this resource is stopping; when it has stopped, start it with: hadrian start")]
     Stopping,
 }

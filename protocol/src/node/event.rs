@@ -111,6 +111,18 @@ pub enum FailedPart {
     Store,
 }
 
+impl FailedPart {
+    /// What people call it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Superblock => "superblock",
+            Self::Store => "backing store",
+        }
+    }
+}
+
 /// Something to be done. The driver may do actions of one batch in any order, but frames are
 /// appended, and messages and frames of one session are sent, in the order of their actions.
 #[derive(Clone, Debug)]

@@ -16,6 +16,7 @@ impl Feed {
             reading: false,
             handed: from.lsn,
             stuck_since: None,
+            congested: false,
             received: from.lsn,
             durable: durable.min(from.lsn),
             applied: Lsn::START,

@@ -4,6 +4,7 @@
 use super::peer::{Joining, Phase};
 use super::persist::After;
 use super::proof::Proof;
+use super::trail::Trail;
 use super::{Action, Denied, Node, Note, Part};
 use crate::frame::{Began, Frame, LogPosition};
 use crate::history::Parting;
@@ -19,6 +20,8 @@ pub(super) struct Follow {
     pub(super) may_apply: Lsn,
     /// The end of the primary's log, as last told.
     pub(super) primary_end: Lsn,
+    /// When it was told how far that is.
+    pub(super) ahead: Trail,
     /// Where the history of this replica parted from that of a primary which it met, and it could
     /// not be cut there; until it follows or leads.
     pub(super) diverged: Option<Lsn>,
@@ -34,6 +37,8 @@ pub(super) struct Follow {
     pub(super) heard: u64,
     /// The primary waits for a word that this was heard.
     pub(super) must_ack: bool,
+    /// People were told that the spool is full.
+    pub(super) spool_full: bool,
     said: Option<[Lsn; 3]>,
 }
 
@@ -148,9 +153,11 @@ impl Node {
     /// Nothing is discarded and nothing is applied: the replica stays as it is, promises what it is
     /// asked to promise, and can still be made primary by force where its history is wanted.
     fn diverge(&mut self, session: SessionId, fork: Lsn) {
+        let from = self.place();
         self.follow.diverged = Some(fork);
         self.tell_former_leaders(session);
         self.refuse(session, Refusal::Diverged { fork });
+        self.moved_from(from);
     }
 
     /// The tail is saved and gone, durably, before anything is written in its place (I6).
@@ -194,7 +201,9 @@ impl Node {
         self.state.in_sync.clear();
         self.state.in_set_of = None;
         self.state.release = None;
+        let from = self.place();
         self.follow = Follow { owner: Some(epoch), ..Follow::default() };
+        self.moved_from(from);
         self.forget_refusal(member);
         self.out.push_back(Action::Note(Note::Follows(member, epoch)));
         self.persist_then(After::Join(session, epoch));
@@ -284,9 +293,13 @@ impl Node {
             return;
         }
         self.hear_word(member, &progress);
+        let clock = self.clock;
         let follow = &mut self.follow;
         follow.may_apply = follow.may_apply.max(progress.may_apply);
-        follow.primary_end = follow.primary_end.max(progress.end);
+        if progress.end > follow.primary_end {
+            follow.primary_end = progress.end;
+            follow.ahead.grow(progress.end, clock.now, clock.wall);
+        }
         follow.peer = progress.peer;
         self.log.want(progress.wanted);
         let (epoch, incarnation) = (progress.epoch, self.state.incarnation);

@@ -6,7 +6,6 @@
 //! on as soon as they meet (holes, story 11). Two primaries are no outcome.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use super::lead::{Candidate, Wish};
 use super::peer::Peer;
@@ -20,8 +19,6 @@ use crate::wire::{Message, Refusal, Refuse, TakeoverAsk};
 
 /// A gap that is closed while clients are held; above it, the standby catches up first.
 const PRECOPY_GAP_BYTES: u64 = 4 << 20;
-/// Longest that a standby can ask to hold clients, whatever it says.
-const QUIESCE_MAX: Duration = Duration::from_secs(600);
 
 /// A standby that has asked its primary to hand over.
 #[derive(Clone, Debug)]
@@ -126,6 +123,7 @@ impl Node {
             && let Some(asking) = asking.take()
         {
             let why = if asking.cancelled { Denied::Cancelled } else { why };
+            self.out.push_back(Action::Note(Note::GivenUp(why)));
             self.out.push_back(Action::Reply { id: asking.command, result: Err(why) });
         }
     }
@@ -182,7 +180,7 @@ impl Node {
             let refusal = Refusal::NotNow;
             return self.send(session, Message::Refuse(Refuse { refusal }));
         }
-        let deadline = self.clock.now.after(ask.max_quiesce.min(QUIESCE_MAX));
+        let deadline = self.clock.now.after(ask.max_quiesce.min(Limits::QUIESCE_MAX));
         let (to, epoch) = (member, ask.epoch);
         self.go(Part::Releasing(Releasing { to, epoch, deadline, step: Step::Holding }));
         self.out.push_back(Action::Hold(true));
@@ -247,6 +245,7 @@ impl Node {
     /// The handover is given up: the old primary goes on as if nobody had asked.
     fn go_on(&mut self, to: MemberId) {
         self.go(Part::Leading);
+        self.out.push_back(Action::Note(Note::GivenUp(Denied::GivenUp)));
         self.out.push_back(Action::Hold(false));
         self.greet_latecomers();
         if let Some(session) = self.peers.get(&to).and_then(|peer| Some(peer.session.as_ref()?.id))
@@ -310,6 +309,7 @@ impl Node {
             && (newest < release.epoch || in_vain);
         if !fits {
             if let Some(id) = command {
+                self.out.push_back(Action::Note(Note::GivenUp(Denied::GivenUp)));
                 self.out.push_back(Action::Reply { id, result: Err(Denied::GivenUp) });
             }
             return;

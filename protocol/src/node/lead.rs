@@ -433,7 +433,9 @@ impl Node {
         if !matches!(self.standing, Part::Candidate(_) | Part::Beginning(_)) {
             return;
         }
-        self.drop_command(why);
+        if self.drop_command(why) {
+            self.out.push_back(Action::Note(Note::GivenUp(why)));
+        }
         if let Part::Beginning(beginning) = &self.standing {
             // Nobody was served in it: it was never this member's.
             self.state.owned = beginning.owned_before;

@@ -64,14 +64,17 @@ pub use config::{NodeConfig, OnWindowEnd, RecordKind};
 pub use event::{Action, Event, FailedPart};
 pub use limits::Excess;
 pub use log::Recovered;
-pub use moves::{MEMBER_MOVES, Made, Move, Place, STANDBY_MOVES, picture};
+pub use moves::{MEMBER_MOVES, Made, Move, OWN_MOVES, Place, STANDBY_MOVES, picture};
 pub use note::Note;
 pub use numbers::{AnswerWaits, Gap, Loss};
+pub use pace::CONGESTED_AFTER;
 pub use phase::TakeoverPhase;
 pub use reason::{About, Reason, Why};
 pub use recording::{Entry, RECORDING_VERSION, Recorded, Start, Tape};
 pub use replay::{Difference, Replay};
-pub use status::{Connection, NodeStatus, PeerStatus, RecordStatus, StandbyState, Standing};
+pub use status::{
+    Connection, NodeStatus, PeerStatus, RecordStatus, SettingsStatus, StandbyState, Standing,
+};
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -103,11 +106,15 @@ pub struct Node {
     measured: BTreeMap<MemberId, numbers::Measured>,
     measured_at: Now,
     made: moves::Made,
+    /// Its own state, where it is a standby, when that was last looked at.
+    shown: Option<StandbyState>,
     degraded: pace::Degraded,
     answers: Answers,
     applying: answer::Applying,
     /// Clients were let in.
     serving: bool,
+    /// The phase of a takeover that people were told last.
+    phase_told: Option<&'static str>,
     /// As primary: an epoch that another has promised, and when to begin a higher one.
     overtaken: Option<(Epoch, Now)>,
     /// How far commits may have been answered, in whatever mode.
@@ -167,10 +174,12 @@ impl Node {
             measured: BTreeMap::new(),
             measured_at: clock.now,
             made: moves::Made::default(),
+            shown: None,
             degraded: pace::Degraded::default(),
             persist: Persist::new(&state),
             standing: Part::Waking(None),
             serving: false,
+            phase_told: None,
             overtaken: None,
             promised_commits: Lsn::START,
             config,
@@ -237,6 +246,8 @@ impl Node {
         self.settle_words();
         self.settle_numbers();
         self.settle_moves();
+        self.settle_spool();
+        self.settle_phase();
         self.settle_persist();
     }
 
@@ -275,6 +286,7 @@ impl Node {
             .chain(self.delay_deadline())
             .chain(self.pace_deadline())
             .chain(self.asking_deadline())
+            .chain(self.congestion_deadline())
             .fold(heartbeat, Now::min)
     }
 
@@ -340,6 +352,7 @@ impl Node {
             return;
         }
         self.say_goodbye(Goodbye::Stopping);
+        self.out.push_back(Action::Note(Note::Stopped));
         if let Some(id) = command {
             self.out.push_back(Action::Reply { id, result: Ok(Done::Stopped) });
         }
@@ -359,6 +372,7 @@ impl Node {
         self.end_service();
         self.drop_command(Denied::Unfit);
         self.go(Part::Unfit(part));
+        self.out.push_back(Action::Note(Note::Failed(part)));
         // Whoever counts on this replica must not wait for it.
         self.say_goodbye(Goodbye::Failed);
     }
@@ -370,8 +384,8 @@ impl Node {
         }
     }
 
-    /// The command under way comes to nothing.
-    fn drop_command(&mut self, why: Denied) {
+    /// The command under way comes to nothing; whether there was one.
+    fn drop_command(&mut self, why: Denied) -> bool {
         let command = match &self.standing {
             Part::Candidate(candidate) => candidate.command,
             Part::Beginning(beginning) => beginning.command,
@@ -382,6 +396,7 @@ impl Node {
         if let Some(id) = command {
             self.out.push_back(Action::Reply { id, result: Err(why) });
         }
+        command.is_some()
     }
 
     fn settle_standing(&mut self) {

@@ -1,6 +1,6 @@
-//! The legality tables: every move that a member, or a standby in the eyes of its primary, can
-//! make (design §4). The picture in the documents is drawn from them, the simulator counts which
-//! of them it has seen, and a move that is not in them fails every test.
+//! The legality tables: every move that a member, or a standby in its own eyes or in those of its
+//! primary, can make (design §4). The picture in the documents is drawn from them, the simulator
+//! counts which of them it has seen, and a move that is not in them fails every test.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,6 +32,8 @@ pub enum Place {
     Stopped,
     /// A part of it failed.
     Failed,
+    /// A standby whose applied history parted from the primary's.
+    Diverged,
 }
 
 /// One move, and when it is made.
@@ -52,8 +54,8 @@ const fn step<S>(from: S, to: S, when: &'static str) -> Move<S> {
 /// Every move of a member.
 pub const MEMBER_MOVES: &[Move<Place>] = {
     use Place::{
-        Beginning, Candidate, Failed, HandingOver, Primary, Standby, StartGate, Starting, Stopped,
-        Stopping,
+        Beginning, Candidate, Diverged, Failed, HandingOver, Primary, Standby, StartGate, Starting,
+        Stopped, Stopping,
     };
     &[
         step(Starting, Standby, "its superblock says standby"),
@@ -65,8 +67,13 @@ pub const MEMBER_MOVES: &[Move<Place>] = {
         step(StartGate, Failed, "a disk fails"),
         step(Standby, Candidate, "it was handed the resource, or takes over by force"),
         step(Standby, StartGate, "the record says that it owns the resource"),
+        step(Standby, Diverged, "it has applied what the primary's history does not have"),
         step(Standby, Stopping, "an operator stops it"),
         step(Standby, Failed, "a disk fails"),
+        step(Diverged, Standby, "it meets a primary whose history it has"),
+        step(Diverged, Candidate, "it takes over by force"),
+        step(Diverged, Stopping, "an operator stops it"),
+        step(Diverged, Failed, "a disk fails"),
         step(Candidate, Beginning, "every promise and the latest log are here"),
         step(Candidate, Candidate, "somebody promised a higher epoch: again, above it"),
         step(Candidate, Standby, "it is given up"),
@@ -88,6 +95,21 @@ pub const MEMBER_MOVES: &[Move<Place>] = {
         step(Stopping, Stopped, "everything is in the image"),
         step(Stopping, Failed, "a disk fails"),
         step(Failed, Stopped, "an operator stops it"),
+    ]
+};
+
+/// Every move of a standby in its own eyes.
+pub const OWN_MOVES: &[Move<StandbyState>] = {
+    use StandbyState::{DisconnectedPeer, LocalCatchup, Peer, RemoteCatchup, RemoteCatchupPending};
+    &[
+        step(LocalCatchup, RemoteCatchupPending, "its own log is replayed"),
+        step(RemoteCatchupPending, RemoteCatchup, "it follows a primary"),
+        step(RemoteCatchup, Peer, "its primary says so"),
+        step(RemoteCatchup, RemoteCatchupPending, "its session ends"),
+        step(Peer, RemoteCatchup, "the mode changes, or it is too slow"),
+        step(Peer, RemoteCatchupPending, "its session ends, and it can prove nothing"),
+        step(Peer, DisconnectedPeer, "its session ends, and it can prove that answers are held"),
+        step(DisconnectedPeer, RemoteCatchupPending, "its proof ends, or the two meet again"),
     ]
 };
 
@@ -113,6 +135,7 @@ pub const STANDBY_MOVES: &[Move<StandbyState>] = {
 pub struct Made {
     member: BTreeMap<(Place, Place), u64>,
     standby: BTreeMap<(StandbyState, StandbyState), u64>,
+    own: BTreeMap<(StandbyState, StandbyState), u64>,
     /// What is in no table; the first is enough.
     illegal: Option<String>,
 }
@@ -125,6 +148,9 @@ impl Made {
         }
         for (made, count) in &other.standby {
             *self.standby.entry(*made).or_default() += count;
+        }
+        for (made, count) in &other.own {
+            *self.own.entry(*made).or_default() += count;
         }
         self.illegal = self.illegal.take().or_else(|| other.illegal.clone());
     }
@@ -139,49 +165,69 @@ impl Made {
         *self.member.entry((from, to)).or_default() += 1;
         if !MEMBER_MOVES.iter().any(|legal| legal.from == from && legal.to == to) {
             self.illegal.get_or_insert(format!("{from:?} -> {to:?} is no legal move"));
+            debug_assert!(false, "{:?}", self.illegal);
         }
-        debug_assert!(self.illegal.is_none(), "{:?}", self.illegal);
     }
 
     fn note_standby(&mut self, from: StandbyState, to: StandbyState) {
         *self.standby.entry((from, to)).or_default() += 1;
         if !STANDBY_MOVES.iter().any(|legal| legal.from == from && legal.to == to) {
             self.illegal.get_or_insert(format!("{from:?} -> {to:?} is no legal move of a standby"));
+            debug_assert!(false, "{:?}", self.illegal);
         }
-        debug_assert!(self.illegal.is_none(), "{:?}", self.illegal);
+    }
+
+    /// What a standby thinks of itself is what it is told, and a changed recording may tell it
+    /// anything: this is noted for the tests, and asserted by them.
+    fn note_own(&mut self, from: StandbyState, to: StandbyState) {
+        *self.own.entry((from, to)).or_default() += 1;
+        if !OWN_MOVES.iter().any(|legal| legal.from == from && legal.to == to) {
+            self.illegal.get_or_insert(format!("{from:?} -> {to:?} is no legal move of its own"));
+        }
     }
 
     /// How many moves of the tables were made, and how many there are.
     #[must_use]
     pub fn covered(&self) -> (usize, usize) {
-        let all = MEMBER_MOVES.len() + STANDBY_MOVES.len();
+        let all = MEMBER_MOVES.len() + STANDBY_MOVES.len() + OWN_MOVES.len();
         (all - self.missing().len(), all)
     }
 
     /// The moves that were not made, in words.
     #[must_use]
     pub fn missing(&self) -> Vec<String> {
-        let member = MEMBER_MOVES.iter().filter(|m| !self.member.contains_key(&(m.from, m.to)));
-        let standby = STANDBY_MOVES.iter().filter(|m| !self.standby.contains_key(&(m.from, m.to)));
-        let member = member.map(|m| format!("{:?} -> {:?}: {}", m.from, m.to, m.when));
-        let standby = standby.map(|m| format!("{:?} -> {:?}: {}", m.from, m.to, m.when));
-        member.chain(standby).collect()
+        let mut missing = unseen("member", MEMBER_MOVES, &self.member);
+        missing.extend(unseen("standby of a primary", STANDBY_MOVES, &self.standby));
+        missing.extend(unseen("standby", OWN_MOVES, &self.own));
+        missing
     }
+}
+
+fn unseen<S: Copy + Ord + fmt::Debug>(
+    who: &str,
+    moves: &[Move<S>],
+    seen: &BTreeMap<(S, S), u64>,
+) -> Vec<String> {
+    let unseen = moves.iter().filter(|made| !seen.contains_key(&(made.from, made.to)));
+    unseen.map(|made| format!("{who}: {:?} -> {:?}: {}", made.from, made.to, made.when)).collect()
 }
 
 /// The tables as a state diagram in Mermaid's language, for the documents.
 #[must_use]
 pub fn picture() -> String {
     let mut lines = vec!["stateDiagram-v2".to_string(), "  state \"member\" as M {".to_string()];
-    lines.extend(MEMBER_MOVES.iter().map(line));
+    lines.extend(MEMBER_MOVES.iter().map(|made| line("", made)));
     lines.extend(["  }".to_string(), "  state \"standby, as its primary sees it\" as S {".into()]);
-    lines.extend(STANDBY_MOVES.iter().map(line));
+    lines.extend(STANDBY_MOVES.iter().map(|made| line("", made)));
+    // A state has one place in a picture: those of the second view have names of their own.
+    lines.extend(["  }".to_string(), "  state \"standby, as it sees itself\" as O {".into()]);
+    lines.extend(OWN_MOVES.iter().map(|made| line("Own", made)));
     lines.push("  }".to_string());
     lines.join("\n") + "\n"
 }
 
-fn line<S: fmt::Debug>(made: &Move<S>) -> String {
-    format!("    {:?} --> {:?}: {}", made.from, made.to, made.when)
+fn line<S: fmt::Debug>(mark: &str, made: &Move<S>) -> String {
+    format!("    {mark}{:?} --> {mark}{:?}: {}", made.from, made.to, made.when)
 }
 
 impl Part {
@@ -210,12 +256,29 @@ impl Node {
 
     /// The one way from one part to another.
     pub(super) fn go(&mut self, part: Part) {
-        let (from, to) = (self.standing.place(), part.place());
+        let from = self.place();
+        self.standing = part;
         // What stays what it is has made no move; a candidate that stands higher has.
-        if from != to || from == Place::Candidate {
+        if from == Place::Candidate && self.place() == Place::Candidate {
+            self.made.note_member(from, from);
+        }
+        self.moved_from(from);
+    }
+
+    /// Where it stands, as people see it.
+    pub(super) fn place(&self) -> Place {
+        match self.standing.place() {
+            Place::Standby if self.follow.diverged.is_some() => Place::Diverged,
+            place => place,
+        }
+    }
+
+    /// Takes note of a move, where one was made.
+    pub(super) fn moved_from(&mut self, from: Place) {
+        let to = self.place();
+        if from != to {
             self.made.note_member(from, to);
         }
-        self.standing = part;
     }
 
     /// The state of a standby, where this member leads.
@@ -239,6 +302,13 @@ impl Node {
             .collect();
         for (member, before, now) in seen {
             self.standby_moved(member, before, now);
+        }
+        let own = self.shows_own_state().then(|| self.own_state());
+        let before = std::mem::replace(&mut self.shown, own);
+        if let (Some(from), Some(to)) = (before, own)
+            && from != to
+        {
+            self.made.note_own(from, to);
         }
     }
 

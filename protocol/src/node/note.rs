@@ -1,33 +1,30 @@
 //! What people should know: the ordered stream of events (design §9).
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
+use super::{Denied, FailedPart, TakeoverPhase};
 use crate::ids::{Epoch, Lsn, MemberId};
 use crate::replica::Mode;
 use crate::wire::Refusal;
 
 /// Something that people should know; the driver logs it and keeps the newest of them. Members are
-/// named by number; who prints it knows their names.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
+/// named by number; who prints it knows their names and tells with [`Note::in_words`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Note {
     /// This member leads.
-    #[error("primary now, in epoch {0}")]
     Leads(Epoch),
     /// This member no longer leads.
-    #[error("no longer primary of epoch {0}")]
     SteppedDown(Epoch),
     /// A standby entered `peer`.
-    #[error("{0} is in peer")]
     PeerEntered(MemberId),
     /// A standby was left out of the in-sync set.
-    #[error("{0} is out of the in-sync set; answers go on without it")]
     LeftOut(MemberId),
     /// Answers are held for a lost in-sync standby.
-    #[error("{0} is lost; answers are held for the peer window")]
     Holding(MemberId),
     /// A tail that nobody was answered for is saved and cut.
-    #[error("the log from {from} to {to}, which nobody was answered for, is saved and cut")]
     TailCut {
         /// From.
         from: Lsn,
@@ -35,7 +32,6 @@ pub enum Note {
         to: Lsn,
     },
     /// A session cannot go on.
-    #[error("{peer}: {refusal}")]
     Refused {
         /// Who said so to whom does not matter: this peer.
         peer: MemberId,
@@ -43,19 +39,12 @@ pub enum Note {
         refusal: Refusal,
     },
     /// This replica follows a primary.
-    #[error("follows {0} in epoch {1}")]
     Follows(MemberId, Epoch),
     /// A standby took longer than `peer_wait_limit` and is dropped from the set.
-    #[error("{0} took longer than peer_wait_limit and leaves the in-sync set until it catches up")]
     TooSlow(MemberId),
     /// The window is over, and answers are held until an operator says go on.
-    #[error(
-        "the peer window of {0} is over; answers are held until it is back or an operator says: \
-         hadrian start --primary --force"
-    )]
     HoldsOn(MemberId),
     /// The mode was changed, by an operator or because a standby is slow or fast again.
-    #[error("the mode changed from {} to {}{}", .from.name(), .to.name(), by(*.by_policy))]
     ModeChanged {
         /// From.
         from: Mode,
@@ -65,17 +54,35 @@ pub enum Note {
         by_policy: bool,
     },
     /// The control record names another owner.
-    #[error("the control record gives the resource to {owner} in epoch {epoch}")]
     Deposed {
         /// Who.
         owner: MemberId,
         /// In which epoch.
         epoch: Epoch,
     },
-}
-
-const fn by(policy: bool) -> &'static str {
-    if policy { ", by the policy degrade" } else { "" }
+    /// Another member is connected and has introduced itself.
+    LinkUp(MemberId),
+    /// The connection with another member ended, in order or not.
+    LinkLost(MemberId),
+    /// The connection with a standby is alive and takes nothing more.
+    Congested(MemberId),
+    /// What had waited for that connection has gone out.
+    Flows(MemberId),
+    /// A takeover, or the beginning of an epoch, came into this phase here.
+    Phase(TakeoverPhase),
+    /// A takeover came to nothing here.
+    GivenUp(Denied),
+    /// This standby has received as much as `spool_limit` lets it, and takes no more.
+    SpoolFull {
+        /// Received and not applied.
+        bytes: u64,
+    },
+    /// Half of that is applied.
+    SpoolHasRoom,
+    /// A part of this replica failed for good.
+    Failed(FailedPart),
+    /// Stopped in order.
+    Stopped,
 }
 
 impl Note {
@@ -95,13 +102,33 @@ impl Note {
             Self::HoldsOn(_) => "holds_on",
             Self::ModeChanged { .. } => "mode_changed",
             Self::Deposed { .. } => "deposed",
+            Self::LinkUp(_) => "link_up",
+            Self::LinkLost(_) => "link_lost",
+            Self::Congested(_) => "congested",
+            Self::Flows(_) => "flows",
+            Self::Phase(_) => "phase",
+            Self::GivenUp(_) => "given_up",
+            Self::SpoolFull { .. } => "spool_full",
+            Self::SpoolHasRoom => "spool_has_room",
+            Self::Failed(_) => "failed",
+            Self::Stopped => "stopped",
         }
     }
 
     /// Whether somebody may have to do something.
     #[must_use]
     pub const fn is_warning(&self) -> bool {
-        !matches!(self, Self::Leads(_) | Self::PeerEntered(_) | Self::Follows(..))
+        !matches!(
+            self,
+            Self::Leads(_)
+                | Self::PeerEntered(_)
+                | Self::Follows(..)
+                | Self::LinkUp(_)
+                | Self::Flows(_)
+                | Self::Phase(_)
+                | Self::SpoolHasRoom
+                | Self::Stopped
+        )
     }
 
     /// Which other member it is about.
@@ -115,8 +142,85 @@ impl Note {
             | Self::Follows(member, _)
             | Self::TooSlow(member)
             | Self::HoldsOn(member)
-            | Self::Deposed { owner: member, .. } => Some(*member),
+            | Self::Deposed { owner: member, .. }
+            | Self::LinkUp(member)
+            | Self::LinkLost(member)
+            | Self::Congested(member)
+            | Self::Flows(member) => Some(*member),
             _ => None,
         }
+    }
+
+    /// The sentence for people, where `name` says what they call a member.
+    #[must_use]
+    pub fn in_words(&self, name: &dyn Fn(MemberId) -> String) -> String {
+        match self.member() {
+            Some(member) => self.of_member(&name(member)),
+            None => self.of_this(name),
+        }
+    }
+
+    /// What it says of another member.
+    fn of_member(&self, who: &str) -> String {
+        match self {
+            Self::PeerEntered(_) => format!("{who} is in peer"),
+            Self::LeftOut(_) => {
+                format!("{who} is out of the in-sync set; answers go on without it")
+            }
+            Self::Holding(_) => format!("{who} is lost; answers are held for the peer window"),
+            Self::Refused { refusal, .. } => format!("{who}: {refusal}"),
+            Self::Follows(_, epoch) => format!("follows {who} in epoch {epoch}"),
+            Self::TooSlow(_) => format!(
+                "{who} took longer than peer_wait_limit and leaves the in-sync set until it \
+                 catches up"
+            ),
+            Self::HoldsOn(_) => format!(
+                "the peer window of {who} is over; answers are held until it is back or an \
+                 operator says: hadrian start --primary --force"
+            ),
+            Self::Deposed { epoch, .. } => {
+                format!("the control record gives the resource to {who} in epoch {epoch}")
+            }
+            Self::LinkUp(_) => format!("connected with {who}"),
+            Self::LinkLost(_) => format!("the connection with {who} ended"),
+            Self::Congested(_) => {
+                format!("the connection with {who} is alive and takes nothing more")
+            }
+            Self::Flows(_) => format!("the connection with {who} takes everything again"),
+            _ => String::new(),
+        }
+    }
+
+    /// What it says of this one.
+    fn of_this(&self, name: &dyn Fn(MemberId) -> String) -> String {
+        match self {
+            Self::Leads(epoch) => format!("primary now, in epoch {epoch}"),
+            Self::SteppedDown(epoch) => format!("no longer primary of epoch {epoch}"),
+            Self::TailCut { from, to } => format!(
+                "the log from {from} to {to}, which nobody was answered for, is saved and cut"
+            ),
+            Self::ModeChanged { from, to, by_policy } => {
+                let by = if *by_policy { ", by the policy degrade" } else { "" };
+                format!("the mode changed from {} to {}{by}", from.name(), to.name())
+            }
+            Self::Phase(phase) => phase.in_words(name),
+            Self::GivenUp(why) => format!("no takeover: {why}"),
+            Self::SpoolFull { bytes } => format!(
+                "{bytes} bytes are received and not applied, as much as spool_limit lets them; \
+                 the primary waits until some are applied"
+            ),
+            Self::SpoolHasRoom => "half of the spool is applied; there is room again".into(),
+            Self::Failed(part) => {
+                format!("the {} failed for good; see the log of hadriand", part.name())
+            }
+            Self::Stopped => "stopped in order; everything is in the image".into(),
+            _ => String::new(),
+        }
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.in_words(&|member| member.to_string()))
     }
 }

@@ -149,8 +149,9 @@ impl Node {
         if matches!(self.standing, Part::Standby(_)) {
             let applied = self.log.applied();
             let me = self.state.member;
-            let replay = self.gap_between(applied, end);
+            let (log, replay) = (self.ahead(), self.gap_between(applied, end));
             let measured = self.measured.entry(me).or_default();
+            measured.log.note(log, now);
             measured.replay.note(replay, now);
             measured.note_rate(applied, now);
         }
@@ -176,7 +177,24 @@ impl Node {
         Some(self.gap(self.gap_between(feed.applied, feed.received), averages))
     }
 
-    /// The same on the standby itself.
+    /// How far the primary was ahead of this standby when it last said so, and for how long.
+    fn ahead(&self) -> (u64, u64) {
+        let end = self.log.end().lsn;
+        let bytes = self.follow.primary_end.since(end);
+        let age = self.follow.ahead.age(end, self.clock.now).filter(|_| bytes > 0);
+        (bytes, age.map_or(0, micros))
+    }
+
+    /// The log gap on the standby itself.
+    pub(super) fn own_log_gap(&self) -> Gap {
+        if !matches!(self.standing, Part::Standby(_)) {
+            return Gap::default();
+        }
+        let averages = self.measured.get(&self.state.member).map(|measured| measured.log);
+        self.gap(self.ahead(), averages)
+    }
+
+    /// The replay gap on the standby itself.
     pub(super) fn own_replay_gap(&self) -> Gap {
         let (applied, end) = (self.log.applied(), self.log.end().lsn);
         let averages = self.measured.get(&self.state.member).map(|measured| measured.replay);

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use super::{Action, Denied, Done, Node, Note};
+use super::{Action, Denied, Done, Node, Note, Part};
 use crate::ids::{Lsn, MemberId};
 use crate::replica::Mode;
 use crate::time::Now;
 
 /// How long a socket may take nothing before its connection counts as congested.
-const CONGESTED_AFTER: Duration = Duration::from_millis(500);
+pub const CONGESTED_AFTER: Duration = Duration::from_millis(500);
 
 /// How long answers waited for standbys.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +34,11 @@ pub(super) struct Degraded {
 }
 
 impl Waits {
+    /// Who does not lead has nobody to answer: what it held back before is no wait any more.
+    pub(super) fn rest(&mut self) {
+        (self.held, self.commit_since) = (false, None);
+    }
+
     /// Answers were given up to a position whose oldest part had waited so long.
     fn waited(&mut self, time: Duration) {
         self.count += 1;
@@ -72,6 +77,9 @@ impl Node {
 
     /// How long the oldest answer has been held back by a standby; nothing where none is.
     pub(super) fn oldest_wait(&self) -> Option<Duration> {
+        if !matches!(self.standing, Part::Leading | Part::Releasing(_)) {
+            return None;
+        }
         let now = self.clock.now;
         let write = (self.answers.writes < self.log.written())
             .then(|| self.log.trail().age(self.answers.writes, now))
@@ -203,18 +211,48 @@ impl Node {
         since.is_some_and(|since| self.clock.now.since(since) >= CONGESTED_AFTER)
     }
 
-    /// Since when frames wait for the socket of each standby.
+    /// When a connection may come to count as congested.
+    pub(super) fn congestion_deadline(&self) -> Option<Now> {
+        let now = self.clock.now;
+        let feeds = self.peers.values().filter_map(|peer| peer.feed());
+        let ends = feeds.filter_map(|feed| Some(feed.stuck_since?.after(CONGESTED_AFTER)));
+        ends.filter(|at| *at > now).min()
+    }
+
+    /// Since when frames wait for the socket of each standby, and who is told of it. A link that is
+    /// slow all the time is told once: it flows again only when nothing waits for it.
     pub(super) fn settle_congestion(&mut self) {
         let now = self.clock.now;
-        for peer in self.peers.values_mut() {
-            if let Some((_, feed)) = peer.feed_mut() {
-                match feed.handed < feed.next {
-                    true => {
-                        feed.stuck_since.get_or_insert(now);
-                    }
-                    false => feed.stuck_since = None,
+        let Self { peers, out, .. } = self;
+        for peer in peers.values_mut() {
+            let member = peer.member;
+            let Some((_, feed)) = peer.feed_mut() else { continue };
+            if feed.handed >= feed.next {
+                feed.stuck_since = None;
+                if std::mem::take(&mut feed.congested) {
+                    out.push_back(Action::Note(Note::Flows(member)));
                 }
+                continue;
             }
+            let since = *feed.stuck_since.get_or_insert(now);
+            if now.since(since) >= CONGESTED_AFTER && !feed.congested {
+                feed.congested = true;
+                out.push_back(Action::Note(Note::Congested(member)));
+            }
+        }
+    }
+
+    /// A standby whose spool is full takes no more. People hear of it once, and again when half of
+    /// it is applied.
+    pub(super) fn settle_spool(&mut self) {
+        let bytes = self.log.end().lsn.since(self.log.applied());
+        let (full, told) = (!self.takes_frames(), self.follow.spool_full);
+        if full && !told {
+            self.follow.spool_full = true;
+            self.out.push_back(Action::Note(Note::SpoolFull { bytes }));
+        } else if told && bytes <= self.config.spool_limit / 2 {
+            self.follow.spool_full = false;
+            self.out.push_back(Action::Note(Note::SpoolHasRoom));
         }
     }
 }

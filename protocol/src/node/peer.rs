@@ -85,6 +85,8 @@ pub(super) struct Feed {
     pub(super) handed: Lsn,
     /// Since when the socket has taken nothing of what waits for it.
     pub(super) stuck_since: Option<Now>,
+    /// People were told that it is congested, and not yet that everything went out.
+    pub(super) congested: bool,
     pub(super) received: Lsn,
     pub(super) durable: Lsn,
     pub(super) applied: Lsn,

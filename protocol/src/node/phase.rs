@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::handover::Step;
-use super::{Node, Part};
+use super::{Action, Node, Note, Part};
 use crate::ids::MemberId;
 
 /// What a takeover waits for at the moment, in the order in which these follow each other.
@@ -36,7 +36,61 @@ pub enum TakeoverPhase {
     Beginning,
 }
 
+impl TakeoverPhase {
+    /// One word for programs.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::CatchingUp { .. } => "catching_up",
+            Self::Asked => "asked",
+            Self::Holding => "holding",
+            Self::Draining { .. } => "draining",
+            Self::Releasing => "releasing",
+            Self::Promises(_) => "promises",
+            Self::Fetching(_) => "fetching",
+            Self::Deciding => "deciding",
+            Self::Beginning => "beginning",
+        }
+    }
+
+    /// The sentence for people, where `name` says what they call a member.
+    #[must_use]
+    pub fn in_words(&self, name: &dyn Fn(MemberId) -> String) -> String {
+        match self {
+            Self::CatchingUp { bytes } => {
+                format!("takeover: it catches up first and lacks {bytes} bytes of log")
+            }
+            Self::Asked => "takeover: the primary was asked to hand over".into(),
+            Self::Holding => "handover: clients are held".into(),
+            Self::Draining { bytes } => {
+                format!("handover: clients are held, and the standby lacks {bytes} bytes of log")
+            }
+            Self::Releasing => "handover: this member becomes a standby; no way back".into(),
+            Self::Promises(members) => {
+                let who: Vec<_> = members.iter().map(|member| name(*member)).collect();
+                format!("it is about to lead and waits for the promise of {}", who.join(", "))
+            }
+            Self::Fetching(member) => {
+                format!("it is about to lead and fetches later writes from {}", name(*member))
+            }
+            Self::Deciding => "it is about to lead, when its log is durable".into(),
+            Self::Beginning => "its epoch begins, when the first frame of it is durable".into(),
+        }
+    }
+}
+
 impl Node {
+    /// People hear of each phase once, when it begins; how much is left is in the status.
+    pub(super) fn settle_phase(&mut self) {
+        let phase = self.takeover_phase();
+        let code = phase.as_ref().map(TakeoverPhase::code);
+        if std::mem::replace(&mut self.phase_told, code) != code
+            && let Some(phase) = phase
+        {
+            self.out.push_back(Action::Note(Note::Phase(phase)));
+        }
+    }
+
     /// The phase of the takeover that this member takes part in.
     pub(super) fn takeover_phase(&self) -> Option<TakeoverPhase> {
         Some(match &self.standing {

@@ -1,6 +1,8 @@
 //! Why a replica is not where its administrator wants it: a code for programs, and a sentence
 //! with the way out (design §4).
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::peer::{Entry, Phase};
@@ -18,8 +20,10 @@ pub enum About {
     NotInPeer,
     /// Why is it not primary?
     NotPrimary,
-    /// Why does it hold answers?
+    /// Why does it hold answers, or let nobody in?
     HoldsAnswers,
+    /// Why is its image or its log behind?
+    Behind,
 }
 
 /// One answer. Members are named by number here; who prints it knows their names.
@@ -61,10 +65,16 @@ pub enum Why {
     #[error("superasync never reaches peer; choose another mode with: hadrian mode")]
     Superasync,
     /// Only one standby can.
-    #[error("it is an auxiliary standby, always superasync; the first of standbys reaches peer")]
+    #[error(
+        "it is an auxiliary standby, always superasync; to let it reach peer, put it first in \
+         resource.standbys"
+    )]
     Auxiliary,
     /// It was too slow.
-    #[error("it took longer than peer_wait_limit and must catch up to {until} first")]
+    #[error(
+        "it took longer than peer_wait_limit and must catch up to {until} first; this ends by \
+         itself"
+    )]
     TooSlow {
         /// To where.
         until: Lsn,
@@ -103,7 +113,7 @@ pub enum Why {
         fork: Lsn,
     },
     /// A part of it failed.
-    #[error("its {0:?} failed for good; see the log, mend the disk, and start it again")]
+    #[error("its {} failed for good; see the log, mend the disk, and start it again", .0.name())]
     Failed(FailedPart),
     /// It stops.
     #[error("it stops; start it with: hadrian start")]
@@ -112,7 +122,10 @@ pub enum Why {
     #[error("it is just starting; this ends by itself")]
     Starts,
     /// The peer window runs.
-    #[error("it lost this in-sync standby and holds answers for {us} microseconds more at most")]
+    #[error(
+        "it lost this in-sync standby and holds answers until that is back, or for {:?} more at \
+         most; this ends by itself", Duration::from_millis(.us / 1000)
+    )]
     PeerWindow {
         /// How long.
         us: u64,
@@ -133,8 +146,44 @@ pub enum Why {
     #[error("it waits until the control record takes a change; see that the marks are reached")]
     RecordPending,
     /// A handover.
-    #[error("it hands over to this member; the clients go on there, or here if that fails")]
+    #[error(
+        "it hands over to this member, and clients go on there, or here if that fails; this ends \
+         by itself"
+    )]
     HandsOver,
+    /// The driver brings the rest of the log into memory or the image first.
+    #[error(
+        "it leads, and lets clients in when {bytes} bytes more of its log are applied; this ends \
+         by itself"
+    )]
+    Opening {
+        /// How much is left.
+        bytes: u64,
+    },
+    /// The driver has no room for more.
+    #[error(
+        "its log or its memory is full until more of it is applied; this ends by itself, and a \
+         larger log_size or a faster backing store keeps it from coming back"
+    )]
+    LogFull,
+    /// The spool.
+    #[error(
+        "it has received {bytes} bytes that are not applied, as much as spool_limit lets it, and \
+         takes no more until some are; this ends by itself"
+    )]
+    SpoolFull {
+        /// Received and not applied.
+        bytes: u64,
+    },
+    /// The delay.
+    #[error(
+        "it applies {:?} later than it receives, as replay_delay says; a takeover applies the \
+         rest first: see how long that takes with hadrian status", Duration::from_micros(*.us)
+    )]
+    Delayed {
+        /// The delay.
+        us: u64,
+    },
 }
 
 impl Why {
@@ -165,6 +214,10 @@ impl Why {
             Self::WaitsFor { .. } => "waits_for",
             Self::RecordPending => "record_pending",
             Self::HandsOver => "hands_over",
+            Self::Opening { .. } => "opening",
+            Self::LogFull => "log_full",
+            Self::SpoolFull { .. } => "spool_full",
+            Self::Delayed { .. } => "delayed",
         }
     }
 }
@@ -183,6 +236,7 @@ impl Node {
             reasons.extend(not_in_peer);
         } else if matches!(self.standing, Part::Standby(_)) {
             reasons.extend(self.own_not_in_peer());
+            reasons.extend(self.behind());
         }
         reasons.extend(self.holds());
         reasons
@@ -266,6 +320,17 @@ impl Node {
             }
         };
         Some(Reason { about: About::NotInPeer, member: Some(member), why })
+    }
+
+    /// What keeps a standby's image or log behind on purpose. Whoever may take over says so, in
+    /// every mode, because a takeover has to apply the rest first (design §4).
+    fn behind(&self) -> Vec<Reason> {
+        let delay = self.config.replay_delay;
+        let delayed = (!delay.is_zero()).then_some(Why::Delayed { us: micros(delay) });
+        let bytes = self.log.end().lsn.since(self.log.applied());
+        let full = (!self.takes_frames()).then_some(Why::SpoolFull { bytes });
+        let whys = delayed.into_iter().chain(full);
+        whys.map(|why| Reason { about: About::Behind, member: None, why }).collect()
     }
 
     fn holds(&self) -> Vec<Reason> {

@@ -55,15 +55,22 @@ impl Node {
     /// Everything that rests on the session ends with it.
     fn end_session(&mut self, member: MemberId) {
         self.lost(member);
+        // What a primary said does not end with the session of somebody else.
+        if self.peers.get(&member).is_some_and(Peer::is_following) {
+            self.follow.forget_word();
+        }
         if let Some(peer) = self.peers.get_mut(&member) {
             if let Some(feed) = peer.feed() {
                 peer.kept = Some(feed.durable);
             }
-            if peer.session.take().is_some() {
+            if let Some(session) = peer.session.take() {
                 peer.session_at = self.clock.now;
+                // A call that nobody answered was no connection.
+                if session.hello.is_some() {
+                    self.out.push_back(Action::Note(Note::LinkLost(member)));
+                }
             }
         }
-        self.follow.forget_word();
         self.candidate_lost(member);
         self.asking_lost(member);
     }
@@ -138,6 +145,7 @@ impl Node {
         if let Some(open) = self.session_mut(session) {
             open.hello = Some(hello);
         }
+        self.out.push_back(Action::Note(Note::LinkUp(member)));
         if let Some(refusal) = refusal {
             return self.refuse(session, refusal);
         }

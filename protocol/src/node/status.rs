@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::numbers::{AnswerWaits, Gap, Loss};
-use super::peer::Phase;
+use super::peer::{Peer, Phase};
 use super::phase::TakeoverPhase;
 use super::reason::Reason;
 use super::{Node, Part};
 use crate::ids::{Epoch, Lsn, MemberId};
-use crate::replica::Mode;
+use crate::replica::{Mode, Role};
 use crate::time::{WallTime, micros};
 use crate::wire::Refusal;
 
@@ -40,7 +40,7 @@ pub enum Standing {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StandbyState {
-    /// It replays its own log.
+    /// It replays its own log, and makes its new life durable.
     LocalCatchup,
     /// No session, or not accepted yet.
     RemoteCatchupPending,
@@ -84,13 +84,17 @@ pub struct NodeStatus {
     pub applied: Lsn,
     /// In its image, durably.
     pub checkpointed: Lsn,
-    /// End of the primary's log, as last told.
+    /// Who leads, or led last, as far as this log says.
+    pub leader: Option<MemberId>,
+    /// End of the primary's log, as last told; None where this life was told nothing.
     pub primary_end: Option<Lsn>,
     /// When the primary wrote the end of this log, and what is applied of it, by the primary's wall
     /// clock, in microseconds since 1970.
     pub log_wall_us: Option<u64>,
     /// See there; None where everything is applied.
     pub unapplied_wall_us: Option<u64>,
+    /// From the end of the primary's log, as last told, to the end of this one; on a standby.
+    pub log_gap: Gap,
     /// From received to applied.
     pub replay_gap: Gap,
     /// How long answers waited for standbys.
@@ -103,12 +107,29 @@ pub struct NodeStatus {
     pub takeover: Option<TakeoverPhase>,
     /// Time between heartbeats, in microseconds.
     pub heartbeat_us: u64,
+    /// The settings that the figures are to be read by.
+    pub settings: SettingsStatus,
     /// What the control record holds, where there is one and it was heard.
     pub record: Option<RecordStatus>,
     /// Why it is not primary, not in peer, or holds answers.
     pub reasons: Vec<Reason>,
     /// The other members.
     pub peers: Vec<PeerStatus>,
+}
+
+/// Settings of the resource on this member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SettingsStatus {
+    /// Silence that ends a connection, in microseconds.
+    pub timeout_us: u64,
+    /// How long answers are held after a loss, in microseconds.
+    pub peer_window_us: u64,
+    /// Longest that an answer waits for a connected standby, in microseconds; 0: for ever.
+    pub peer_wait_limit_us: u64,
+    /// How much later a standby applies than it receives, in microseconds.
+    pub replay_delay_us: u64,
+    /// Most bytes that a standby has received and not applied; None: no limit.
+    pub spool_limit: Option<u64>,
 }
 
 /// The control record, as this member last heard of it.
@@ -161,6 +182,11 @@ pub struct PeerStatus {
     pub durable: Option<Lsn>,
     /// Applied there.
     pub applied: Option<Lsn>,
+    /// When this primary wrote the end of what was received there, by its wall clock, in
+    /// microseconds since 1970.
+    pub received_wall_us: Option<u64>,
+    /// The same of what was applied there.
+    pub applied_wall_us: Option<u64>,
     /// From the end of the primary's log to what it has received.
     pub log_gap: Option<Gap>,
     /// From what it has received to what it has applied.
@@ -175,7 +201,7 @@ impl Node {
     /// What people see.
     #[must_use]
     pub fn status(&self) -> NodeStatus {
-        let standby = matches!(self.standing, Part::Standby(_) | Part::Waking(_));
+        let standby = self.shows_own_state();
         NodeStatus {
             member: self.state.member,
             standing: self.standing_in_words(),
@@ -191,15 +217,18 @@ impl Node {
             durable: self.log.durable(),
             applied: self.log.applied(),
             checkpointed: self.state.checkpoint.lsn,
-            primary_end: standby.then_some(self.follow.primary_end),
+            leader: self.state.history.last().map(|entry| entry.leader.member),
+            primary_end: standby.then_some(self.follow.primary_end).filter(|end| *end > Lsn::START),
             log_wall_us: self.log.wall().map(WallTime::as_micros),
             unapplied_wall_us: self.log.trail().wall(self.log.applied()).map(WallTime::as_micros),
+            log_gap: self.own_log_gap(),
             replay_gap: self.own_replay_gap(),
             waits: self.answer_waits(),
             loss: self.loss(),
             takeover_us: self.takeover_estimate(),
             takeover: self.takeover_phase(),
             heartbeat_us: micros(self.config.heartbeat()),
+            settings: self.settings(),
             record: self.record().map(|record| RecordStatus {
                 number: record.number,
                 owner: record.owner.member,
@@ -209,6 +238,23 @@ impl Node {
             reasons: self.reasons(),
             peers: self.peers.keys().map(|member| self.peer_status(*member)).collect(),
         }
+    }
+
+    fn settings(&self) -> SettingsStatus {
+        let config = &self.config;
+        SettingsStatus {
+            timeout_us: micros(config.timeout),
+            peer_window_us: micros(config.peer_window),
+            peer_wait_limit_us: micros(config.peer_wait_limit),
+            replay_delay_us: micros(config.replay_delay),
+            spool_limit: Some(config.spool_limit).filter(|limit| *limit < u64::MAX),
+        }
+    }
+
+    /// When the primary wrote the end of the log before `lsn`, by its wall clock.
+    fn wall_at(&self, lsn: Lsn) -> Option<u64> {
+        let wall = self.log.trail().wall(lsn).or_else(|| self.log.wall());
+        wall.map(WallTime::as_micros)
     }
 
     /// End of the log, as `status` has it; for the data path.
@@ -238,15 +284,24 @@ impl Node {
         }
     }
 
+    /// Whether it is a standby, or becomes one.
+    pub(super) fn shows_own_state(&self) -> bool {
+        match self.standing {
+            Part::Standby(_) => true,
+            Part::Waking(_) => self.state.role == Role::Standby,
+            _ => false,
+        }
+    }
+
     pub(super) fn own_state(&self) -> StandbyState {
-        if self.log.applied() < self.state.apply_limit {
+        if matches!(self.standing, Part::Waking(_)) {
             StandbyState::LocalCatchup
-        } else if !self.peers.values().any(|peer| peer.is_following()) {
-            StandbyState::RemoteCatchupPending
-        } else if self.follow.peer {
-            StandbyState::Peer
+        } else if self.peers.values().any(Peer::is_following) {
+            if self.follow.peer { StandbyState::Peer } else { StandbyState::RemoteCatchup }
+        } else if self.prove().is_ok() {
+            StandbyState::DisconnectedPeer
         } else {
-            StandbyState::RemoteCatchup
+            StandbyState::RemoteCatchupPending
         }
     }
 
@@ -279,6 +334,8 @@ impl Node {
             received: feed.map(|feed| feed.received),
             durable: feed.map(|feed| feed.durable),
             applied: feed.map(|feed| feed.applied),
+            received_wall_us: feed.and_then(|feed| self.wall_at(feed.received)),
+            applied_wall_us: feed.and_then(|feed| self.wall_at(feed.applied)),
             log_gap: self.log_gap(member).filter(|_| self.is_leading()),
             replay_gap: self.replay_gap(member).filter(|_| self.is_leading()),
             window_us: window.map(micros),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use hadrian_protocol::node::Limits;
 use hadrian_protocol::replica::Mode;
 
 /// Mirrors block volumes between hosts: status, takeover, and the rest.
@@ -135,6 +136,22 @@ fn time(text: &str) -> Result<Duration, humantime::DurationError> {
     humantime::parse_duration(text)
 }
 
+fn quiesce(text: &str) -> Result<Duration, String> {
+    at_most(text, Limits::QUIESCE_MAX)
+}
+
+fn total(text: &str) -> Result<Duration, String> {
+    at_most(text, Limits::TOTAL_MAX)
+}
+
+fn at_most(text: &str, limit: Duration) -> Result<Duration, String> {
+    let found = time(text).map_err(|error| error.to_string())?;
+    if found <= limit {
+        return Ok(found);
+    }
+    Err(format!("at most {}", humantime::format_duration(limit)))
+}
+
 /// What makes the block device.
 #[derive(Debug, Subcommand)]
 pub(super) enum Front {
@@ -170,11 +187,11 @@ pub(super) struct Takeover {
     /// With ownership marks, against what they say: MEMBER:EPOCH of the owner, as status shows
     #[arg(long, value_name = "MEMBER:EPOCH", conflicts_with_all = ["force", "peer_window_only"])]
     pub(super) r#override: Option<String>,
-    /// Longest that clients may be held
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
+    /// Longest that clients may be held; at most 10m
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = quiesce)]
     pub(super) max_quiesce: Duration,
-    /// Longest until clients are held; the standby catches up meanwhile
-    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = time)]
+    /// Longest until clients are held; the standby catches up meanwhile; at most 1d
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = total)]
     pub(super) max_total: Duration,
     /// Only say whether it would be granted
     #[arg(long)]

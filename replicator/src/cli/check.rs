@@ -42,6 +42,7 @@ pub(super) fn check(args: &Args) -> anyhow::Result<()> {
         findings.look_at_replica(resource, &me);
     }
     findings.look_at_windows(&config);
+    findings.look_at_delays(&config);
     if args.json {
         println!("{}", serde_json::to_string(&findings)?);
     } else {
@@ -69,6 +70,21 @@ impl Findings {
         if !names.is_empty() {
             self.notes.push(format!("{NO_MARKS} {}", names.join(", ")));
         }
+    }
+
+    /// Every standby may be asked to take over, and a delayed one takes its time.
+    fn look_at_delays(&mut self, config: &Config) {
+        let delayed =
+            config.resources.iter().filter(|resource| !resource.pace.replay_delay.is_zero());
+        let notes = delayed.map(|resource| {
+            let delay = humantime::format_duration(resource.pace.replay_delay);
+            format!(
+                "the standbys of {} apply {delay} later than they receive (replay_delay): a \
+                 takeover applies that first, and its log must hold what is written meanwhile",
+                resource.name
+            )
+        });
+        self.notes.extend(notes);
     }
 
     fn look_at_keys(&mut self, config: &Config, me: &Member) {

@@ -6,18 +6,12 @@ use anyhow::bail;
 use hadrian_protocol::node::{About, Reason};
 
 use super::args::Args;
-use super::{ask, words};
+use super::{ask, status_of, words};
 use crate::control::{Request, ResourceStatus, Response, ToldEvent};
 
 /// Answers why a resource is not in peer, not primary, or holds its answers.
 pub(super) fn explain(args: &Args, resource: &str) -> anyhow::Result<()> {
-    let request = Request::Status { resource: Some(resource.to_string()) };
-    let all = match ask(args, request)? {
-        Response::Status(all) => all,
-        Response::Refused { message, .. } => bail!(message),
-        Response::Done(_) | Response::Events(_) => bail!("the daemon answered something else"),
-    };
-    let Some(status) = all.first() else { bail!("no resource {resource:?}") };
+    let status = &status_of(args, resource)?;
     let reasons = status.node.as_ref().map_or(&[][..], |node| &node.reasons);
     if args.json {
         let values: Vec<_> = reasons.iter().map(|reason| json(status, reason)).collect();
@@ -53,6 +47,7 @@ fn sentence(status: &ResourceStatus, reason: &Reason) -> String {
         About::NotInPeer => "not in peer",
         About::NotPrimary => "not primary",
         About::HoldsAnswers => "holds answers",
+        About::Behind => "behind",
     };
     let member = reason.member.map(|member| format!(", {}", words::name(status, member)));
     let (member, code) = (member.unwrap_or_default(), reason.why.code());
@@ -88,5 +83,5 @@ pub(super) fn events(args: &Args, resource: &str, follow: bool) -> anyhow::Resul
 
 fn line(event: &ToldEvent) -> String {
     let at = humantime::format_rfc3339_millis(words::moment(event.wall_us));
-    format!("{at} {:>4} [{}] {}", event.number, event.code, event.note)
+    format!("{at} {:>4} [{}] {}", event.number, event.code, event.text)
 }

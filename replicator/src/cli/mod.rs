@@ -8,7 +8,9 @@ mod create;
 mod explain;
 mod hadr;
 mod inspect;
+mod loss;
 mod pages;
+mod progress;
 mod replay;
 mod status;
 mod takeover;
@@ -17,12 +19,13 @@ mod words;
 use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Parser as _;
 
 use crate::config::{Config, Member};
-use crate::control::{self, AskError, Request, Response};
+use crate::control::{self, AskError, Request, ResourceStatus, Response};
 use crate::tls;
 use args::{Args, Front, Verb};
 
@@ -173,8 +176,12 @@ fn keygen(member: &str, out: &Path, json: bool) -> anyhow::Result<()> {
 }
 
 fn ask(args: &Args, request: Request) -> anyhow::Result<Response> {
+    ask_within(args, request, Some(control::ANSWER))
+}
+
+fn ask_within(args: &Args, request: Request, limit: Option<Duration>) -> anyhow::Result<Response> {
     let (_, me) = configuration(args)?;
-    control::ask(&me.control_socket(), request).map_err(|error| match error {
+    control::ask_within(&me.control_socket(), request, limit).map_err(|error| match error {
         AskError::NoDaemon(_) => {
             let (config, member) = (args.config.display(), &me.name);
             let text =
@@ -185,8 +192,24 @@ fn ask(args: &Args, request: Request) -> anyhow::Result<Response> {
     })
 }
 
+/// The status of one resource.
+fn status_of(args: &Args, resource: &str) -> anyhow::Result<ResourceStatus> {
+    let request = Request::Status { resource: Some(resource.to_string()) };
+    let all = match ask(args, request)? {
+        Response::Status(all) => all,
+        Response::Refused { message, .. } => bail!(message),
+        Response::Done(_) | Response::Events(_) => bail!("the daemon answered something else"),
+    };
+    all.into_iter().next().with_context(|| format!("no resource {resource:?}"))
+}
+
 fn command(args: &Args, request: Request) -> anyhow::Result<()> {
     let response = ask(args, request)?;
+    report(args, response)
+}
+
+/// Prints what became of a command.
+fn report(args: &Args, response: Response) -> anyhow::Result<()> {
     if args.json {
         println!("{}", serde_json::to_string(&response)?);
     }

@@ -81,6 +81,12 @@ fn screen(status: &ResourceStatus) -> String {
     if node.waits.count > 0 || node.waits.current_us > 0 {
         table.add_row(vec!["answers".into(), waits(node)]);
     }
+    if let Some(gaps) = own_gaps(node) {
+        table.add_row(vec!["gaps".into(), gaps]);
+    }
+    if node.settings.replay_delay_us > 0 {
+        table.add_row(vec!["replay delay".into(), delay(node)]);
+    }
     if let Some(bytes) = status.opening_bytes {
         let left = words::bytes(bytes);
         table.add_row(vec!["clients".into(), format!("wait until {left} more are applied")]);
@@ -93,6 +99,21 @@ fn screen(status: &ResourceStatus) -> String {
     }
     table.add_row(vec!["a failure".into(), words::failure(node)]);
     table.to_string()
+}
+
+/// What a standby lacks, as far as it knows.
+fn own_gaps(node: &NodeStatus) -> Option<String> {
+    let (log, replay) = (words::gap(node.log_gap), words::gap(node.replay_gap));
+    node.state.map(|_| format!("log {log}; replay {replay}"))
+}
+
+/// A standby may take over at any time, in any mode; who looks must know what that waits for.
+fn delay(node: &NodeStatus) -> String {
+    let delay = words::time(node.settings.replay_delay_us);
+    match node.state {
+        Some(_) => format!("applies {delay} later than it receives; a takeover applies that first"),
+        None => format!("standbys apply {delay} later; a takeover there applies that first"),
+    }
 }
 
 fn waits(node: &NodeStatus) -> String {

@@ -5,7 +5,7 @@ use hadrian_protocol::ids::{Epoch, MemberId};
 use hadrian_protocol::node::{How, Limits};
 
 use super::args::{Args, Takeover};
-use super::{command, configuration, confirm};
+use super::{command, configuration, confirm, loss, progress, status_of};
 use crate::config::Config;
 use crate::control::Request;
 
@@ -23,6 +23,13 @@ pub(super) fn takeover(args: &Args, wish: &Takeover) -> anyhow::Result<()> {
         return command(args, Request::Cancel { resource });
     }
     let how = how(args, wish)?;
+    if matches!(how, How::Force | How::Override { .. }) {
+        // Before anybody is asked to confirm it, and also where nobody is.
+        match status_of(args, &resource) {
+            Ok(status) => loss::forecast(&status).iter().for_each(|line| eprintln!("{line}")),
+            Err(error) => eprintln!("what may be lost cannot be told: {error:#}"),
+        }
+    }
     let warning = match how {
         How::Planned(_) => None,
         How::PeerWindowOnly => Some(PROOF_WARNING),
@@ -31,7 +38,8 @@ pub(super) fn takeover(args: &Args, wish: &Takeover) -> anyhow::Result<()> {
     if let Some(warning) = warning.filter(|_| !wish.test) {
         confirm(wish.yes, warning)?;
     }
-    command(args, Request::Takeover { resource, how, test: wish.test })
+    let request = Request::Takeover { resource: resource.clone(), how, test: wish.test };
+    if wish.test { command(args, request) } else { progress::follow(args, &resource, request) }
 }
 
 fn how(args: &Args, wish: &Takeover) -> anyhow::Result<How> {

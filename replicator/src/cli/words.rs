@@ -41,11 +41,15 @@ pub(super) fn name(status: &ResourceStatus, id: MemberId) -> &str {
     status.members.get(usize::from(id.index())).map_or("?", String::as_str)
 }
 
-/// A gap, in bytes and in time.
+/// A gap in bytes and in time, and its average over the last minute where that says more.
 pub(super) fn gap(gap: Gap) -> String {
-    match gap.bytes {
+    let now = match gap.bytes {
         0 => "0".into(),
         some => format!("{} ({})", bytes(some), time(gap.us)),
+    };
+    match (gap.average_bytes, gap.average_us) {
+        (0, 0) => now,
+        (some, us) => format!("{now}, on average {} ({})", bytes(some), time(us)),
     }
 }
 
@@ -85,7 +89,7 @@ pub(super) fn standing(status: &ResourceStatus, node: &NodeStatus) -> String {
         Standing::TakingOver => format!("taking over{takeover}"),
         Standing::Primary => "primary".into(),
         Standing::HandingOver => format!("handing over{takeover}"),
-        Standing::Failed(part) => format!("failed ({part:?}); see the log of hadriand"),
+        Standing::Failed(part) => format!("failed ({}); see the log of hadriand", part.name()),
         Standing::Diverged(fork) => {
             format!("diverged at {fork}; nothing was discarded; make this replica again")
         }

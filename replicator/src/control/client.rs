@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::{Envelope, RESPONSE_MAX, Request, Response, VERSION};
 
-/// Longest wait for an answer: a planned takeover waits for the other side.
-const ANSWER: Duration = Duration::from_secs(180);
+/// Longest wait for an answer that does not hang on other members for long.
+pub const ANSWER: Duration = Duration::from_secs(180);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -36,11 +36,24 @@ pub enum AskError {
     Io(#[source] io::Error),
 }
 
-/// Asks the daemon behind `socket`, blocking.
+/// Asks the daemon behind `socket`, blocking, for [`ANSWER`] at most.
 ///
 /// # Errors
 /// [`AskError`]
 pub fn ask(socket: &Path, request: Request) -> Result<Response, AskError> {
+    ask_within(socket, request, Some(ANSWER))
+}
+
+/// The same for as long as the daemon runs, where `limit` is `None`: for what takes as long as an
+/// operator lets it, such as a takeover that catches up first.
+///
+/// # Errors
+/// [`AskError`]
+pub fn ask_within(
+    socket: &Path,
+    request: Request,
+    limit: Option<Duration>,
+) -> Result<Response, AskError> {
     let mut stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             AskError::NoDaemon(socket.into())
@@ -48,7 +61,7 @@ pub fn ask(socket: &Path, request: Request) -> Result<Response, AskError> {
         io::ErrorKind::PermissionDenied => AskError::Permission(socket.into()),
         _ => AskError::Io(error),
     })?;
-    stream.set_read_timeout(Some(ANSWER)).map_err(AskError::Io)?;
+    stream.set_read_timeout(limit).map_err(AskError::Io)?;
     let mut bytes = serde_json::to_vec(&Envelope { version: VERSION, request })
         .map_err(|error| AskError::Io(error.into()))?;
     bytes.push(b'\n');

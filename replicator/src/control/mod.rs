@@ -3,7 +3,7 @@
 mod client;
 mod server;
 
-pub use client::{AskError, ask};
+pub use client::{ANSWER, AskError, ask, ask_within};
 pub use server::{Handler, Listener, converse, listen, serve};
 
 use std::path::PathBuf;

@@ -193,17 +193,21 @@ impl Cluster {
     /// # Errors
     /// With what it wrote to standard error.
     pub fn tool(&self, side: Side, args: &[&str]) -> anyhow::Result<String> {
-        let output = Command::new(self.programs.join("hadrian"))
-            .arg("--config")
-            .arg(self.path("hadrian.toml"))
-            .args(["--member", side.name()])
-            .args(args)
-            .output()
-            .context("the program hadrian is not built")?;
+        let output = self.command(side, args).output();
+        let output = output.context("the program hadrian is not built")?;
         if !output.status.success() {
             bail!("hadrian {args:?}: {}", String::from_utf8_lossy(&output.stderr));
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// `hadrian` for one side, not started yet.
+    #[must_use]
+    pub fn command(&self, side: Side, args: &[&str]) -> Command {
+        let mut command = Command::new(self.programs.join("hadrian"));
+        let config = self.path("hadrian.toml");
+        command.arg("--config").arg(config).args(["--member", side.name()]).args(args);
+        command
     }
 
     /// Starts a side's daemon.

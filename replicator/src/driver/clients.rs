@@ -107,11 +107,14 @@ impl Backend for VolumeBackend {
 
 impl Inner {
     fn takes_requests(&self) -> bool {
-        !self.holding
-            && self.clients.late.is_empty()
-            && self.replica.log_room() > 4 * self.log_margin()
-            && self.replica.unapplied_bytes() < UNAPPLIED_MAX
-            && !self.replica.is_slowed()
+        !self.holding && self.clients.late.is_empty() && !self.is_full()
+    }
+
+    /// Whether clients are held back until more of the log is applied.
+    pub(super) fn is_full(&self) -> bool {
+        self.replica.log_room() <= 4 * self.log_margin()
+            || self.replica.unapplied_bytes() >= UNAPPLIED_MAX
+            || self.replica.is_slowed()
     }
 
     fn log_margin(&self) -> u64 {

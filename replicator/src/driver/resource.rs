@@ -13,7 +13,7 @@ use hadrian_blockdev::volume::Hold;
 use hadrian_protocol::frame::{Draft, Frame};
 use hadrian_protocol::ids::{Lsn, MemberId, ResourceId, SessionId, VolumeIndex};
 use hadrian_protocol::node::{
-    Action, Command, Denied, Done, Event, FailedPart, Note, Recorded, Standing,
+    About, Action, Command, Denied, Done, Event, FailedPart, Note, Reason, Recorded, Standing, Why,
 };
 use hadrian_protocol::replica::VolumeGeometry;
 use hadrian_protocol::time::{Clock, Now, WallTime};
@@ -41,6 +41,8 @@ const UNSETTLED_MAX: u64 = 1 << 20;
 pub struct ResourceOptions {
     /// Its name, for people.
     pub name: String,
+    /// What people call the members, in the order of their numbers.
+    pub members: Vec<String>,
     /// Names under which its volumes are exported, in their order.
     pub exports: Vec<String>,
     /// Whether frames are made smaller on their way to other members.
@@ -98,6 +100,7 @@ pub(super) struct Inner {
     held_bytes: u64,
     busy_at: Now,
     name: String,
+    members: Vec<String>,
     stopped: bool,
     /// What people were told.
     told: Told,
@@ -156,6 +159,7 @@ impl Shared {
             held_bytes: options.held_bytes,
             busy_at: Now::default(),
             name: options.name.clone(),
+            members: options.members.clone(),
             stopped: false,
             told: Told::default(),
         };
@@ -252,7 +256,9 @@ impl Shared {
         let (segment_bytes, spooled) = (inner.replica.segment_len(), inner.replica.spooled_bytes());
         let opening_bytes = inner.opening.then_some(spooled);
         let divergence = inner.node.diverged_at().and_then(|_| inner.replica.divergence());
-        Seen { node: inner.node.status(), segment_bytes, opening_bytes, divergence }
+        let mut node = inner.node.status();
+        node.reasons.extend(inner.waits_here());
+        Seen { node, segment_bytes, opening_bytes, divergence }
     }
 
     /// What people were told after the event of this number.
@@ -563,13 +569,32 @@ impl Inner {
 
     fn note(&mut self, note: Note) {
         self.follows |= matches!(note, Note::Follows(..));
-        let (resource, code) = (&self.name, note.code());
+        let name = |member: MemberId| {
+            let name = self.members.get(usize::from(member.index()));
+            name.cloned().unwrap_or_else(|| member.to_string())
+        };
+        let (resource, code, text) = (&self.name, note.code(), note.in_words(&name));
         match note.is_warning() {
-            true => tracing::warn!(%resource, code, "{note}"),
-            false => tracing::info!(%resource, code, "{note}"),
+            true => tracing::warn!(%resource, code, "{text}"),
+            false => tracing::info!(%resource, code, "{text}"),
         }
         let wall_us = self.clock().wall.as_micros();
-        self.told.tell(wall_us, note);
+        self.told.tell(wall_us, text, note);
+    }
+
+    /// What clients or the primary wait for that the core does not know: room here.
+    fn waits_here(&self) -> Option<Reason> {
+        let reason = |about, why| Some(Reason { about, member: None, why });
+        if self.opening {
+            let bytes = self.replica.spooled_bytes();
+            reason(About::HoldsAnswers, Why::Opening { bytes })
+        } else if self.serving && self.is_full() {
+            reason(About::HoldsAnswers, Why::LogFull)
+        } else if self.node.takes_frames() && !self.has_frame_room() {
+            reason(About::Behind, Why::LogFull)
+        } else {
+            None
+        }
     }
 }
 

@@ -17,6 +17,8 @@ pub struct ToldEvent {
     pub wall_us: u64,
     /// A word for programs.
     pub code: String,
+    /// The sentence for people, with the members' names.
+    pub text: String,
     /// What happened.
     pub note: Note,
 }
@@ -29,13 +31,13 @@ pub(super) struct Told {
 }
 
 impl Told {
-    pub(super) fn tell(&mut self, wall_us: u64, note: Note) {
+    pub(super) fn tell(&mut self, wall_us: u64, text: String, note: Note) {
         if self.events.len() >= KEPT_MAX {
             self.events.pop_front();
         }
         self.number += 1;
         let code = note.code().to_string();
-        self.events.push_back(ToldEvent { number: self.number, wall_us, code, note });
+        self.events.push_back(ToldEvent { number: self.number, wall_us, code, text, note });
     }
 
     pub(super) fn after(&self, number: u64) -> Vec<ToldEvent> {
@@ -52,7 +54,7 @@ mod tests {
     fn the_newest_events_are_kept_in_order_and_none_is_told_twice() {
         let mut told = Told::default();
         for _ in 0..KEPT_MAX + 10 {
-            told.tell(1, Note::Leads(Epoch::NONE_YET));
+            told.tell(1, "primary now".into(), Note::Leads(Epoch::NONE_YET));
         }
         let all = told.after(0);
         assert_eq!((all.len(), all[0].number), (KEPT_MAX, 11));

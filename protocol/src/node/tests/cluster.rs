@@ -34,6 +34,11 @@ pub(super) struct Host {
     pub(super) replies: Vec<(u64, Result<Done, Denied>)>,
     pub(super) quarantined: usize,
     pub(super) syncs_held: bool,
+    pub(super) applies_held: bool,
+    /// The sockets of this host take no frames; they wait here.
+    pub(super) stuffed: Option<Vec<(SessionId, Frame)>>,
+    /// What people were told.
+    pub(super) notes: Vec<Note>,
 }
 
 enum Parcel {
@@ -74,6 +79,9 @@ impl Cluster {
                 replies: Vec::new(),
                 quarantined: 0,
                 syncs_held: false,
+                applies_held: false,
+                stuffed: None,
+                notes: Vec::new(),
             }
         };
         let hosts = (0..count).map(host).collect();
@@ -180,20 +188,36 @@ impl Cluster {
     }
 
     pub(super) fn command(&mut self, index: u8, command: Command) -> Result<Done, Denied> {
+        let id = self.ask(index, command);
+        self.reply(index, id).expect("every command is answered")
+    }
+
+    /// Asks for something that may take its time; returns the number of the command.
+    pub(super) fn ask(&mut self, index: u8, command: Command) -> u64 {
         let id = self.next_session;
         self.next_session += 1;
         self.tell(index, Event::Command { id, command });
         self.run();
+        id
+    }
+
+    /// What became of a command, as soon as that is known.
+    pub(super) fn reply(&self, index: u8, id: u64) -> Option<Result<Done, Denied>> {
         let replies = &self.hosts[usize::from(index)].replies;
-        replies.iter().rev().find(|(of, _)| *of == id).expect("every command is answered").1
+        replies.iter().rev().find(|(of, _)| *of == id).map(|(_, result)| *result)
     }
 
     /// A client writes; returns the position that must be answerable.
     pub(super) fn write(&mut self, index: u8, byte: u8) -> Lsn {
+        self.write_frame(index, byte, 512)
+    }
+
+    /// The same with a payload of that many bytes.
+    pub(super) fn write_frame(&mut self, index: u8, byte: u8, len: usize) -> Lsn {
         let clock = self.clock;
-        let mut draft = Draft::new(vec![0; crate::frame::HEAD_LEN + 4096]);
-        let range = ByteRange::new(0, 512).unwrap();
-        draft.write(VolumeIndex::new(0).unwrap(), range, &[byte; 512]).unwrap();
+        let mut draft = Draft::new(vec![0; crate::frame::HEAD_LEN + 4096 + len]);
+        let range = ByteRange::new(0, len as u64).unwrap();
+        draft.write(VolumeIndex::new(0).unwrap(), range, &vec![byte; len]).unwrap();
         let node = self.hosts[usize::from(index)].node.as_mut().unwrap();
         let end = node.append(clock, draft).expect("the member serves");
         node.settle(clock);
@@ -255,11 +279,10 @@ impl Cluster {
         let host = &mut self.hosts[usize::from(index)];
         match action {
             Action::Send { session, message } => self.post(session, Parcel::Message(message)),
-            Action::Ship { session, frame } => {
-                let lsn = frame.end();
-                self.post(session, Parcel::Frame(frame));
-                self.tell(index, Event::Handed { session, lsn });
-            }
+            Action::Ship { session, frame } => match &mut host.stuffed {
+                Some(waiting) => waiting.push((session, frame)),
+                None => self.ship(index, session, frame),
+            },
             Action::Close { session } => self.close(session),
             Action::Append(frame) => {
                 let lsn = frame.end();
@@ -276,6 +299,7 @@ impl Cluster {
                 host.state = *state;
                 self.tell(index, Event::Persisted(number));
             }
+            Action::Apply(_) if host.applies_held => {}
             Action::Apply(lsn) => {
                 assert!(lsn <= host.durable, "nothing is applied before it is durable");
                 assert!(lsn <= host.state.apply_limit, "nothing is applied beyond the limit");
@@ -289,7 +313,8 @@ impl Cluster {
                 let position = frame.map_or(genesis, Frame::position_after);
                 self.tell(index, Event::Checkpointed(position));
             }
-            Action::ReleaseLog(_) | Action::Note(_) | Action::Stopped => {}
+            Action::Note(note) => host.notes.push(note),
+            Action::ReleaseLog(_) | Action::Stopped => {}
             Action::ReadLog { session, from } => {
                 let frames = host.frames.iter().filter(|frame| frame.lsn() >= from);
                 let frames = frames.take(3).cloned().collect();
@@ -318,6 +343,45 @@ impl Cluster {
             Action::Serve(serving) => host.serving = serving,
             Action::Reply { id, result } => host.replies.push((id, result)),
         }
+    }
+
+    fn ship(&mut self, index: u8, session: SessionId, frame: Frame) {
+        let lsn = frame.end();
+        self.post(session, Parcel::Frame(frame));
+        self.tell(index, Event::Handed { session, lsn });
+    }
+
+    /// From here on the sockets of a host take no frames.
+    pub(super) fn stuff(&mut self, index: u8) {
+        self.hosts[usize::from(index)].stuffed = Some(Vec::new());
+    }
+
+    /// They take them again, and what has waited for them.
+    pub(super) fn clear(&mut self, index: u8) {
+        let waiting = self.hosts[usize::from(index)].stuffed.take().unwrap_or_default();
+        waiting.into_iter().for_each(|(session, frame)| self.ship(index, session, frame));
+        self.run();
+    }
+
+    /// The disk of a host syncs again, and what it was asked to sync meanwhile.
+    pub(super) fn sync_again(&mut self, index: u8) {
+        self.hosts[usize::from(index)].syncs_held = false;
+        self.carry_out(index, Action::SyncLog);
+        self.run();
+    }
+
+    /// The disk of a host applies again what it was told to apply meanwhile.
+    pub(super) fn apply_again(&mut self, index: u8) {
+        let host = &mut self.hosts[usize::from(index)];
+        host.applies_held = false;
+        let lsn = host.state.apply_limit;
+        self.carry_out(index, Action::Apply(lsn));
+        self.run();
+    }
+
+    /// The codes of what people were told at a host, from its start on.
+    pub(super) fn told(&self, index: u8) -> Vec<&'static str> {
+        self.hosts[usize::from(index)].notes.iter().map(Note::code).collect()
     }
 
     fn post(&mut self, session: SessionId, parcel: Parcel) {
@@ -353,6 +417,9 @@ impl Cluster {
             assert!(before.is_none_or(|chain| chain == frame.chain()), "I1 broken at {frame:?}");
         }
         let leaders = self.hosts.iter().filter_map(|host| host.node.as_ref());
+        for node in leaders.clone() {
+            assert_eq!(node.moves().illegal(), None);
+        }
         let mut owned = BTreeMap::new();
         for node in leaders.filter(|node| node.is_leading()) {
             let other = owned.insert(node.state().owned, node.state().member);

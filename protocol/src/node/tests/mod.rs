@@ -1,5 +1,7 @@
 //! Stories of two and three members, told on whole nodes.
 
 mod cluster;
+mod figures;
 mod stories;
 mod tables;
+mod told;

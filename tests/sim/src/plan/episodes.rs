@@ -345,6 +345,15 @@ impl Episodes<'_> {
             let (host, command) = (self.host(), self.command());
             self.add(number * 30 * MS, Happening::Command(host, command));
         }
+        if matches!(self.mood, Mood::Splits) && self.rng.random_bool(0.3) {
+            // Whoever has diverged still promises what it is asked to; its disk may fail just then.
+            let (a, b) = self.pair();
+            self.add(200 * MS, Happening::DiskFails(a, 1));
+            self.add(210 * MS, Happening::Kill(b));
+            self.add(220 * MS, Happening::Start(b));
+            self.add(480 * MS, Happening::Kill(a));
+            self.add(490 * MS, Happening::Start(a));
+        }
         500 * MS
     }
 }
