@@ -232,7 +232,7 @@ fn apply(criterion: &mut Criterion) {
                         let next = frame(end, count, len);
                         end = next.position_after();
                         pushed += (count * len) as u64;
-                        volumes.push(next);
+                        volumes.push(&next);
                     }
                     let began = Instant::now();
                     apply_all(&mut engine, &mut volumes, end.lsn);

@@ -9,7 +9,6 @@ use hadrian_blockdev::buffer::IoBuf;
 use hadrian_blockdev::export::{Close, CloseHandle, ExportInfo, RequestError};
 use hadrian_blockdev::nbd::{Export, ExportTable, Exports, Found, Listed};
 use hadrian_blockdev::replica::{Replica, ReplicaEvent};
-use hadrian_blockdev::volume::Hold;
 use hadrian_protocol::frame::{Draft, Frame};
 use hadrian_protocol::ids::{Lsn, MemberId, ResourceId, SessionId, VolumeIndex};
 use hadrian_protocol::node::{
@@ -31,8 +30,6 @@ use crate::recording::Wanted;
 const STILL_FULL: std::time::Duration = std::time::Duration::from_millis(50);
 /// Most log space at which a standby reads no more from its link; a small log keeps a 16th.
 const STANDBY_ROOM_MAX: u64 = 8 << 20;
-/// Without a frame for so long, changes that wait in the log are brought into the stores.
-const QUIET: std::time::Duration = std::time::Duration::from_millis(500);
 /// Most bytes of frames that the node has and has not appended; a small part of the room above.
 const UNSETTLED_MAX: u64 = 1 << 20;
 
@@ -97,8 +94,8 @@ pub(super) struct Inner {
     /// The fork whose frames were looked at.
     surveyed: Option<Lsn>,
     /// Bytes of log that may wait for the stores while frames come, and when the last one came.
-    held_bytes: u64,
-    busy_at: Now,
+    pub(super) held_bytes: u64,
+    pub(super) busy_at: Now,
     name: String,
     members: Vec<String>,
     stopped: bool,
@@ -375,16 +372,6 @@ impl Inner {
         let clock = self.clock();
         self.busy_at = clock.now;
         self.node.append(clock, draft)
-    }
-
-    /// Large changes wait in the log while frames come. In a quiet moment, and before a stop, they
-    /// are brought into the stores; returns how long it is until then.
-    fn hold_changes(&mut self) -> Option<std::time::Duration> {
-        let quiet = self.clock().now.since(self.busy_at);
-        let left = QUIET.checked_sub(quiet).filter(|_| !self.node.wants_whole_image());
-        let log_bytes = if left.is_some() { self.held_bytes } else { 0 };
-        self.replica.set_hold(Hold { log_bytes, ..Hold::default() });
-        left
     }
 
     fn settle(&mut self) {

@@ -1,0 +1,22 @@
+//! When changes may wait in the log before they are brought into the stores.
+
+use std::time::Duration;
+
+use hadrian_blockdev::volume::Hold;
+
+use super::resource::Inner;
+
+/// Without a frame for so long, changes that wait in the log are brought into the stores.
+const QUIET: Duration = Duration::from_millis(500);
+
+impl Inner {
+    /// Large changes wait in the log while frames come. In a quiet moment, and before a stop, they
+    /// are brought into the stores; returns how long it is until then.
+    pub(super) fn hold_changes(&mut self) -> Option<Duration> {
+        let quiet = self.clock().now.since(self.busy_at);
+        let left = QUIET.checked_sub(quiet).filter(|_| !self.node.wants_whole_image());
+        let log_bytes = if left.is_some() { self.held_bytes } else { 0 };
+        self.replica.set_hold(Hold { log_bytes, ..Hold::default() });
+        left
+    }
+}
