@@ -23,7 +23,7 @@ use crate::tls::{Fingerprint, LinkKeys, TlsError, pair_paths};
 /// Longest that a caller may take to say what it wants.
 pub const INTRODUCTION: Duration = Duration::from_secs(5);
 /// Longest that a stop may take before the daemon ends anyway; the log keeps everything. What waits
-/// for the backing stores, [`HELD_BYTES`] at most, is brought into them before.
+/// for the backing stores, two gibibytes at most, is brought into them before.
 pub const STOP_LIMIT: Duration = Duration::from_secs(60);
 /// Bytes of log that large changes may take while they wait for the backing stores: a burst of so
 /// many is stored once. More would make stops and restarts long.
