@@ -469,7 +469,7 @@ impl RecordEntry {
         start..start + self.payload_len.get() as usize
     }
 
-    /// Where in the frame the payload begins, in bytes, and its checksum; `None` where there is none.
+    /// Where in the frame the payload begins, in bytes, and its checksum, where there is one.
     pub(super) fn payload_place(&self) -> Option<(u64, u32)> {
         let at = HEAD_LEN as u64 + u64::from(self.payload_at.get());
         self.has_payload().then_some((at, self.payload_crc.get()))
