@@ -328,6 +328,11 @@ impl<E: Engine> Replica<E> {
     pub fn apply_to(&mut self, limit: Lsn) {
         let before = self.volumes.applied().lsn;
         self.volumes.apply_to(&mut self.engine, limit);
+        self.tell_applied(before);
+    }
+
+    /// Frames without an operation of their own are done at once, and no completion tells of them.
+    fn tell_applied(&mut self, before: Lsn) {
         let after = self.volumes.applied().lsn;
         if after > before {
             self.ready.push(ReplicaEvent::Applied(after));
@@ -368,7 +373,9 @@ impl<E: Engine> Replica<E> {
     /// How much may wait for the stores; see [`Hold`]. At most half of the log does.
     pub fn set_hold(&mut self, hold: Hold) {
         let log_bytes = hold.log_bytes.min(self.journal.capacity() / 2);
+        let before = self.volumes.applied().lsn;
         self.volumes.set_hold(&mut self.engine, Hold { log_bytes, ..hold });
+        self.tell_applied(before);
     }
 
     /// Whether new changes are to wait a little, because the stores have to catch up.
