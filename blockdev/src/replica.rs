@@ -384,6 +384,13 @@ impl<E: Engine> Replica<E> {
         self.volumes.is_slowed()
     }
 
+    /// Bytes of log behind what the stores have: frames that are not allowed into them yet, that
+    /// are on their way, or that wait.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> u64 {
+        self.volumes.waiting_bytes()
+    }
+
     /// Begins to read frames from `from` on.
     pub fn read_log(&mut self, id: u64, from: Lsn) {
         if let Err(error) = self.journal.read(&mut self.engine, from, LOG_READ_MAX, id) {

@@ -153,6 +153,12 @@ impl Volumes {
         self.apply.memory()
     }
 
+    /// Bytes of log from the first frame that the stores lack to the last one here.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> u64 {
+        self.apply.waiting()
+    }
+
     /// Whether new changes are to wait a little, because the stores have to catch up.
     #[must_use]
     pub fn is_slowed(&self) -> bool {

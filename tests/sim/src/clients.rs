@@ -8,6 +8,8 @@ use rand::rngs::SmallRng;
 
 use crate::host::{Ask, BLOCKS, Change};
 
+/// Blocks of a page. Changes of whole pages are large ones, which may wait in the log.
+const PAGE: u64 = 8;
 /// Changes of all clients that wait to be sent again.
 const UNKNOWN_MAX: usize = 16;
 
@@ -16,11 +18,17 @@ const UNKNOWN_MAX: usize = 16;
 pub(crate) struct Clients {
     next_number: u64,
     next_id: u64,
+    /// Half of their changes are of whole pages.
+    write_pages: bool,
     /// Changes that a client does not know the fate of.
     unknown: VecDeque<(usize, Ask)>,
 }
 
 impl Clients {
+    pub(crate) fn new(write_pages: bool) -> Self {
+        Self { write_pages, ..Self::default() }
+    }
+
     pub(crate) fn next_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
@@ -45,7 +53,11 @@ impl Clients {
         match rng.random_range(0..10) {
             0..=5 => {
                 let fua = rng.random_bool(0.1);
-                let changes = (0..rng.random_range(1..=3)).map(|_| self.change(rng)).collect();
+                let changes = if self.write_pages && rng.random_bool(0.5) {
+                    vec![self.pages(rng)]
+                } else {
+                    (0..rng.random_range(1..=3)).map(|_| self.change(rng)).collect()
+                };
                 Ask::Write { changes, fua }
             }
             6 | 7 => Ask::Flush,
@@ -61,6 +73,12 @@ impl Clients {
         self.next_number += 1;
         let number = if rng.random_bool(0.15) { 0 } else { self.next_number };
         Change { block, count, number }
+    }
+
+    fn pages(&mut self, rng: &mut SmallRng) -> Change {
+        let (first, count) = (rng.random_range(0..BLOCKS / PAGE - 1), rng.random_range(1..=2));
+        self.next_number += 1;
+        Change { block: first * PAGE, count: count * PAGE, number: self.next_number }
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{Mutant, mutant};
 
 const SPOOL: &str = "blockdev/src/replica/spool.rs";
+const OVERLAY: &str = "blockdev/src/volume/overlay.rs";
 const REPLICA: &str = "blockdev/src/replica.rs";
 const RECOVERY: &str = "blockdev/src/journal/recovery.rs";
 const OPEN: &str = "blockdev/src/journal/open.rs";
@@ -66,6 +67,43 @@ pub(super) const MUTANTS: &[Mutant] = &[
         SPOOL,
         "let left = full || self.end.is_some();",
         "let left = full;",
+    ),
+    mutant(
+        "a change that waits is passed over for one that may be taken back",
+        "§2.5",
+        OVERLAY,
+        "Some((start, end, of)) if start <= at && of > lsn && of <= limit => at = end,",
+        "Some((start, end, of)) if start <= at && of > lsn && limit >= Lsn::START => at = end,",
+    ),
+    mutant(
+        "a change that waits is passed over where a part of it is written again",
+        "I5",
+        OVERLAY,
+        "Some((start, end, of)) if start <= at && of > lsn && of <= limit => at = end,",
+        "Some((_, end, of)) if of > lsn && of <= limit => at = end,",
+    ),
+    mutant(
+        "the log is released while a client reads from it",
+        "§2.8",
+        REPLICA,
+        "let read = self.volumes.oldest_log_read()",
+        "let read = None::<Lsn>",
+    ),
+    mutant(
+        "a part of what waits in the log is read from its beginning",
+        "§2.8",
+        OVERLAY,
+        "Piece::Log(spot.behind(from - start), self.lsn)",
+        "Piece::Log(spot.behind((from - start).min(0)), self.lsn)",
+    ),
+    mutant(
+        "what is left in the log answers for what was written since",
+        "§2.8",
+        OVERLAY,
+        "let own = self.entries.range_mut(range.start()..range.end());\n        \
+         for (start, entry) in own.filter(|(_, entry)| entry.lsn == lsn) {",
+        "let own = self.entries.range_mut(range.start()..range.end());\n        \
+         for (start, entry) in own.filter(|(_, entry)| entry.lsn >= lsn) {",
     ),
     mutant(
         "an LSN is used again",

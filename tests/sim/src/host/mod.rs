@@ -107,6 +107,8 @@ pub(crate) struct Host {
     pub(crate) recordings: Option<Recordings>,
     /// Most bytes of frames in memory where more may stay in the log.
     pub(crate) spool_memory: u64,
+    /// Bytes of log whose large changes may wait for the image.
+    pub(crate) wait_bytes: u64,
 }
 
 pub(crate) fn resource() -> ResourceId {
@@ -152,6 +154,7 @@ impl Host {
             disk_due: false,
             recordings: None,
             spool_memory: u64::MAX,
+            wait_bytes: 0,
         };
         let role = if member.index() == 0 { Role::Primary } else { Role::Standby };
         host.create(role, Base::Zero, BLOCK * BLOCKS);
@@ -271,7 +274,7 @@ impl Host {
         };
         let tape = self.recordings.as_ref().map(Recordings::tape);
         let node = Recorded::start(start, tape);
-        let process = Process::new(node, replica, self.disk.clone(), now);
+        let process = Process::new(node, replica, self.disk.clone(), (now, self.wait_bytes));
         self.process = Some(Box::new(process));
         (self.tick_at, self.disk_due) = (None, false);
         Ok(())
@@ -321,7 +324,9 @@ impl Host {
     /// When the core wants to be called at the latest.
     pub(crate) fn deadline(&self) -> Option<Micros> {
         let process = self.process()?;
-        let at = process.node.next_deadline().as_micros();
+        let quiet = process.quiet_at(process.looked_at);
+        let at = process.node.next_deadline();
+        let at = quiet.map_or(at, |quiet| quiet.min(at)).as_micros();
         let at = i64::try_from(at).unwrap_or(i64::MAX / 2_000);
         let after = u64::try_from(at * 1000 / (1000 + self.drift) + 1).unwrap_or_default();
         Some(process.began + after)

@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
+use std::time::Duration;
 
 use hadrian_blockdev::buffer::IoBuf;
 use hadrian_blockdev::engine::Engine as _;
 use hadrian_blockdev::replica::{Replica, ReplicaEvent};
+use hadrian_blockdev::volume::Hold;
 use hadrian_protocol::frame::Draft;
 use hadrian_protocol::ids::{Lsn, MemberId, SessionId};
 use hadrian_protocol::node::{Action, Event, FailedPart, Note, Recorded};
 use hadrian_protocol::range::ByteRange;
-use hadrian_protocol::time::Clock;
+use hadrian_protocol::time::{Clock, Now};
 
 use super::{Ask, BLOCK, Change, DIR, Outward, STORE, content, volume};
 use crate::Micros;
@@ -22,6 +24,12 @@ use crate::world::Want;
 const COMPARE_EVERY: u64 = 4;
 /// Least log space that is left for the node's own frames.
 const LOG_MARGIN: u64 = 64 << 10;
+/// Without a frame for so long, changes that wait in the log are brought into the image.
+const QUIET: Duration = Duration::from_millis(50);
+/// The shortest change that waits: a page.
+const LARGE_MIN: usize = 4096;
+/// Bytes of frames that wait in memory; of the others, large changes wait in the log alone.
+const WAITING_MEMORY: u64 = 96 << 10;
 
 /// A running daemon.
 #[derive(Debug)]
@@ -36,11 +44,19 @@ pub(crate) struct Process {
     pub(super) holding: bool,
     /// Most bytes that waited in the log alone.
     pub(crate) most_spooled: u64,
+    /// Most bytes of log that waited for the image.
+    pub(crate) most_waited: u64,
     /// How far frames were allowed into the image.
     apply_asked: Lsn,
     /// How often all of them had got there.
     settled: u64,
     pub(super) stopped: bool,
+    /// Bytes of log that may wait for the image while frames come.
+    wait_bytes: u64,
+    /// When the last frame came.
+    busy_at: Now,
+    /// When it was called last.
+    pub(super) looked_at: Now,
     writes: VecDeque<(Lsn, u64)>,
     commits: VecDeque<(Lsn, u64)>,
     reads: BTreeMap<u64, u64>,
@@ -50,7 +66,12 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(super) fn new(node: Recorded, replica: Replica<Disk>, disk: Disk, began: Micros) -> Self {
+    pub(super) fn new(
+        node: Recorded,
+        replica: Replica<Disk>,
+        disk: Disk,
+        (began, wait_bytes): (Micros, u64),
+    ) -> Self {
         Self {
             node,
             replica,
@@ -60,9 +81,13 @@ impl Process {
             opening: false,
             holding: false,
             most_spooled: 0,
+            most_waited: 0,
             apply_asked: Lsn::START,
             settled: 0,
             stopped: false,
+            wait_bytes,
+            busy_at: Now::default(),
+            looked_at: Now::default(),
             writes: VecDeque::new(),
             commits: VecDeque::new(),
             reads: BTreeMap::new(),
@@ -145,10 +170,12 @@ impl Process {
     pub(super) fn pump(&mut self, clock: Clock, member: MemberId, oracle: &mut Oracle) {
         loop {
             self.run_node(clock, member, oracle);
+            self.hold_changes(clock);
             self.replica.kick();
             let mut events = std::mem::take(&mut self.events);
             self.replica.poll(&mut events);
             self.most_spooled = self.most_spooled.max(self.replica.spooled_bytes());
+            self.most_waited = self.most_waited.max(self.replica.waiting_bytes());
             if self.opening && self.replica.spooled_bytes() == 0 {
                 (self.opening, self.serving) = (false, true);
                 self.out.push(Outward::Serve(true));
@@ -163,6 +190,21 @@ impl Process {
             }
             self.events = events;
         }
+    }
+
+    /// Large changes wait in the log while frames come.
+    fn hold_changes(&mut self, clock: Clock) {
+        self.looked_at = clock.now;
+        let log_bytes = if self.quiet_at(clock.now).is_some() { self.wait_bytes } else { 0 };
+        let hold = Hold { log_bytes, memory_bytes: WAITING_MEMORY, large_min: LARGE_MIN };
+        self.replica.set_hold(hold);
+    }
+
+    /// When waiting is over if no frame comes; `None` once it is.
+    pub(super) fn quiet_at(&self, now: Now) -> Option<Now> {
+        let at = self.busy_at.after(QUIET);
+        let waits = self.wait_bytes > 0 && !self.node.wants_whole_image();
+        (waits && at > now).then_some(at)
     }
 
     fn answer(&mut self, member: MemberId, oracle: &mut Oracle) {
@@ -243,6 +285,7 @@ impl Process {
             Action::Close { session } => self.out.push(Outward::Close(session)),
             Action::Append(frame) => {
                 oracle.appended(member, &frame);
+                self.busy_at = clock.now;
                 if self.replica.append(&frame).is_err() {
                     oracle.failed(member);
                     self.node.handle(clock, Event::Failed(FailedPart::Log));

@@ -41,6 +41,9 @@ pub struct Plan {
     pub spool_limit: u64,
     /// Bytes of frames in memory above which a standby leaves them in its log.
     pub spool_memory: u64,
+    /// Bytes of log whose large changes may wait for the image; clients then write whole pages
+    /// as well.
+    pub wait_bytes: u64,
     /// Weaker modes for slow standbys.
     pub degrade: Vec<Mode>,
     /// Bytes of each member's log.
@@ -74,6 +77,7 @@ impl Plan {
             replay_delay: Duration::ZERO,
             spool_limit: u64::MAX,
             spool_memory: u64::MAX,
+            wait_bytes: 0,
             degrade: Vec::new(),
             log_bytes: 4 << 20,
             clients: 2,
@@ -99,6 +103,7 @@ impl Plan {
             (!self.peer_wait_limit.is_zero(), format!("waits of {:?}", self.peer_wait_limit)),
             (!self.replay_delay.is_zero(), format!("a delay of {:?}", self.replay_delay)),
             (self.spool_limit < u64::MAX, format!("a spool of {} KiB", self.spool_limit >> 10)),
+            (self.wait_bytes > 0, format!("{} KiB that wait in the log", self.wait_bytes >> 10)),
             (!self.degrade.is_empty(), format!("degrade to {:?}", self.degrade)),
         ];
         words.extend(told.into_iter().filter(|(is, _)| *is).map(|(_, words)| words));
@@ -137,6 +142,11 @@ impl Plan {
             replay_delay: Duration::from_millis([0, 0, 0, 0, 0, 700][rng.random_range(0..6)]),
             spool_limit: if rng.random_bool(0.1) { 64 << 10 } else { u64::MAX },
             spool_memory: if seed.is_multiple_of(3) { 24 << 10 } else { u64::MAX },
+            wait_bytes: if seed % 4 == 1 {
+                [48 << 10, 1 << 20][(seed / 4 % 2) as usize]
+            } else {
+                0
+            },
             degrade: degrade(&mut rng),
             log_bytes: if rng.random_bool(0.2) { 1 << 20 } else { 4 << 20 },
             clients: rng.random_range(1..=3),

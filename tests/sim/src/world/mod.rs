@@ -59,6 +59,8 @@ pub struct Report {
     pub made: Made,
     /// Most bytes that waited for an image in the log alone.
     pub most_spooled: u64,
+    /// Most bytes of log that waited for an image.
+    pub most_waited: u64,
     /// Reads that clients got an error for.
     pub read_errors: u64,
     /// Members that did not start, because their log is damaged, and what they said.
@@ -115,6 +117,7 @@ fn live(mut world: World<'_>) -> Report {
         primary: world.primary,
         made: world.made,
         most_spooled: world.most_spooled,
+        most_waited: world.most_waited,
         read_errors: world.read_errors,
         damaged: world.damaged,
         story: world.story.into_lines(),
@@ -197,6 +200,7 @@ pub(crate) struct World<'a> {
     held: bool,
     made: Made,
     most_spooled: u64,
+    most_waited: u64,
     read_errors: u64,
     damaged: Vec<(Index, String)>,
     rng: SmallRng,
@@ -236,6 +240,7 @@ impl<'a> World<'a> {
             let seed = plan.seed.wrapping_mul(31) + u64::from(member.index());
             let mut host = Host::new(member, plan.mode, plan.log_bytes, seed);
             host.spool_memory = plan.spool_memory;
+            host.wait_bytes = plan.wait_bytes;
             let drift = plan.drifts.get(usize::from(member.index()));
             host.drift = drift.copied().unwrap_or(host.drift);
             host
@@ -254,7 +259,7 @@ impl<'a> World<'a> {
             ways: Ways::default(),
             backoffs: BTreeMap::new(),
             register: Register::default(),
-            clients: Clients::default(),
+            clients: Clients::new(plan.wait_bytes > 0),
             outstanding: BTreeMap::new(),
             commands: BTreeMap::new(),
             act: Act::Trouble,
@@ -264,6 +269,7 @@ impl<'a> World<'a> {
             held: false,
             made: Made::default(),
             most_spooled: 0,
+            most_waited: 0,
             read_errors: 0,
             damaged: Vec::new(),
             rng: SmallRng::seed_from_u64(plan.seed),
@@ -354,6 +360,7 @@ impl<'a> World<'a> {
         if let Some(process) = self.hosts[usize::from(index)].process() {
             self.made.merge(process.node.moves());
             self.most_spooled = self.most_spooled.max(process.most_spooled);
+            self.most_waited = self.most_waited.max(process.most_waited);
         }
     }
 
