@@ -27,7 +27,7 @@ use crate::journal::{
 use crate::superblock::{
     self, CopyFault, SuperblockError, SuperblockEvent, SuperblockWriter, WriteError,
 };
-use crate::volume::{Hold, ReadDone, Region, Store, StoreError, Volumes, VolumesEvent};
+use crate::volume::{ReadDone, Region, Store, StoreError, Volumes, VolumesEvent};
 
 /// Bytes of one log segment, unless the log is too small for eight of them.
 const SEGMENT_LEN: u64 = 64 << 20;
@@ -368,27 +368,6 @@ impl<E: Engine> Replica<E> {
         let read = self.volumes.oldest_log_read().map(|end| Lsn::new(end.get().saturating_sub(1)));
         self.journal
             .release(&mut self.engine, read.map_or(self.unneeded, |at| at.min(self.unneeded)));
-    }
-
-    /// How much may wait for the stores; see [`Hold`]. At most half of the log does.
-    pub fn set_hold(&mut self, hold: Hold) {
-        let log_bytes = hold.log_bytes.min(self.journal.capacity() / 2);
-        let before = self.volumes.applied().lsn;
-        self.volumes.set_hold(&mut self.engine, Hold { log_bytes, ..hold });
-        self.tell_applied(before);
-    }
-
-    /// Whether new changes are to wait a little, because the stores have to catch up.
-    #[must_use]
-    pub fn is_slowed(&self) -> bool {
-        self.volumes.is_slowed()
-    }
-
-    /// Bytes of log behind what the stores have: frames that are not allowed into them yet, that
-    /// are on their way, or that wait.
-    #[must_use]
-    pub fn waiting_bytes(&self) -> u64 {
-        self.volumes.waiting_bytes()
     }
 
     /// Begins to read frames from `from` on.

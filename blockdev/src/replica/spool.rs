@@ -15,6 +15,7 @@ use hadrian_protocol::node::FailedPart;
 use super::{LOG_READ_MAX, Replica, ReplicaEvent};
 use crate::engine::Engine;
 use crate::journal::ReadError;
+use crate::volume::Hold;
 
 /// Bytes of frames that a replica which serves nobody keeps in memory.
 const MEMORY_MAX: u64 = 112 << 20;
@@ -23,6 +24,27 @@ const MEMORY_MAX: u64 = 112 << 20;
 pub(super) const SPOOL_READ: u64 = u64::MAX;
 
 impl<E: Engine> Replica<E> {
+    /// How much may wait for the stores; see [`Hold`]. At most half of the log does.
+    pub fn set_hold(&mut self, hold: Hold) {
+        let log_bytes = hold.log_bytes.min(self.journal.capacity() / 2);
+        let before = self.volumes.applied().lsn;
+        self.volumes.set_hold(&mut self.engine, Hold { log_bytes, ..hold });
+        self.tell_applied(before);
+    }
+
+    /// Whether new changes are to wait a little, because the stores have to catch up.
+    #[must_use]
+    pub fn is_slowed(&self) -> bool {
+        self.volumes.is_slowed()
+    }
+
+    /// Bytes of log behind what the stores have: frames that are not allowed into them yet, that
+    /// are on their way, or that wait.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> u64 {
+        self.volumes.waiting_bytes()
+    }
+
     /// Whether frames that wait for the image may be left in the log, because nobody reads here.
     pub fn leave_in_log(&mut self, leave: bool) {
         self.spool.set_open(leave);
