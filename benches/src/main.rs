@@ -28,7 +28,7 @@ struct Args {
     /// Runs of each row and subject; the median counts
     #[arg(long, default_value_t = 3)]
     passes: u32,
-    /// Only rows whose name holds one of these
+    /// Only rows of these names, or whose name holds one of these
     #[arg(long, value_delimiter = ',', default_value = "")]
     rows: Vec<String>,
     /// Who is measured
@@ -52,7 +52,12 @@ fn main() -> anyhow::Result<()> {
         subject.settle()?;
         subjects.push(subject);
     }
-    let wanted = |row: &&Row| args.rows.iter().any(|part| row.name.contains(part));
+    let is_name = |part: &str| ROWS.iter().any(|row| row.name == part);
+    let names = |row: &Row, part: &str| match is_name(part) {
+        true => row.name == part,
+        false => row.name.contains(part),
+    };
+    let wanted = |row: &&Row| args.rows.iter().any(|part| names(row, part));
     let mut lines = Vec::new();
     for row in ROWS.iter().filter(wanted) {
         lines.extend(measure_row(row, &subjects, &args, scratch.path())?);

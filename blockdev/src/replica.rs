@@ -434,6 +434,7 @@ impl<E: Engine> Replica<E> {
 
     /// Begins everything that was asked for.
     pub fn kick(&mut self) {
+        self.journal.keep(&mut self.engine);
         self.engine.kick();
     }
 
@@ -453,6 +454,7 @@ impl<E: Engine> Replica<E> {
             events.extend(event);
         }
         self.done = done;
+        self.journal.keep(&mut self.engine);
         self.take_journal_events();
         self.read_spool();
         self.go_on_surveying();

@@ -175,4 +175,12 @@ impl Engine for AnyEngine {
     fn try_read_cached(&mut self, file: FileId, offset: u64, into: &mut [u8]) -> bool {
         each!(self, engine => engine.try_read_cached(file, offset, into))
     }
+
+    fn keep(&mut self, file: FileId, offset: u64, data: &[u8]) -> io::Result<()> {
+        each!(self, engine => engine.keep(file, offset, data))
+    }
+
+    fn boot(&self) -> Option<[u8; 32]> {
+        each!(self, engine => engine.boot())
+    }
 }

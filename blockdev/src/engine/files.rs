@@ -134,6 +134,11 @@ impl Files {
         self.open.get(&file.0).ok_or_else(closed)
     }
 
+    /// A write through the page cache that is done when this returns.
+    pub(super) fn keep(&self, file: FileId, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.get(file)?.file.write_all_at(data, offset)
+    }
+
     /// A read that is served by the page cache at once, or not at all.
     pub(super) fn try_read_cached(&self, file: FileId, offset: u64, into: &mut [u8]) -> bool {
         let Ok(open) = self.get(file) else { return false };
@@ -151,6 +156,13 @@ impl Files {
             return end.seek(SeekFrom::End(0));
         }
         Ok(file.metadata()?.len())
+    }
+
+    /// The kernel's name for this boot, without its dashes.
+    pub(super) fn boot() -> Option<[u8; 32]> {
+        let text = std::fs::read("/proc/sys/kernel/random/boot_id").ok()?;
+        let digits: Vec<u8> = text.into_iter().filter(u8::is_ascii_hexdigit).collect();
+        digits.try_into().ok()
     }
 
     pub(super) fn create_dir(path: &Path) -> io::Result<()> {

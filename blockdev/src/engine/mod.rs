@@ -240,6 +240,23 @@ pub trait Engine {
     /// operation has completed by the time [`Engine::kick`] returns.
     fn descriptor(&self) -> Option<OwnedFd>;
 
+    /// Copies `data` to `offset` of a file that is open as [`OpenAs::Buffered`], at once: when this
+    /// returns, it survives the end of the process, though not the end of the host. Operations
+    /// under way on the same file may come before or after it.
+    ///
+    /// # Errors
+    /// As the system says; an engine whose [`Engine::boot`] is `None` cannot.
+    fn keep(&mut self, file: FileId, offset: u64, data: &[u8]) -> io::Result<()> {
+        let _ = (file, offset, data);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// The name of this run of the host, as 32 characters: another after each of its starts. `None`
+    /// where it is unknown, or nothing is gained by [`Engine::keep`].
+    fn boot(&self) -> Option<[u8; 32]> {
+        None
+    }
+
     /// Reads from the page cache if all of it is there; `false` and unspecified bytes otherwise,
     /// which is all that an engine without a page cache says.
     fn try_read_cached(&mut self, file: FileId, offset: u64, into: &mut [u8]) -> bool {

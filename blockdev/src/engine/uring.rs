@@ -305,6 +305,14 @@ impl Engine for Uring {
     fn try_read_cached(&mut self, file: FileId, offset: u64, into: &mut [u8]) -> bool {
         self.files.try_read_cached(file, offset, into)
     }
+
+    fn keep(&mut self, file: FileId, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.files.keep(file, offset, data)
+    }
+
+    fn boot(&self) -> Option<[u8; 32]> {
+        Files::boot()
+    }
 }
 
 impl Drop for Uring {

@@ -23,6 +23,7 @@ mod open;
 mod reader;
 mod recovery;
 mod sheet;
+mod tail;
 mod truncate;
 mod writer;
 
@@ -47,7 +48,8 @@ use hadrian_protocol::ids::{Lsn, ResourceId};
 
 use crate::engine::{Completion, Engine, FileId, Op, TokenSpace};
 use layout::{Segment, Segments};
-use reader::{Ended, Reads};
+use reader::{Ended, READS_MAX as LATE_READS_MAX, Reads};
+use tail::Tail;
 use truncate::{Progress, Truncation};
 use writer::Writer;
 
@@ -104,6 +106,12 @@ pub struct Journal {
     /// Where the history begins in this log: there is nothing in the first segment before it.
     origin: Lsn,
     writer: Writer,
+    /// Where frames are kept until they are written, if there is such a place.
+    tail: Option<Tail>,
+    /// How far [`JournalEvent::Written`] was told.
+    told: Lsn,
+    /// Reads of what is not written to the log yet: from where, how much, and the number.
+    late_reads: VecDeque<(Lsn, usize, u64)>,
     reads: Reads,
     /// What recovery no longer needs, as the owner says.
     released: Lsn,
@@ -166,6 +174,13 @@ impl Journal {
         let (start, written) = (self.start(), self.readable_end());
         if from < start {
             return Err(ReadError::Gone { start });
+        }
+        if from >= written && from < self.kept_end() {
+            if self.late_reads.len() >= LATE_READS_MAX {
+                return Err(ReadError::Busy);
+            }
+            self.late_reads.push_back((from, max_bytes, number));
+            return Ok(());
         }
         if from > written {
             return Err(ReadError::Beyond { written });
@@ -252,7 +267,10 @@ impl Journal {
         match kind {
             KIND_WRITE => {
                 let written = self.writer.wrote(&mut self.segments, number, op.file());
-                self.events.extend(written.map(JournalEvent::Written));
+                if written.is_some() {
+                    self.tell_written();
+                    self.read_late(engine);
+                }
             }
             KIND_SYNC => {
                 let durable = self.writer.synced();
@@ -262,6 +280,33 @@ impl Journal {
         }
         self.writer.sync_if_due(engine, &mut self.segments);
         self.settle_truncation(engine);
+    }
+
+    /// Puts what was appended where it survives a `kill -9`, without waiting for the disk.
+    pub fn keep<E: Engine + ?Sized>(&mut self, engine: &mut E) {
+        let Some(tail) = self.tail.as_ref().filter(|_| !self.is_failed) else { return };
+        let kept = self.writer.keep(engine, tail).map(|()| self.tail.take());
+        self.tail = open::without_tail(self.segments.dir(), kept);
+        self.tell_written();
+    }
+
+    fn tell_written(&mut self) {
+        let kept = self.writer.kept();
+        if kept > self.told {
+            self.told = kept;
+            self.events.push_back(JournalEvent::Written(kept));
+        }
+    }
+
+    /// Begins the reads that waited for what is written now.
+    fn read_late<E: Engine + ?Sized>(&mut self, engine: &mut E) {
+        for _ in 0..self.late_reads.len() {
+            let Some((from, max_bytes, number)) = self.late_reads.pop_front() else { break };
+            if let Err(error) = self.read(engine, from, max_bytes, number) {
+                let result = Err(error);
+                self.events.push_back(JournalEvent::ReadDone { number, result });
+            }
+        }
     }
 
     /// What came of the operations that were completed, oldest first.
@@ -275,7 +320,8 @@ impl Journal {
         self.writer.end()
     }
 
-    /// Everything before this has left the process.
+    /// Everything before this is written to the log, where it can be read. More may survive the
+    /// end of the process by then, as [`JournalEvent::Written`] says.
     #[must_use]
     pub fn written(&self) -> Lsn {
         self.writer.written()
@@ -340,6 +386,12 @@ impl Journal {
         cut.unwrap_or(Lsn::new(u64::MAX)).min(self.written())
     }
 
+    /// Where reads would end if everything was written that is kept.
+    fn kept_end(&self) -> Lsn {
+        let cut = self.truncation.as_ref().map(|cut| cut.target().lsn);
+        cut.unwrap_or(Lsn::new(u64::MAX)).min(self.writer.kept())
+    }
+
     fn recycle<E: Engine + ?Sized>(&mut self, engine: &mut E) {
         let idle = !self.is_failed && self.moving.is_none() && self.truncation.is_none();
         // One rename at a time, the oldest first: whatever a crash keeps, the segments that are
@@ -386,7 +438,13 @@ impl Journal {
             && truncation.is_settling()
             && quiet
         {
-            let progress = truncation.begin(engine);
+            let mut progress = truncation.begin(engine);
+            // What is cut off must not come back from the tail. It is all in the log by now.
+            if let (Progress::Going, Some(tail)) = (&progress, &self.tail)
+                && let Err(error) = tail.end(engine)
+            {
+                progress = Progress::Failed("emptying the tail of", error);
+            }
             self.truncation_progress(engine, progress);
         }
     }
@@ -412,20 +470,30 @@ impl Journal {
             }
             Progress::GaveUp(error) => {
                 self.truncation = None;
+                self.begin_tail(engine);
                 self.events.push_back(JournalEvent::NotTruncated(error));
             }
             Progress::Done => {
                 if let Some(truncation) = self.truncation.take() {
                     self.cut_off(truncation.target());
+                    self.begin_tail(engine);
                 }
             }
         }
         self.recycle(engine);
     }
 
+    fn begin_tail<E: Engine + ?Sized>(&mut self, engine: &mut E) {
+        if let Some(tail) = self.tail.take() {
+            let begun = tail.begin(engine, self.truncations).map(|()| Some(tail));
+            self.tail = open::without_tail(self.segments.dir(), begun);
+        }
+    }
+
     fn cut_off(&mut self, to: LogPosition) {
         if to.lsn < self.end().lsn {
             self.writer.cut_back(to);
+            self.told = to.lsn;
             self.truncations += 1;
         }
         self.events.push_back(JournalEvent::Truncated(to));
@@ -433,6 +501,11 @@ impl Journal {
 
     fn fail(&mut self, doing: &'static str, path: PathBuf, source: io::Error) {
         self.is_failed = true;
+        let written = self.written();
+        for (.., number) in self.late_reads.drain(..) {
+            let result = Err(ReadError::Beyond { written });
+            self.events.push_back(JournalEvent::ReadDone { number, result });
+        }
         self.events.push_back(JournalEvent::Failed(JournalFailure { doing, path, source }));
     }
 }
@@ -441,5 +514,7 @@ impl Journal {
 mod crash_tests;
 #[cfg(test)]
 mod rig;
+#[cfg(test)]
+mod tail_tests;
 #[cfg(test)]
 mod tests;

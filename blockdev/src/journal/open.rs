@@ -14,6 +14,7 @@ use super::layout::{
 use super::reader::Reads;
 use super::recovery::{Damage, Found, Start, Stopped, recover};
 use super::sheet::{Kind, SHEET_LEN, Sheet, SheetError};
+use super::tail::Tail;
 use super::truncate::{write_again, zero_now};
 use super::writer::Writer;
 use super::{Journal, KIND_READ, KIND_SYNC, KIND_WRITE};
@@ -156,12 +157,17 @@ impl Journal {
         let log_dir = engine.open_dir(&dir).map_err(io_at(&dir))?;
         let cut = LastCut::read(engine, &dir, &names, Some(log.resource))?;
         let start = cut.start(log)?;
-        let found = recover(engine, &segments, &start, visit)
+        let truncations = cut.sheet.map_or(0, |sheet| sheet.number);
+        let of = (segments.end().since(segments.start()), truncations);
+        let tail = without_tail(&dir, Tail::open(engine, (&dir, &names), log.resource, of));
+        let found = recover(engine, &segments, (&start, tail.as_ref()), visit)
             .map_err(|stopped| open_error(stopped, &segments))?;
         mend(engine, &segments, log_dir, checkpoint, (&cut, &found)).map_err(io_at(&dir))?;
         for segment in segments.iter_mut() {
             segment.dirty = false;
         }
+        let mut begun = |tail: Tail| tail.begin(engine, truncations).map(|()| Some(tail));
+        let tail = tail.and_then(|tail| without_tail(&dir, begun(tail)));
         let Found { end, frame_count, leftover_end, .. } = found;
         let recovered = Recovered {
             end,
@@ -177,16 +183,28 @@ impl Journal {
             log_dir,
             origin: format.point.lsn,
             writer: Writer::new(log.tokens, (KIND_WRITE, KIND_SYNC), end),
+            tail,
+            told: end.lsn,
+            late_reads: VecDeque::new(),
             reads: Reads::new(log.resource, log.tokens, KIND_READ),
             released: Lsn::START,
             moving: None,
             truncation: None,
-            truncations: cut.sheet.map_or(0, |sheet| sheet.number),
+            truncations,
             is_failed: false,
             events: VecDeque::new(),
         };
         Ok((journal, recovered))
     }
+}
+
+/// A log can do without its tail; only slower.
+pub(super) fn without_tail(dir: &Path, tail: io::Result<Option<Tail>>) -> Option<Tail> {
+    tail.unwrap_or_else(|error| {
+        let dir = dir.display();
+        tracing::warn!(%dir, %error, "the log keeps no tail: each write waits for the disk");
+        None
+    })
 }
 
 /// The last truncation of a log, if there was one.
@@ -231,10 +249,25 @@ impl LastCut {
     }
 }
 
-/// Makes the disk be what recovery says the log is: no remains behind the end, and everything
-/// durable that can be read, because a killed process leaves frames that no sync covers. They are
-/// written again first: if it was killed after a failed sync, they may be readable and yet be
-/// such that no later sync brings them to the disk. Writing the same bytes harms in no crash.
+fn write_now<E: Engine + ?Sized>(
+    engine: &mut E,
+    segments: &Segments,
+    frame: &Frame,
+) -> io::Result<()> {
+    let bytes = frame.log_bytes();
+    let pieces = segments.pieces(frame.lsn(), bytes.len());
+    for piece in pieces.ok_or(io::ErrorKind::UnexpectedEof)? {
+        let data = bytes.slice(piece.skip..piece.skip + piece.len);
+        run(engine, Op::Write { file: piece.file, offset: piece.offset, data })?;
+    }
+    Ok(())
+}
+
+/// Makes the disk be what recovery says the log is: no remains behind the end, what the tail has
+/// kept in its place, and everything durable that can be read, because a killed process leaves
+/// frames that no sync covers. They are written again first: if it was killed after a failed sync,
+/// they may be readable and yet be such that no later sync brings them to the disk. Writing the
+/// same bytes harms in no crash.
 fn mend<E: Engine + ?Sized>(
     engine: &mut E,
     segments: &Segments,
@@ -243,6 +276,9 @@ fn mend<E: Engine + ?Sized>(
     (cut, found): (&LastCut, &Found),
 ) -> io::Result<()> {
     let end = found.end.lsn;
+    for frame in &found.kept {
+        write_now(engine, segments, frame)?;
+    }
     write_again(engine, segments, found.durable.max(checkpoint), end)?;
     for file in segments.files_between(checkpoint, end) {
         run(engine, Op::Sync { file })?;

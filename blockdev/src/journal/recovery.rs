@@ -23,6 +23,7 @@ use hadrian_protocol::ids::{Lsn, ResourceId};
 
 use super::layout::Segments;
 use super::reader::{BadFrame, CHUNK_LEN, Cursor, Step, head_at, read_range};
+use super::tail::Tail;
 use crate::engine::Engine;
 
 /// Most bytes that may be written and not durable (design §10): appends beyond are refused. So a
@@ -89,6 +90,8 @@ pub(super) struct Found {
     pub(super) durable: Lsn,
     /// Behind the last head that a crash left behind the end; the end where there is none.
     pub(super) leftover_end: Lsn,
+    /// Those of the frames that the log itself lacks.
+    pub(super) kept: Vec<Frame>,
 }
 
 /// What a recovery starts from.
@@ -105,10 +108,13 @@ pub(super) struct Start {
 pub(super) fn recover<E: Engine + ?Sized>(
     engine: &mut E,
     segments: &Segments,
-    start: &Start,
+    (start, tail): (&Start, Option<&Tail>),
     visit: &mut dyn FnMut(&Frame),
 ) -> Result<Found, Stopped> {
     let limit = start.stop.unwrap_or(segments.end());
+    // What is being cut off does not come back.
+    let tail = tail.filter(|_| start.stop.is_none());
+    let (mut kept, mut first_gap) = (Vec::new(), None);
     let LogPosition { lsn, chain } = start.checkpoint;
     let mut cursor = Cursor::new(start.resource, lsn, Some(chain), limit);
     let mut end = start.checkpoint;
@@ -116,27 +122,36 @@ pub(super) fn recover<E: Engine + ?Sized>(
     let mut claim = (start.known_durable, Witness::Superblock);
     let cause = loop {
         let step = cursor.next(|at, len| read_range(engine, segments, at, len));
-        match step.map_err(|error| Stopped::Io(cursor.at(), error))? {
-            Step::Frame(frame) => {
-                frame_count += 1;
-                end = frame.position_after();
-                let stamped = frame.stamp().map(|stamp| stamp.durable);
-                raise(&mut claim, stamped, Witness::FrameBefore(frame.lsn()));
-                visit(&frame);
-            }
-            Step::Bad(cause) => break cause,
-            Step::End => break BadFrame::Frame(FrameError::Magic),
-        }
+        let (frame, cause) = match step.map_err(|error| Stopped::Io(cursor.at(), error))? {
+            Step::Frame(frame) => (Some(frame), BadFrame::Frame(FrameError::Magic)),
+            Step::Bad(cause) => (None, cause),
+            Step::End => (None, BadFrame::Frame(FrameError::Magic)),
+        };
+        let found = frame.or_else(|| {
+            let frame = tail?.frame(engine, end).filter(|frame| frame.end() <= limit)?;
+            cursor = Cursor::new(start.resource, frame.end(), Some(frame.chain()), limit);
+            kept.push(frame.clone());
+            first_gap.get_or_insert((end.lsn, cause.clone()));
+            Some(frame)
+        });
+        let Some(frame) = found else { break cause };
+        frame_count += 1;
+        end = frame.position_after();
+        let stamped = frame.stamp().map(|stamp| stamp.durable);
+        raise(&mut claim, stamped, Witness::FrameBefore(frame.lsn()));
+        visit(&frame);
     };
     let mut leftover_end = end.lsn;
     if start.stop.is_none() {
         leftover_end = look_behind(engine, segments, start.resource, end.lsn, &mut claim)?;
     }
     let (durable, witness) = claim;
-    if durable > end.lsn {
-        let (path, offset) = segments.locate(end.lsn);
+    // What was durable and is not there is told, also where the tail has it.
+    let (at, cause) = first_gap.unwrap_or((end.lsn, cause));
+    if durable > at {
+        let (path, offset) = segments.locate(at);
         return Err(Stopped::Damage(Box::new(Damage {
-            at: end.lsn,
+            at,
             path,
             offset,
             cause,
@@ -144,7 +159,7 @@ pub(super) fn recover<E: Engine + ?Sized>(
             witness,
         })));
     }
-    Ok(Found { end, frame_count, durable, leftover_end })
+    Ok(Found { end, frame_count, durable, leftover_end, kept })
 }
 
 fn raise(claim: &mut (Lsn, Witness), durable: Option<Lsn>, witness: Witness) {

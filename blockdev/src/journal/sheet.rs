@@ -1,6 +1,6 @@
 //! Sheets: the small one-page files beside the segments, and the first page of a quarantine file.
 //!
-//! All three kinds share one layout: what it is, whose it is, one point of the history, one
+//! All kinds share one layout: what it is, whose it is, one point of the history, one
 //! further position, one number, and a checksum over all of it.
 
 use bytes::Bytes;
@@ -25,6 +25,8 @@ pub(super) enum Kind {
     Truncation,
     /// A saved tail: the frames from the point to the end follow.
     Quarantine,
+    /// The newest frames, for the start after a kill.
+    Tail,
 }
 
 impl Kind {
@@ -33,6 +35,7 @@ impl Kind {
             Self::Format => *b"HDRNLOGF",
             Self::Truncation => *b"HDRNTRUN",
             Self::Quarantine => *b"HDRNQUAR",
+            Self::Tail => *b"HDRNTAIL",
         }
     }
 }

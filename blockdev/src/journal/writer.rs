@@ -1,17 +1,22 @@
-//! Appending: any number of writes under way, two watermarks, and group sync.
+//! Appending: any number of writes under way, three watermarks, and group sync.
 //!
-//! *Written* is the end of the longest prefix of frames whose writes have all completed. *Durable*
+//! *Written* is the end of the longest prefix of frames whose writes have all completed. *Kept* is
+//! the same, where a frame also counts that the tail has a copy of. *Durable*
 //! is what was written when the last successful sync round was submitted: a round never speaks
 //! for a write that completed after it began (I8). One round is under way at a time; requests
 //! that come meanwhile share the next.
 
 use std::collections::VecDeque;
+use std::io;
+
+use bytes::Bytes;
 
 use hadrian_protocol::frame::{Frame, LogPosition};
 use hadrian_protocol::ids::Lsn;
 
 use super::layout::Segments;
 use super::recovery::UNSYNCED_BYTES_MAX;
+use super::tail::Tail;
 use crate::engine::{Engine, FileId, Op, TokenSpace};
 
 /// Why a frame was not appended. Nothing was changed then.
@@ -46,6 +51,7 @@ pub enum AppendError {
 struct Pending {
     end: Lsn,
     parts_left: usize,
+    bytes: Bytes,
 }
 
 #[derive(Debug)]
@@ -65,6 +71,7 @@ pub(super) struct Writer {
     first_number: u64,
     end: LogPosition,
     written: Lsn,
+    kept: Lsn,
     durable: Lsn,
     round: Option<Round>,
     rounds: u64,
@@ -85,6 +92,7 @@ impl Writer {
             first_number: 0,
             end,
             written: end.lsn,
+            kept: end.lsn,
             durable: end.lsn,
             round: None,
             rounds: 0,
@@ -99,6 +107,11 @@ impl Writer {
 
     pub(super) fn written(&self) -> Lsn {
         self.written
+    }
+
+    /// Everything before this survives the end of the process.
+    pub(super) fn kept(&self) -> Lsn {
+        self.kept.max(self.written)
     }
 
     pub(super) fn durable(&self) -> Lsn {
@@ -135,7 +148,8 @@ impl Writer {
             return Err(AppendError::Full { room, need });
         };
         let number = self.first_number + self.pending.len() as u64;
-        self.pending.push_back(Pending { end: frame.end(), parts_left: pieces.len() });
+        let parts_left = pieces.len();
+        self.pending.push_back(Pending { end: frame.end(), parts_left, bytes: bytes.clone() });
         self.end = frame.position_after();
         for piece in pieces {
             let op = Op::Write {
@@ -144,6 +158,25 @@ impl Writer {
                 data: bytes.slice(piece.skip..piece.skip + piece.len),
             };
             engine.submit(self.tokens.token(self.write_kind, number), op);
+        }
+        Ok(())
+    }
+
+    /// Copies into the tail what it takes of the frames whose writes are under way, in order: up to
+    /// the first that it does not take, for a later one alone would be worth nothing.
+    pub(super) fn keep<E: Engine + ?Sized>(
+        &mut self,
+        engine: &mut E,
+        tail: &Tail,
+    ) -> io::Result<()> {
+        let from = self.kept();
+        let new = self.pending.partition_point(|frame| frame.end <= from);
+        for frame in self.pending.range(new..) {
+            if !tail.takes(&frame.bytes, frame.end, self.written, self.pending.len()) {
+                break;
+            }
+            tail.keep(engine, self.kept.max(self.written), &frame.bytes)?;
+            self.kept = frame.end;
         }
         Ok(())
     }
@@ -227,6 +260,7 @@ impl Writer {
         assert!(self.is_settled(), "a tail is cut off when nothing moves");
         self.end = to;
         self.written = to.lsn;
+        self.kept = to.lsn;
         self.durable = to.lsn;
         self.wanted = None;
         self.wanted_last = to.lsn;

@@ -40,13 +40,22 @@ fn main() -> anyhow::Result<ExitCode> {
     copy_tree(&root, &copy)?;
     let house = House { copy, target: root.join("target/mutants/target") };
     let first = if args.explore { Witness::Exploration } else { Witness::Seeds };
-    // All the seeds that a bug may be found by: one that breaks without it would speak for any.
-    let broken = house.run(first, args.seeds).context("the sources as they are")?;
-    if let Some(line) = broken {
-        bail!("the sources break a promise without any help: {line}");
-    }
     let chosen: Vec<_> =
         mutants().skip(args.from).filter(|mutant| mutant.name.contains(&args.only)).collect();
+    let mut witnesses = Vec::new();
+    for mutant in &chosen {
+        let witness = if mutant.witness == Witness::Seeds { first } else { mutant.witness };
+        if !witnesses.contains(&witness) {
+            witnesses.push(witness);
+        }
+    }
+    for witness in witnesses {
+        // All the seeds that a bug may be found by: one that breaks without it would speak for any.
+        let broken = house.run(witness, args.seeds).context("the sources as they are")?;
+        if let Some(line) = broken {
+            bail!("the sources break a promise without any help: {line}");
+        }
+    }
     let mut caught = 0;
     for mutant in &chosen {
         let began = Instant::now();

@@ -77,6 +77,14 @@ impl Engine for Disk {
         self.0.borrow().in_flight()
     }
 
+    fn keep(&mut self, file: FileId, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.borrow_mut().keep(file, offset, data)
+    }
+
+    fn boot(&self) -> Option<[u8; 32]> {
+        self.0.borrow().boot()
+    }
+
     fn descriptor(&self) -> Option<OwnedFd> {
         None
     }

@@ -199,7 +199,7 @@ fn a_tail_is_judged_by_the_life_in_the_set_and_not_by_a_later_one_of_the_same_me
     tell(
         |plan| {
             let plan = window(plan, 4 * SECOND).with(900 * MS, H::DiskHangs(BETA, 300 * MS));
-            let plan = plan.with(SECOND, H::Kill(BETA)).with(1002 * MS, H::Kill(ALPHA));
+            let plan = plan.with(SECOND, H::PowerLoss(BETA)).with(1002 * MS, H::Kill(ALPHA));
             let plan = plan.with(1300 * MS, H::Start(BETA));
             let plan = plan.with(1600 * MS, H::Command(BETA, FORCE));
             lasting(plan.with(2500 * MS, H::Start(ALPHA)), 4 * SECOND)
@@ -379,14 +379,17 @@ fn a_handover_of_a_primary_that_was_overtaken_by_force_is_void() {
 #[test]
 fn a_commit_that_comes_after_the_change_to_sync_counts_by_sync() {
     // Seed 7033797: the watermark of nearsync was there already, and answered it.
-    tell(
-        |plan| {
-            let plan = in_mode(plan, Mode::Nearsync);
-            let plan = plan.with(950 * MS, H::DiskHangs(BETA, 300 * MS));
-            plan.with(SECOND, H::Command(ALPHA, Command::SetMode(Mode::Sync)))
-        },
-        nothing_lost,
-    );
+    for moment in 0..16 {
+        tell(
+            |plan| {
+                let plan = in_mode(plan, Mode::Nearsync);
+                let plan = plan.with(950 * MS, H::DiskHangs(BETA, 300 * MS));
+                let at = SECOND + moment * MS;
+                plan.with(at, H::Command(ALPHA, Command::SetMode(Mode::Sync)))
+            },
+            nothing_lost,
+        );
+    }
 }
 
 #[test]

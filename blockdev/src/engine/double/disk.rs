@@ -186,6 +186,14 @@ impl Disk {
         content.unsynced.push(write);
     }
 
+    /// Content that a loss of power keeps all of: the hardest case for whoever must not trust it.
+    pub(super) fn keep(&mut self, inode: Inode, offset: u64, data: &[u8]) {
+        let offset = usize::try_from(offset).expect("files of the double fit into memory");
+        let content = &mut self.files[inode.0];
+        put(&mut content.live, offset, data);
+        put(&mut content.durable, offset, data);
+    }
+
     pub(super) fn zero(&mut self, inode: Inode, offset: u64, len: u64) {
         let len = usize::try_from(len).expect("files of the double fit into memory");
         self.write(inode, offset, &vec![0; len]);

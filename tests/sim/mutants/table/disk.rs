@@ -3,6 +3,7 @@
 use super::{Mutant, mutant};
 
 const SPOOL: &str = "blockdev/src/replica/spool.rs";
+const JOURNAL: &str = "blockdev/src/journal/mod.rs";
 const OVERLAY: &str = "blockdev/src/volume/overlay.rs";
 const REPLICA: &str = "blockdev/src/replica.rs";
 const RECOVERY: &str = "blockdev/src/journal/recovery.rs";
@@ -22,8 +23,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "a valid frame behind a lost one is damage",
         "§2.3; holes, story 16",
         RECOVERY,
-        "    if durable > end.lsn {",
-        "    if durable > end.lsn || leftover_end > end.lsn {",
+        "    if durable > at {",
+        "    if durable > at || leftover_end > end.lsn {",
     ),
     mutant(
         "a sync speaks for writes that came behind it",
@@ -80,21 +81,33 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "I5",
         OVERLAY,
         "Some((start, end, of)) if start <= at && of > lsn && of <= limit => at = end,",
-        "Some((_, end, of)) if of > lsn && of <= limit => at = end,",
+        "Some((start, end, of)) if start <= at && of > lsn && of <= limit => \
+         at = end.max(range.end()),",
     ),
     mutant(
-        "the log is released while a client reads from it",
-        "§2.8",
-        REPLICA,
-        "let read = self.volumes.oldest_log_read()",
-        "let read = None::<Lsn>",
+        "what the tail has kept is not looked for",
+        "§3: written means that it survives a kill",
+        RECOVERY,
+        "let tail = tail.filter(|_| start.stop.is_none());",
+        "let tail = tail.filter(|_| start.stop.is_none() && limit == Lsn::START);",
     ),
     mutant(
-        "a part of what waits in the log is read from its beginning",
-        "§2.8",
-        OVERLAY,
-        "Piece::Log(spot.behind(from - start), self.lsn)",
-        "Piece::Log(spot.behind((from - start).min(0)), self.lsn)",
+        "a cut leaves the tail as it is",
+        "§6.4",
+        JOURNAL,
+        "&& let Err(error) = tail.end(engine)",
+        "&& let Err(error) = Ok::<(), io::Error>(())",
+    )
+    .and(
+        "let begun = tail.begin(engine, self.truncations).map(|()| Some(tail));",
+        "let begun = Ok(Some(tail));",
+    ),
+    mutant(
+        "a frame counts as kept before those in front of it are",
+        "§3: written means that it survives a kill",
+        WRITER,
+        "                break;\n            }\n            tail.keep",
+        "                continue;\n            }\n            tail.keep",
     ),
     mutant(
         "what is left in the log answers for what was written since",
@@ -109,10 +122,10 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "an LSN is used again",
         "§1: a restart goes on where the log was known to be durable",
         RECOVERY,
-        "            Step::Frame(frame) => {\n                frame_count += 1;",
-        "            Step::Frame(frame) if frame.end() > start.known_durable => {\n                \
-         break BadFrame::Frame(FrameError::Magic);\n            }\n            \
-         Step::Frame(frame) => {\n                frame_count += 1;",
+        "            Step::Frame(frame) => (Some(frame), BadFrame",
+        "            Step::Frame(frame) if frame.end() > start.known_durable => \
+         (None, BadFrame::Frame(FrameError::Magic)),\n            \
+         Step::Frame(frame) => (Some(frame), BadFrame",
     )
     .and(
         "                raise(claim, stamp, Witness::FrameBehind(here));\n",

@@ -144,6 +144,10 @@ pub(super) const MUTANTS: &[Mutant] = &[
         REGISTER,
         "members.filter(|member| *member != me).collect()",
         "members.filter(|member| *member != me && record.number == 0).collect()",
+    )
+    .told(
+        "record_stories",
+        "the_record_alone_does_not_open_the_gate_of_a_primary_that_lost_its_memory",
     ),
     mutant(
         "a re-stamp leaves out whoever was in the set",
