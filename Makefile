@@ -35,6 +35,13 @@ bench: tools
 	cargo build --release -p hadrian-replicator --bins
 	cargo run --release --quiet -p hadrian-benches --bin hadrian-bench
 
+# Our block devices beside DRBD's, both members of each in one virtual machine, in one run; results
+# in target/bench-drbd.json. It takes about a quarter of an hour.
+.PHONY: bench-drbd
+bench-drbd: tools
+	cargo build --release -p hadrian-replicator --bins --features ublk
+	cargo run --release --quiet -p hadrian-benches --bin hadrian-bench -- drbd --seconds 3
+
 # Daemons killed at random moments, ROUNDS times in each mode; HADRIAN_SEED repeats a run.
 .PHONY: crash-soak soak
 ROUNDS ?= 20

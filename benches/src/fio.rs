@@ -58,6 +58,9 @@ struct Latency {
     percentile: std::collections::BTreeMap<String, f64>,
 }
 
+/// The file of `/proc/stat` and `/proc/diskstats` in a device's folder.
+pub(crate) const COUNTS: &str = "counts";
+
 /// Where fio writes to.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
@@ -70,6 +73,14 @@ pub(crate) enum Target {
     },
     /// A file, directly: what the device itself can do.
     File(PathBuf),
+    /// A block device, directly.
+    Device {
+        /// The device.
+        path: PathBuf,
+        /// A folder in which [`COUNTS`] is what the system had counted when the load began: fio's
+        /// own start, long where it is emulated, is not part of what is measured.
+        counted: PathBuf,
+    },
 }
 
 /// Runs a row against `target`; `scratch` takes fio's report.
@@ -88,6 +99,10 @@ pub(crate) fn run(
         Target::File(path) => fio
             .args(["--ioengine=io_uring", "--direct=1"])
             .arg(format!("--filename={}", path.display())),
+        Target::Device { path, counted } => fio
+            .args(["--ioengine=io_uring", "--direct=1"])
+            .arg(format!("--filename={}", path.display()))
+            .arg(format!("--exec_prerun={}", count_once(counted)?)),
     };
     fio.args(["--name=row", "--output-format=json", "--randrepeat=0"])
         .arg(format!("--rw={}", row.access))
@@ -109,6 +124,16 @@ pub(crate) fn run(
         bail!("fio ended with {status} in row {}", row.name);
     }
     measured(&std::fs::read_to_string(&report)?, row)
+}
+
+/// The command that counts, of which only the first of several jobs does anything.
+fn count_once(folder: &Path) -> anyhow::Result<String> {
+    if folder.exists() {
+        std::fs::remove_dir_all(folder)?;
+    }
+    let folder = folder.display();
+    let count = format!("cat /proc/stat /proc/diskstats > {folder}/{COUNTS}");
+    Ok(format!("mkdir {folder} 2>/dev/null && {count}; true"))
 }
 
 fn measured(text: &str, row: &Row) -> anyhow::Result<Measured> {

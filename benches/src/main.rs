@@ -1,36 +1,37 @@
-//! `make bench`: our mirror beside a plain server of one file, in one run, taking turns.
+//! `make bench`: our mirror beside a plain server of one file, in one run, taking turns. `make
+//! bench-drbd`: beside DRBD, in a virtual machine.
 //!
 //! The machine is noisy, so only ratios within one run say anything; every figure is the median of
 //! its passes.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // The table is what it is for.
 
+mod drbd;
 mod fio;
 mod report;
 mod rows;
+mod runs;
 mod subject;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
 
 use fio::Length;
 use report::Line;
-use rows::{FILL, ROWS, Row};
+use rows::{FILL, Row};
+use runs::Runs;
 use subject::{SUBJECTS, Subject};
 
 /// Measures both daemons on one machine beside what a user would take instead.
 #[derive(Debug, Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Args {
-    /// Seconds of each run
-    #[arg(long, default_value_t = 4)]
-    seconds: u32,
-    /// Runs of each row and subject; the median counts
-    #[arg(long, default_value_t = 3)]
-    passes: u32,
-    /// Only rows of these names, or whose name holds one of these
-    #[arg(long, value_delimiter = ',', default_value = "")]
-    rows: Vec<String>,
+    #[command(subcommand)]
+    elsewhere: Option<Elsewhere>,
+    #[command(flatten)]
+    runs: Runs,
     /// Who is measured
     #[arg(long, value_delimiter = ',', default_values_t = SUBJECTS.map(String::from))]
     subjects: Vec<String>,
@@ -39,8 +40,29 @@ struct Args {
     out: PathBuf,
 }
 
-fn main() -> anyhow::Result<()> {
+/// What is not measured on this machine itself.
+#[derive(Debug, clap::Subcommand)]
+enum Elsewhere {
+    /// Beside DRBD, in a virtual machine with a kernel that has it
+    Drbd(drbd::host::Args),
+    /// What the virtual machine runs
+    #[command(hide = true)]
+    DrbdGuest(drbd::guest::Args),
+}
+
+fn main() -> ExitCode {
     let args = Args::parse();
+    let ended = match &args.elsewhere {
+        None => here(&args),
+        Some(Elsewhere::Drbd(args)) => drbd::host::run(args),
+        Some(Elsewhere::DrbdGuest(args)) => drbd::guest::run(args),
+    };
+    let Err(error) = ended else { return ExitCode::SUCCESS };
+    eprintln!("not measured: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn here(args: &Args) -> anyhow::Result<()> {
     let scratch = tempfile::tempdir()?;
     let own = std::env::current_exe()?;
     let programs = own.parent().context("a program lies in a folder")?;
@@ -52,38 +74,15 @@ fn main() -> anyhow::Result<()> {
         subject.settle()?;
         subjects.push(subject);
     }
-    let is_name = |part: &str| ROWS.iter().any(|row| row.name == part);
-    let names = |row: &Row, part: &str| match is_name(part) {
-        true => row.name == part,
-        false => row.name.contains(part),
-    };
-    let wanted = |row: &&Row| args.rows.iter().any(|part| names(row, part));
     let mut lines = Vec::new();
-    for row in ROWS.iter().filter(wanted) {
-        lines.extend(measure_row(row, &subjects, &args, scratch.path())?);
+    for row in args.runs.rows() {
+        let run = |subject: &Subject| measure(row, subject, args.runs.seconds, scratch.path());
+        lines.extend(args.runs.measure(&subjects, run, |told| eprintln!("{told}"))?);
         report::save(&lines, &args.out)?;
     }
     println!("{}", report::table(&lines));
     println!("\nresults: {}", args.out.display());
     Ok(())
-}
-
-/// The subjects take turns, so that a slow moment of the machine hits all of them.
-fn measure_row(
-    row: &Row,
-    subjects: &[Subject],
-    args: &Args,
-    scratch: &Path,
-) -> anyhow::Result<Vec<Line>> {
-    let mut passes: Vec<Vec<Line>> = vec![Vec::new(); subjects.len()];
-    for pass in 1..=args.passes {
-        for (subject, lines) in subjects.iter().zip(&mut passes) {
-            let line = measure(row, subject, args.seconds, scratch)?;
-            eprintln!("{} {} {pass}: {:.0} IOPS", row.name, subject.name, line.iops);
-            lines.push(line);
-        }
-    }
-    Ok(passes.iter().filter_map(|lines| Line::median(lines)).collect())
 }
 
 fn measure(row: &Row, subject: &Subject, seconds: u32, scratch: &Path) -> anyhow::Result<Line> {
@@ -100,14 +99,14 @@ fn measure(row: &Row, subject: &Subject, seconds: u32, scratch: &Path) -> anyhow
     let per_gib = |seconds: f64| seconds * f64::from(1 << 30) / bytes;
     let [first, second] = [after[0] - before[0], after[1] - before[1]];
     Ok(Line {
-        row: row.name,
-        subject: subject.name,
+        row: row.name.into(),
+        subject: subject.name.into(),
         iops: measured.iops,
         mb_s: measured.mb_s,
         p50_us: measured.p50_us,
         p99_us: measured.p99_us,
         cpu_s_per_gib: per_gib(first + second),
-        cpu_s_per_gib_primary: per_gib(first),
+        cpu_s_per_gib_primary: Some(per_gib(first)),
         rss_mib: subject.peak_mib()?,
         stored: stored / bytes,
     })

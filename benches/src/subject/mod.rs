@@ -1,6 +1,6 @@
 //! Who is measured: our pair of daemons, and beside it what a user would take instead.
 
-mod process;
+pub(crate) mod process;
 mod qemu;
 
 use std::fs::File;

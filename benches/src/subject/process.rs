@@ -26,7 +26,7 @@ pub(super) fn stored_bytes(process: u32) -> anyhow::Result<f64> {
 }
 
 /// The most memory that a process has had, in MiB: `VmHWM` of its `status`.
-pub(super) fn peak_mib(process: u32) -> anyhow::Result<f64> {
+pub(crate) fn peak_mib(process: u32) -> anyhow::Result<f64> {
     let text = fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| line.split_whitespace().next()).context("no VmHWM")?;
