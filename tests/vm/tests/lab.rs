@@ -20,11 +20,12 @@ const UBLK_FAILOVER: &str = include_str!("../guest/ublk-failover");
 const POWER_CUT_WRITER: &str = include_str!("../guest/power-cut-writer");
 const POWER_CUT_CHECK: &str = include_str!("../guest/power-cut-check");
 const NBD_FAILOVER: &str = include_str!("../guest/nbd-failover");
+const WAN: &str = include_str!("../guest/wan");
 
 type Story = fn(&Lab) -> anyhow::Result<()>;
 
 /// Name, whether it is part of every test run, and the story.
-const STORIES: [(&str, bool, Story); 7] = [
+const STORIES: [(&str, bool, Story); 11] = [
     ("the_kernel_has_every_device_that_the_stories_need", true, has_every_device),
     ("ext4_on_kernel_nbd_lives_through_a_crash_and_a_failover", true, |lab| {
         nbd_failover(lab, "ext4")
@@ -42,6 +43,14 @@ const STORIES: [(&str, bool, Story); 7] = [
     ("xfs_on_kernel_nbd_lives_through_a_crash_and_a_failover", false, |lab| {
         nbd_failover(lab, "xfs")
     }),
+    ("a_slow_link_costs_a_client_in_sync_its_round_trip_and_no_more", false, |lab| {
+        wan(lab, "sync")
+    }),
+    ("a_slow_link_costs_a_client_in_nearsync_its_round_trip_and_no_more", false, |lab| {
+        wan(lab, "nearsync")
+    }),
+    ("a_slow_link_costs_a_client_in_async_nothing", false, |lab| wan(lab, "async")),
+    ("a_slow_link_costs_a_client_in_superasync_nothing", false, |lab| wan(lab, "superasync")),
 ];
 
 fn main() {
@@ -106,6 +115,18 @@ fn failover(lab: &Lab, driver: &str, fs: &str, script: &str) -> anyhow::Result<(
     let disk = Disk::create(&dir.path().join("disk"), DISK_BYTES)?;
     let image = two_members(lab, driver)?;
     run(lab, image, &[disk], &format!("fs={fs}\n{script}"))
+}
+
+/// Two networks with a link like one between distant places.
+fn wan(lab: &Lab, mode: &str) -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let disk = Disk::create(&dir.path().join("disk"), DISK_BYTES)?;
+    let mut image = two_members(lab, "ublk_drv")?;
+    image.modules(&["veth", "sch_netem"])?;
+    for program in ["ip", "tc", "dd"] {
+        image.program(program)?;
+    }
+    run(lab, image, &[disk], &format!("mode={mode}\n{WAN}"))
 }
 
 /// The whole guest loses power again and again, with both members in it: what was synced stays.
