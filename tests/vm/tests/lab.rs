@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::ensure;
-use hadrian_lab::{Disk, Guest, Image, Lab};
+use hadrian_lab::{Disk, Guest, Image, Lab, replay};
 use hadrian_tests::tools::programs;
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -14,18 +14,21 @@ use libtest_mimic::{Arguments, Failed, Trial};
 const LIMIT: Duration = Duration::from_secs(240);
 /// The disk of a guest; a sparse file.
 const DISK_BYTES: u64 = 2 << 30;
+/// Moments at which a recorded replica is opened.
+const MOMENTS_MAX: usize = 150;
 
 const CLUSTER: &str = include_str!("../guest/cluster");
 const UBLK_FAILOVER: &str = include_str!("../guest/ublk-failover");
 const POWER_CUT_WRITER: &str = include_str!("../guest/power-cut-writer");
 const POWER_CUT_CHECK: &str = include_str!("../guest/power-cut-check");
 const NBD_FAILOVER: &str = include_str!("../guest/nbd-failover");
+const RECORDED: &str = include_str!("../guest/recorded");
 const WAN: &str = include_str!("../guest/wan");
 
 type Story = fn(&Lab) -> anyhow::Result<()>;
 
 /// Name, whether it is part of every test run, and the story.
-const STORIES: [(&str, bool, Story); 11] = [
+const STORIES: [(&str, bool, Story); 12] = [
     ("the_kernel_has_every_device_that_the_stories_need", true, has_every_device),
     ("ext4_on_kernel_nbd_lives_through_a_crash_and_a_failover", true, |lab| {
         nbd_failover(lab, "ext4")
@@ -51,6 +54,7 @@ const STORIES: [(&str, bool, Story); 11] = [
     }),
     ("a_slow_link_costs_a_client_in_async_nothing", false, |lab| wan(lab, "async")),
     ("a_slow_link_costs_a_client_in_superasync_nothing", false, |lab| wan(lab, "superasync")),
+    ("a_replica_is_whole_at_every_moment_at_which_its_device_may_lose_power", false, recorded),
 ];
 
 fn main() {
@@ -127,6 +131,23 @@ fn wan(lab: &Lab, mode: &str) -> anyhow::Result<()> {
         image.program(program)?;
     }
     run(lab, image, &[disk], &format!("mode={mode}\n{WAN}"))
+}
+
+/// Everything that goes to the device under a replica is recorded; the replica is opened as it was
+/// at each moment.
+fn recorded(lab: &Lab) -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let disk = |name: &str, bytes| Disk::create(&dir.path().join(name), bytes);
+    let disks = [disk("disk", DISK_BYTES)?, disk("device", 256 << 20)?, disk("writes", 8 << 30)?];
+    let mut image = two_members(lab, "ublk_drv")?;
+    image.modules(&["dm_log_writes"])?;
+    for program in ["dmsetup", "dd", "blkdiscard"] {
+        image.program(program)?;
+    }
+    run(lab, image, &disks, RECORDED)?;
+    let replayed = replay(&programs(), disks[2].path(), MOMENTS_MAX)?;
+    println!("opened at {} of {} moments", replayed.opened, replayed.moments);
+    Ok(())
 }
 
 /// The whole guest loses power again and again, with both members in it: what was synced stays.
