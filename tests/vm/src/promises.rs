@@ -64,8 +64,8 @@ impl Promises {
         let words = at.and_then(|at| found.get(at..)).map(|bytes| &bytes[..bytes.len().min(12)]);
         let words = String::from_utf8_lossy(words.unwrap_or_default());
         bail!(
-            "{durable} writes were promised and {begun} begun; the volume is as after none of them: \
-             it differs from the last at byte {at:?}, and has {words:?} there"
+            "{durable} writes were promised and {begun} begun; the volume is as after none of \
+             them: it differs from the last at byte {at:?}, and has {words:?} there"
         );
     }
 

@@ -135,7 +135,7 @@ impl<'a> Replica<'a> {
              state_dir = \"{dir}/alpha\"\nrun_dir = \"{dir}/run\"\n\
              [[member]]\nname = \"beta\"\naddress = \"127.0.0.2:1\"\n\
              [[resource]]\nname = \"db\"\nmode = \"sync\"\nlog_size = \"64MiB\"\n\
-             [[resource.volume]]\nname = \"data\"\nsize = \"48MiB\"\n\
+             [[resource.volume]]\nname = \"data\"\nsize = \"16MiB\"\n\
              [resource.volume.store]\nalpha = \"{dir}/alpha.img\"\nbeta = \"{dir}/none\"\n"
         ))
     }
