@@ -185,7 +185,7 @@ impl Daemon {
                 members: self.config.members.iter().map(|m| m.name.clone()).collect(),
                 exports: resource.exports(),
                 compression: self.config.compression,
-                ublk: resource.ublk,
+                ublk_queues: resource.ublk_queues,
                 held_bytes: node.held_bytes,
                 recording: resource.recording_bytes.map(|limit| {
                     let dir = self.me.replica_dir(resource);

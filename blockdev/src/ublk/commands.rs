@@ -8,6 +8,10 @@ use io_uring::{IoUring, opcode, squeue, types};
 use libublk::sys;
 use tokio::io::unix::AsyncFd;
 
+/// Commands that are handed to the kernel together, at most. Its queue of results must not be
+/// shorter, however few slots there are: one queue alone has fewer.
+const BATCH: u32 = 256;
+
 /// The place of a request: it is this request's from when it comes until it is answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Slot {
@@ -57,7 +61,7 @@ impl Commands {
     /// # Errors
     /// As the system says.
     pub(super) fn new(device: &OwnedFd, slots: u32) -> io::Result<Self> {
-        let ring = IoUring::builder().setup_clamp().setup_cqsize(slots.max(2)).build(256)?;
+        let ring = IoUring::builder().setup_clamp().setup_cqsize(slots.max(BATCH)).build(BATCH)?;
         Ok(Self { ring, device: device.as_raw_fd() })
     }
 
@@ -126,6 +130,15 @@ impl Commands {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ring_is_made_for_few_slots_and_for_many() {
+        // Any file will do: nothing is asked of it.
+        let device = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        for slots in [1, 128, 512, 2048] {
+            Commands::new(&device, slots).unwrap();
+        }
+    }
 
     #[test]
     fn a_slot_is_known_again_by_its_number() {

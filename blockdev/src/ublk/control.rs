@@ -32,7 +32,7 @@ pub struct Shape {
     pub size_bytes: u64,
     /// A power of two from 512 to the page size.
     pub block_size: u32,
-    /// Queues.
+    /// Queues; the kernel makes no more than it has processors.
     pub queues: u16,
     /// Requests under way in each at a time.
     pub queue_depth: u16,
@@ -97,6 +97,9 @@ impl Device {
             remove(&found)?;
         }
         let control = build(shape, -1, UblkFlags::UBLK_DEV_F_ADD_DEV).map_err(refused("make"))?;
+        // The kernel makes no more than it has processors.
+        let queues = control.dev_info().nr_hw_queues;
+        let shape = Shape { queues, ..shape };
         Self::with(control, shape, false)
     }
 

@@ -209,6 +209,17 @@ impl Node {
         self.out.push_back(Action::ReleaseLog(release));
     }
 
+    /// What the life before gave up with its last checkpoint is given up at the start and not only
+    /// with the first checkpoint of this one: until then clients would wait for its room.
+    pub(super) fn release_again(&mut self) {
+        let checkpoint = self.state.checkpoint.lsn.get();
+        let release = Lsn::new(checkpoint.saturating_sub(self.config.retention_bytes));
+        if release > self.log.start() {
+            self.log.released_to(release);
+            self.out.push_back(Action::ReleaseLog(release));
+        }
+    }
+
     /// Everything between the two watermarks of waiting and done, for the log.
     pub(super) fn settle_log(&mut self) {
         if self.log.sync_due(&self.config, self.clock.now) {

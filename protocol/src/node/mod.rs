@@ -420,6 +420,7 @@ impl Node {
         let primary = self.state.role == Role::Primary;
         self.go(if primary { Part::Gate } else { Part::Standby(None) });
         self.log.want(self.log.end().lsn);
+        self.release_again();
         self.greet_everyone();
         // Hellos that came before this one could be sent say who leads.
         for (member, session) in self.greeted_sessions() {

@@ -60,6 +60,7 @@ pub(super) struct Resource {
     pub(super) primary: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) ublk: bool,
+    pub(super) ublk_queues: Option<Spanned<u16>>,
     pub(super) volume: Vec<Volume>,
     #[serde(default)]
     pub(super) nbd: BTreeMap<String, Spanned<String>>,

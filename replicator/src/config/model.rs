@@ -77,8 +77,9 @@ pub struct Resource {
     pub primary: MemberId,
     /// Its volumes.
     pub volumes: Vec<Volume>,
-    /// Whether its volumes are block devices of the primary's kernel.
-    pub ublk: bool,
+    /// Whether its volumes are block devices of the primary's kernel, and with how many queues, at
+    /// most: the kernel makes no more than it has processors.
+    pub ublk_queues: Option<u16>,
     /// NBD over TCP, by member.
     pub tcp: Vec<(MemberId, SocketAddr)>,
 }

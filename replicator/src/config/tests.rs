@@ -78,6 +78,7 @@ fn every_refusal_names_the_place_the_value_and_the_way_out() {
         ("mode = \"nearsync\"", "standbys = [\"gamma\"]", "hadrian.toml:13:13", "alpha, beta"),
         ("mode = \"nearsync\"", "recording = \"9kB\"", "hadrian.toml:13:13", "at least 1MiB"),
         ("mode = \"nearsync\"", "log_sync_interval = \"0s\"", "hadrian.toml:13:21", "1ms to 10s"),
+        ("mode = \"nearsync\"", "ublk_queues = 0", "hadrian.toml:13:15", "1 to 16 queues"),
         (
             "\"256MiB\"",
             "\"256MiB\"\nlog_retention = \"200MiB\"",

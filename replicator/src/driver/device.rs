@@ -20,8 +20,6 @@ use tokio::task::{spawn_blocking, spawn_local};
 
 /// Where devices are found by the names of their volumes.
 const BY_NAME: &str = "/dev/hadrian";
-/// Most queues of a device: one thread serves all of them.
-const QUEUES_MAX: usize = 4;
 
 /// The devices of one resource.
 pub(super) struct Devices {
@@ -33,16 +31,18 @@ pub(super) struct Devices {
 struct Device {
     name: String,
     label: u64,
+    queues: u16,
     /// What came before has ended before the next begins.
     turn: Mutex<()>,
 }
 
 impl Devices {
-    /// The devices of these volumes, in their order; nothing is made yet.
-    pub(super) fn new(resource: ResourceId, member: MemberId, volumes: &[String]) -> Self {
+    /// The devices of these volumes of a member's replica, in their order, each with so many queues
+    /// at most; nothing is made yet.
+    pub(super) fn new(of: (ResourceId, MemberId), volumes: &[String], queues: u16) -> Self {
         let device = |(volume, name): (usize, &String)| {
-            let label = label(resource, member, volume);
-            Rc::new(Device { name: name.clone(), label, turn: Mutex::default() })
+            let (name, label) = (name.clone(), label(of, volume));
+            Rc::new(Device { name, label, queues, turn: Mutex::default() })
         };
         Self { volumes: volumes.iter().enumerate().map(device).collect(), served: Vec::new() }
     }
@@ -92,7 +92,7 @@ impl Device {
 }
 
 /// By this number a volume's device is known again.
-fn label(resource: ResourceId, member: MemberId, volume: usize) -> u64 {
+fn label((resource, member): (ResourceId, MemberId), volume: usize) -> u64 {
     let mut hash = Sha256::new();
     hash.update(resource.as_bytes());
     hash.update([member.index()]);
@@ -106,10 +106,8 @@ async fn serve(
     close: &CloseHandle,
 ) -> Result<(), DeviceError> {
     let info = backend.info();
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let queues = u16::try_from(processors.min(QUEUES_MAX)).unwrap_or(1);
     let (size_bytes, block_size) = (info.size_bytes, info.block_size);
-    let (label, queue_depth) = (device.label, QUEUE_DEPTH);
+    let (label, queues, queue_depth) = (device.label, device.queues, QUEUE_DEPTH);
     let shape = Shape { size_bytes, block_size, queues, queue_depth, label };
     let (keeper, opened) = Keeper::open(shape).await?;
     let Opened { queues, shape, path, taken_up } = opened;

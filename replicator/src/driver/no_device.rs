@@ -9,7 +9,7 @@ use hadrian_protocol::ids::{MemberId, ResourceId};
 pub(super) struct Devices;
 
 impl Devices {
-    pub(super) fn new(_: ResourceId, _: MemberId, volumes: &[String]) -> Self {
+    pub(super) fn new(_: (ResourceId, MemberId), volumes: &[String], _: u16) -> Self {
         tracing::warn!(
             ?volumes,
             "no block devices: this hadriand was built without ublk; use NBD, or a build with \

@@ -46,8 +46,8 @@ pub struct ResourceOptions {
     pub compression: Compression,
     /// Where its events are recorded, if somebody wants that.
     pub recording: Option<Wanted>,
-    /// Whether its volumes are block devices of this kernel while it serves.
-    pub ublk: bool,
+    /// Whether its volumes are block devices of this kernel while it serves; with so many queues.
+    pub ublk_queues: Option<u16>,
     /// Bytes of log that may wait for the backing stores while changes come; at most half a log.
     pub held_bytes: u64,
 }
@@ -169,9 +169,9 @@ impl Shared {
             stopped: Cell::new(false),
             ended: Notify::new(),
             exports: RefCell::default(),
-            devices: options
-                .ublk
-                .then(|| RefCell::new(Devices::new(resource, member, &options.exports))),
+            devices: options.ublk_queues.map(|queues| {
+                RefCell::new(Devices::new((resource, member), &options.exports, queues))
+            }),
         })
     }
 

@@ -8,9 +8,14 @@ mod archive;
 mod image;
 mod machine;
 mod modules;
+mod promises;
+mod replay;
+mod writes;
 
 pub use image::Image;
 pub use machine::{Disk, Ended, Guest};
+pub use replay::{Replayed, replay};
+pub use writes::{Change, Entry, Writes};
 
 use std::path::{Path, PathBuf};
 

@@ -33,6 +33,12 @@ impl Disk {
         std::fs::File::create(path)?.set_len(bytes)?;
         Ok(Self(path.into()))
     }
+
+    /// Its file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
 }
 
 /// How a guest ended, and all that it said.

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::ensure;
-use hadrian_lab::{Disk, Guest, Image, Lab};
+use hadrian_lab::{Disk, Ended, Guest, Image, Lab, replay};
+use hadrian_protocol::frame::Record;
+use hadrian_protocol::node::{Entry, Event};
 use hadrian_tests::tools::programs;
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -14,17 +16,23 @@ use libtest_mimic::{Arguments, Failed, Trial};
 const LIMIT: Duration = Duration::from_secs(240);
 /// The disk of a guest; a sparse file.
 const DISK_BYTES: u64 = 2 << 30;
+/// Moments at which a recorded replica is opened: of about 300, as many as three minutes allow.
+const MOMENTS_MAX: usize = 150;
 
 const CLUSTER: &str = include_str!("../guest/cluster");
 const UBLK_FAILOVER: &str = include_str!("../guest/ublk-failover");
 const POWER_CUT_WRITER: &str = include_str!("../guest/power-cut-writer");
 const POWER_CUT_CHECK: &str = include_str!("../guest/power-cut-check");
 const NBD_FAILOVER: &str = include_str!("../guest/nbd-failover");
+const RECORDED: &str = include_str!("../guest/recorded");
+const UBLK_REQUESTS: &str = include_str!("../guest/ublk-requests");
+const NBD_RESTARTS: &str = include_str!("../guest/nbd-restarts");
+const WAN: &str = include_str!("../guest/wan");
 
 type Story = fn(&Lab) -> anyhow::Result<()>;
 
 /// Name, whether it is part of every test run, and the story.
-const STORIES: [(&str, bool, Story); 7] = [
+const STORIES: [(&str, bool, Story); 14] = [
     ("the_kernel_has_every_device_that_the_stories_need", true, has_every_device),
     ("ext4_on_kernel_nbd_lives_through_a_crash_and_a_failover", true, |lab| {
         nbd_failover(lab, "ext4")
@@ -42,6 +50,17 @@ const STORIES: [(&str, bool, Story); 7] = [
     ("xfs_on_kernel_nbd_lives_through_a_crash_and_a_failover", false, |lab| {
         nbd_failover(lab, "xfs")
     }),
+    ("a_slow_link_costs_a_client_in_sync_its_round_trip_and_no_more", false, |lab| {
+        wan(lab, "sync")
+    }),
+    ("a_slow_link_costs_a_client_in_nearsync_its_round_trip_and_no_more", false, |lab| {
+        wan(lab, "nearsync")
+    }),
+    ("a_slow_link_costs_a_client_in_async_nothing", false, |lab| wan(lab, "async")),
+    ("a_slow_link_costs_a_client_in_superasync_nothing", false, |lab| wan(lab, "superasync")),
+    ("a_replica_is_whole_at_every_moment_at_which_its_device_may_lose_power", false, recorded),
+    ("every_request_of_a_ublk_device_arrives_as_such_by_each_of_its_queues", false, ublk_requests),
+    ("a_kernel_nbd_device_stays_over_restarts_and_fails_where_nobody_leads", false, nbd_restarts),
 ];
 
 fn main() {
@@ -77,10 +96,17 @@ fn two_members<'l>(lab: &'l Lab, driver: &str) -> anyhow::Result<Image<'l>> {
     Ok(image)
 }
 
-fn run(lab: &Lab, image: Image<'_>, disks: &[Disk], script: &str) -> anyhow::Result<()> {
+fn run(lab: &Lab, image: Image<'_>, disks: &[Disk], script: &str) -> anyhow::Result<Ended> {
     let ended = Guest::boot(lab, image, disks, script)?.run_to_end(LIMIT)?;
     ensure!(ended.code == 0, "the script failed:\n{}", ended.text());
-    Ok(())
+    Ok(ended)
+}
+
+/// A guest with one disk runs the script to its end.
+fn run_with_disk(lab: &Lab, image: Image<'_>, script: &str) -> anyhow::Result<Ended> {
+    let dir = tempfile::tempdir()?;
+    let disk = Disk::create(&dir.path().join("disk"), DISK_BYTES)?;
+    run(lab, image, &[disk], script)
 }
 
 fn has_every_device(lab: &Lab) -> anyhow::Result<()> {
@@ -90,7 +116,7 @@ fn has_every_device(lab: &Lab) -> anyhow::Result<()> {
     let script = "ls /dev/ublk-control /dev/nbd0 /dev/watchdog /dev/loop-control
         grep -qw ext4 /proc/filesystems && grep -qw xfs /proc/filesystems
         grep -qw drbd /proc/devices";
-    run(lab, image, &[], script)
+    run(lab, image, &[], script).map(drop)
 }
 
 fn nbd_failover(lab: &Lab, fs: &str) -> anyhow::Result<()> {
@@ -102,10 +128,110 @@ fn ublk_failover(lab: &Lab, fs: &str) -> anyhow::Result<()> {
 }
 
 fn failover(lab: &Lab, driver: &str, fs: &str, script: &str) -> anyhow::Result<()> {
-    let dir = tempfile::tempdir()?;
-    let disk = Disk::create(&dir.path().join("disk"), DISK_BYTES)?;
     let image = two_members(lab, driver)?;
-    run(lab, image, &[disk], &format!("fs={fs}\n{script}"))
+    run_with_disk(lab, image, &format!("fs={fs}\n{script}")).map(drop)
+}
+
+fn nbd_restarts(lab: &Lab) -> anyhow::Result<()> {
+    let mut image = two_members(lab, "nbd")?;
+    image.program("dd")?;
+    run_with_disk(lab, image, NBD_RESTARTS).map(drop)
+}
+
+fn ublk_requests(lab: &Lab) -> anyhow::Result<()> {
+    let mut image = two_members(lab, "ublk_drv")?;
+    for program in ["dd", "blkdiscard", "fallocate"] {
+        image.program(program)?;
+    }
+    let ended = run_with_disk(lab, image, UBLK_REQUESTS)?;
+    // By each of two processors.
+    let expected = [
+        ("write", "write", 0),
+        ("flush", "", 1),
+        // The kernel adds a flush behind it.
+        ("forced", "write", 2),
+        ("discard", "trim", 0),
+        ("zero", "zero", 0),
+        // The program adds one.
+        ("hole", "trim", 1),
+    ];
+    let expected = expected.into_iter().flat_map(|(step, changes, durable)| {
+        let asked = Asked { changes: changes.into(), durable };
+        [(step.to_string(), asked.clone()), (step.to_string(), asked)]
+    });
+    assert_eq!(asked(&ended.lines)?, expected.collect::<Vec<_>>());
+    Ok(())
+}
+
+/// What the core was asked for in one step of a guest's script.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Asked {
+    /// Each kind of change.
+    changes: String,
+    /// How often somebody wanted it durable.
+    durable: u32,
+}
+
+/// Each step that the guest told, with what a member's recording has of it.
+fn asked(lines: &[String]) -> anyhow::Result<Vec<(String, Asked)>> {
+    let mut steps: Vec<(String, Asked)> = Vec::new();
+    for line in lines {
+        if let Some(step) = line.strip_prefix("STEP ") {
+            steps.push((step.into(), Asked::default()));
+        }
+        let (Some(kept), Some((_, asked))) = (line.strip_prefix("KEPT "), steps.last_mut()) else {
+            continue;
+        };
+        match serde_json::from_str(kept)? {
+            Entry::Handled(_, Event::DurableWanted(_)) => asked.durable += 1,
+            Entry::Appended(_, frame) => {
+                for kind in frame.records().filter_map(|record| kind(&record)) {
+                    if !asked.changes.contains(kind) {
+                        asked.changes += kind;
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(steps)
+}
+
+/// The kind of a change; `None` for what the node writes for itself.
+const fn kind(record: &Record) -> Option<&'static str> {
+    match record {
+        Record::Write { .. } => Some("write"),
+        Record::Zero { .. } => Some("zero"),
+        Record::Trim { .. } => Some("trim"),
+        Record::EpochStart { .. } | Record::Handover { .. } | Record::Marker => None,
+    }
+}
+
+/// Two networks with a link like one between distant places.
+fn wan(lab: &Lab, mode: &str) -> anyhow::Result<()> {
+    let mut image = two_members(lab, "ublk_drv")?;
+    image.modules(&["veth", "sch_netem"])?;
+    for program in ["ip", "tc", "dd"] {
+        image.program(program)?;
+    }
+    run_with_disk(lab, image, &format!("mode={mode}\n{WAN}")).map(drop)
+}
+
+/// Everything that goes to the device under a replica is recorded; the replica is opened as it was
+/// at each moment.
+fn recorded(lab: &Lab) -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let disk = |name: &str, bytes| Disk::create(&dir.path().join(name), bytes);
+    let disks = [disk("disk", DISK_BYTES)?, disk("device", 144 << 20)?, disk("writes", 8 << 30)?];
+    let mut image = two_members(lab, "ublk_drv")?;
+    image.modules(&["dm_log_writes"])?;
+    for program in ["dmsetup", "dd", "blkdiscard"] {
+        image.program(program)?;
+    }
+    let _ = run(lab, image, &disks, RECORDED)?;
+    let replayed = replay(&programs(), disks[2].path(), MOMENTS_MAX)?;
+    println!("opened at {} of {} moments", replayed.opened, replayed.moments);
+    Ok(())
 }
 
 /// The whole guest loses power again and again, with both members in it: what was synced stays.
@@ -126,7 +252,7 @@ fn power_cut(lab: &Lab, mode: &str) -> anyhow::Result<()> {
         let image = two_members(lab, "ublk_drv")?;
         let known = files.join(" ");
         let script = format!("fs=ext4 mode={mode} synced=\"{known}\"\n{POWER_CUT_CHECK}");
-        run(lab, image, &[disk], &script)?;
+        let _ = run(lab, image, &[disk], &script)?;
     }
     Ok(())
 }

@@ -37,6 +37,8 @@ pub(super) struct Host {
     pub(super) applies_held: bool,
     /// The sockets of this host take no frames; they wait here.
     pub(super) stuffed: Option<Vec<(SessionId, Frame)>>,
+    /// The log before this was given up.
+    pub(super) released: Lsn,
     /// What people were told.
     pub(super) notes: Vec<Note>,
 }
@@ -81,6 +83,7 @@ impl Cluster {
                 syncs_held: false,
                 applies_held: false,
                 stuffed: None,
+                released: Lsn::START,
                 notes: Vec::new(),
             }
         };
@@ -314,7 +317,8 @@ impl Cluster {
                 self.tell(index, Event::Checkpointed(position));
             }
             Action::Note(note) => host.notes.push(note),
-            Action::ReleaseLog(_) | Action::Stopped => {}
+            Action::ReleaseLog(lsn) => host.released = lsn,
+            Action::Stopped => {}
             Action::ReadLog { session, from } => {
                 let frames = host.frames.iter().filter(|frame| frame.lsn() >= from);
                 let frames = frames.take(3).cloned().collect();

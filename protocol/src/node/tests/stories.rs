@@ -393,6 +393,27 @@ fn after_a_takeover_the_newest_log_is_kept_for_whoever_was_not_heard_yet() {
 }
 
 #[test]
+fn what_one_life_has_given_up_of_the_log_the_next_gives_up_at_its_start() {
+    let mut config = NodeConfig::new(vec![member(0), member(1)], Mode::Nearsync);
+    (config.retention_bytes, config.checkpoint_bytes) = (65536, 16384);
+    let mut cluster = Cluster::with_config(2, config);
+    cluster.start_all();
+    for byte in 0..100 {
+        cluster.write(0, byte);
+        cluster.run();
+    }
+    cluster.pass(Duration::from_secs(60));
+    cluster.kill(0);
+    let host = &mut cluster.hosts[0];
+    let (given_up, checkpoint) = (host.released, host.state.checkpoint.lsn);
+    host.released = Lsn::START;
+    cluster.start(0);
+    let released = cluster.hosts[0].released;
+    assert_eq!(released.get(), checkpoint.get() - 65536, "at once, and what is needed is kept");
+    assert!(released <= given_up, "nothing that the life before had kept");
+}
+
+#[test]
 fn a_primary_that_stops_tells_its_standby_how_far_it_may_apply() {
     let mut cluster = Cluster::started(2, Mode::Nearsync);
     let end = cluster.write(0, 1);

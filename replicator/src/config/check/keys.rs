@@ -35,6 +35,7 @@ pub const KEYS: [(&str, &[&str]); 5] = [
             "primary",
             "nbd",
             "ublk",
+            "ublk_queues",
             "volume",
         ],
     ),

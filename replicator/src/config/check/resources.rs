@@ -18,6 +18,9 @@ const LOG_SIZE_MAX: u64 = 1 << 40;
 const VOLUME_SIZE_MAX: u64 = 1 << 50;
 const PEER_WINDOW: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 const SYNC_DEFAULT: Duration = Duration::from_millis(200);
+/// One thread serves all of them.
+const UBLK_QUEUES_DEFAULT: u16 = 4;
+const UBLK_QUEUES_MAX: u16 = 16;
 const RECORDING_MIN: u64 = 1 << 20;
 const SYNC_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(10);
 
@@ -52,7 +55,7 @@ impl Checker<'_> {
             log_size_bytes,
             log_retention_bytes,
             log_sync_interval: self.duration(sync, SYNC_DEFAULT, SYNC_INTERVAL),
-            ublk: raw.ublk,
+            ublk_queues: self.ublk_queues(raw),
             recording_bytes: self.recording(raw.recording.as_ref()),
             pace: self.pace(members, raw, mode),
             primary: primary?,
@@ -101,6 +104,18 @@ impl Checker<'_> {
             self.problem(text, "a recording has at least 1MiB".into());
         }
         Some(size)
+    }
+
+    /// Those of each device; `None` where there is none.
+    fn ublk_queues(&mut self, raw: &file::Resource) -> Option<u16> {
+        let queues = raw.ublk_queues.as_ref().map_or(UBLK_QUEUES_DEFAULT, |at| {
+            let queues = *at.get_ref();
+            if !(1..=UBLK_QUEUES_MAX).contains(&queues) {
+                self.problem(at, format!("a device has 1 to {UBLK_QUEUES_MAX} queues"));
+            }
+            queues
+        });
+        raw.ublk.then_some(queues)
     }
 
     pub(super) fn mode(&mut self, text: Option<&Spanned<String>>) -> Mode {
