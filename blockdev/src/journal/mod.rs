@@ -286,7 +286,7 @@ impl Journal {
     pub fn keep<E: Engine + ?Sized>(&mut self, engine: &mut E) {
         let Some(tail) = self.tail.as_ref().filter(|_| !self.is_failed) else { return };
         let kept = self.writer.keep(engine, tail).map(|()| self.tail.take());
-        self.tail = open::without_tail(self.segments.dir(), kept);
+        self.tail = tail::given_up(self.segments.dir(), kept);
         self.tell_written();
     }
 
@@ -486,7 +486,7 @@ impl Journal {
     fn begin_tail<E: Engine + ?Sized>(&mut self, engine: &mut E) {
         if let Some(tail) = self.tail.take() {
             let begun = tail.begin(engine, self.truncations).map(|()| Some(tail));
-            self.tail = open::without_tail(self.segments.dir(), begun);
+            self.tail = tail::given_up(self.segments.dir(), begun);
         }
     }
 

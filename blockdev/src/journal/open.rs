@@ -14,7 +14,7 @@ use super::layout::{
 use super::reader::Reads;
 use super::recovery::{Damage, Found, Start, Stopped, recover};
 use super::sheet::{Kind, SHEET_LEN, Sheet, SheetError};
-use super::tail::Tail;
+use super::tail::{Tail, given_up};
 use super::truncate::{write_again, zero_now};
 use super::writer::Writer;
 use super::{Journal, KIND_READ, KIND_SYNC, KIND_WRITE};
@@ -159,7 +159,7 @@ impl Journal {
         let start = cut.start(log)?;
         let truncations = cut.sheet.map_or(0, |sheet| sheet.number);
         let of = (segments.end().since(segments.start()), truncations);
-        let tail = without_tail(&dir, Tail::open(engine, (&dir, &names), log.resource, of));
+        let tail = Tail::open(engine, (&dir, &names), log.resource, of).map_err(io_at(&dir))?;
         let found = recover(engine, &segments, (&start, tail.as_ref()), visit)
             .map_err(|stopped| open_error(stopped, &segments))?;
         mend(engine, &segments, log_dir, checkpoint, (&cut, &found)).map_err(io_at(&dir))?;
@@ -167,7 +167,7 @@ impl Journal {
             segment.dirty = false;
         }
         let mut begun = |tail: Tail| tail.begin(engine, truncations).map(|()| Some(tail));
-        let tail = tail.and_then(|tail| without_tail(&dir, begun(tail)));
+        let tail = tail.and_then(|tail| given_up(&dir, begun(tail)));
         let Found { end, frame_count, leftover_end, .. } = found;
         let recovered = Recovered {
             end,
@@ -196,15 +196,6 @@ impl Journal {
         };
         Ok((journal, recovered))
     }
-}
-
-/// A log can do without its tail; only slower.
-pub(super) fn without_tail(dir: &Path, tail: io::Result<Option<Tail>>) -> Option<Tail> {
-    tail.unwrap_or_else(|error| {
-        let dir = dir.display();
-        tracing::warn!(%dir, %error, "the log keeps no tail: each write waits for the disk");
-        None
-    })
 }
 
 /// The last truncation of a log, if there was one.

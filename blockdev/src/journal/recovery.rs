@@ -127,14 +127,20 @@ pub(super) fn recover<E: Engine + ?Sized>(
             Step::Bad(cause) => (None, cause),
             Step::End => (None, BadFrame::Frame(FrameError::Magic)),
         };
-        let found = frame.or_else(|| {
-            let frame = tail?.frame(engine, end).filter(|frame| frame.end() <= limit)?;
-            cursor = Cursor::new(start.resource, frame.end(), Some(frame.chain()), limit);
-            kept.push(frame.clone());
-            first_gap.get_or_insert((end.lsn, cause.clone()));
-            Some(frame)
-        });
-        let Some(frame) = found else { break cause };
+        let frame = match (frame, tail) {
+            (None, Some(tail)) => {
+                let found = tail.frame(engine, end).map_err(|error| Stopped::Io(end.lsn, error))?;
+                let found = found.filter(|frame| frame.end() <= limit);
+                if let Some(frame) = &found {
+                    cursor = Cursor::new(start.resource, frame.end(), Some(frame.chain()), limit);
+                    kept.push(frame.clone());
+                    first_gap.get_or_insert((end.lsn, cause.clone()));
+                }
+                found
+            }
+            (frame, _) => frame,
+        };
+        let Some(frame) = frame else { break cause };
         frame_count += 1;
         end = frame.position_after();
         let stamped = frame.stamp().map(|stamp| stamp.durable);

@@ -58,7 +58,10 @@ pub(super) struct Tail {
 
 impl Tail {
     /// The tail beside a log of `capacity` bytes that was truncated `cuts` times; `None` where the
-    /// engine has no memory that outlives the process.
+    /// engine has no memory that outlives the process, or the file cannot be made.
+    ///
+    /// # Errors
+    /// A tail that is there and cannot be read: it may have what was answered.
     pub(super) fn open<E: Engine + ?Sized>(
         engine: &mut E,
         (dir, names): (&Path, &BTreeSet<String>),
@@ -67,16 +70,19 @@ impl Tail {
     ) -> io::Result<Option<Self>> {
         let Some(boot) = engine.boot() else { return Ok(None) };
         let path = dir.join(NAME);
-        let is_new = !names.contains(NAME);
-        let file = match is_new {
-            true => engine.create(&path, OpenAs::Buffered)?,
-            false => engine.open(&path, OpenAs::Buffered)?,
+        let file = match names.contains(NAME) {
+            true => engine.open(&path, OpenAs::Buffered)?,
+            false => match engine.create(&path, OpenAs::Buffered) {
+                Ok(file) => file,
+                Err(error) => return Ok(given_up(dir, Err(error))),
+            },
         };
         let ring_len = (capacity / RING_PART).clamp(RING_MIN, RING_MAX) / SHEET_LEN as u64;
         let ring_len = ring_len * SHEET_LEN as u64;
         let mut tail = Self { resource, file, ring_len, boot, is_good: false };
         let whole = engine.size(file)? == SHEET_LEN as u64 + ring_len;
-        if whole && let Some(sheet) = read(engine, file, 0, SHEET_LEN) {
+        if whole {
+            let sheet = read(engine, file, 0, SHEET_LEN)?;
             let found = Sheet::decode_of(Kind::Tail, &sheet, Some(resource));
             tail.is_good = found.is_ok_and(|found| found == tail.sheet(cuts));
         }
@@ -84,15 +90,22 @@ impl Tail {
     }
 
     /// The frame at `end`, if it is here.
+    ///
+    /// # Errors
+    /// As the system says; what cannot be read may be there.
     pub(super) fn frame<E: Engine + ?Sized>(
         &self,
         engine: &mut E,
         end: LogPosition,
-    ) -> Option<Frame> {
-        let head = self.read(engine, end.lsn, HEAD_LEN).filter(|_| self.is_good)?;
+    ) -> io::Result<Option<Frame>> {
+        if !self.is_good {
+            return Ok(None);
+        }
+        let head = self.read(engine, end.lsn, HEAD_LEN)?;
         let len = head_at(&head, self.resource, end.lsn).and_then(|len| usize::try_from(len).ok());
-        let bytes = self.read(engine, end.lsn, len.filter(|len| *len <= LONE_FRAME_MAX)?)?;
-        frame_at(&bytes, self.resource, end.lsn, Some(end.chain)).ok()
+        let Some(len) = len.filter(|len| *len <= LONE_FRAME_MAX) else { return Ok(None) };
+        let bytes = self.read(engine, end.lsn, len)?;
+        Ok(frame_at(&bytes, self.resource, end.lsn, Some(end.chain)).ok())
     }
 
     /// Begins anew, empty: the log holds everything, and was truncated `cuts` times. The sheet goes
@@ -135,13 +148,13 @@ impl Tail {
         Ok(())
     }
 
-    fn read<E: Engine + ?Sized>(&self, engine: &mut E, at: Lsn, len: usize) -> Option<Bytes> {
+    fn read<E: Engine + ?Sized>(&self, engine: &mut E, at: Lsn, len: usize) -> io::Result<Bytes> {
         let mut whole = IoBuf::with_len(len);
-        for (offset, part) in self.places(at, len).filter(|(_, part)| !part.is_empty()) {
+        for (offset, part) in self.places(at, len) {
             let bytes = read(engine, self.file, offset, part.len())?;
-            whole.get_mut(part)?.copy_from_slice(&bytes);
+            whole.get_mut(part).into_iter().for_each(|into| into.copy_from_slice(&bytes));
         }
-        Some(whole.freeze().slice(..len))
+        Ok(whole.freeze().slice(..len))
     }
 
     /// Where the bytes at a position lie in the file: in one piece, or in two around the end.
@@ -165,15 +178,24 @@ impl Tail {
     }
 }
 
+/// A log can do without a tail; only slower.
+pub(super) fn given_up(dir: &Path, tail: io::Result<Option<Tail>>) -> Option<Tail> {
+    tail.unwrap_or_else(|error| {
+        let dir = dir.display();
+        tracing::warn!(%dir, %error, "the log keeps no tail: each write waits for the disk");
+        None
+    })
+}
+
 fn read<E: Engine + ?Sized>(
     engine: &mut E,
     file: FileId,
     offset: u64,
     len: usize,
-) -> Option<Bytes> {
+) -> io::Result<Bytes> {
     let op = Op::Read { file, offset, buffer: IoBuf::with_len(len), len };
-    match run(engine, op).ok()? {
-        Op::Read { buffer, .. } => Some(buffer.freeze().slice(..len)),
+    match run(engine, op)? {
+        Op::Read { buffer, .. } => Ok(buffer.freeze().slice(..len)),
         _ => unreachable!("an operation comes back as itself"),
     }
 }

@@ -180,6 +180,22 @@ fn a_durable_frame_that_is_gone_is_damage_though_the_tail_has_it() {
 }
 
 #[test]
+fn a_tail_that_cannot_be_read_is_no_start_and_nothing_is_lost_by_trying() {
+    let mut rig = Rig::new(8);
+    rig.append_synced(&[4096]);
+    keep(&mut rig, 4096);
+    let end = rig.journal.end();
+    let failed = (1..40).filter(|read| {
+        rig.disk.restart_process();
+        rig.disk.fail_read_at(*read);
+        rig.reopen(genesis()).is_err()
+    });
+    assert!(failed.count() > 4, "the sheet, and the frame");
+    // Where all reads were done before the one that fails, the frame is in the log by now.
+    assert_eq!(kill(&mut rig).end, end);
+}
+
+#[test]
 fn a_tail_whose_sheet_is_not_whole_is_not_looked_at() {
     let mut rig = Rig::new(8);
     keep(&mut rig, 4096);
