@@ -33,8 +33,8 @@ use crate::volume::{Hold, ReadDone, Region, Store, StoreError, Volumes, VolumesE
 const SEGMENT_LEN: u64 = 64 << 20;
 /// Operations in the kernel at a time.
 const ENGINE_DEPTH: u32 = 256;
-/// Most bytes of log in one read for a standby.
-const LOG_READ_MAX: usize = 1 << 20;
+/// Most bytes of log that are handed over at a time; the longest frame fits, with its head.
+const LOG_READ_MAX: usize = journal::CHUNK_LEN;
 const QUARANTINE_DIR: &str = "quarantine";
 
 const JOURNAL: TokenSpace = TokenSpace::new(1);
@@ -386,7 +386,7 @@ impl<E: Engine> Replica<E> {
 
     /// Begins to read frames from `from` on.
     pub fn read_log(&mut self, id: u64, from: Lsn) {
-        if let Err(error) = self.journal.read(&mut self.engine, from, LOG_READ_MAX, id) {
+        if let Err(error) = self.journal.read_on(&mut self.engine, from, LOG_READ_MAX, id) {
             tracing::warn!(%from, %error, "the log cannot be read for a standby");
             self.ready.push(ReplicaEvent::LogRead { id, frames: Vec::new() });
         }

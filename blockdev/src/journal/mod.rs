@@ -16,6 +16,7 @@
 //! the watermarks, `recovery` for the end of the log, `truncate` for cutting off a tail.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
+mod ahead;
 mod create;
 pub mod inspect;
 mod layout;
@@ -23,6 +24,7 @@ mod open;
 mod reader;
 mod recovery;
 mod sheet;
+mod streams;
 mod truncate;
 mod writer;
 
@@ -48,6 +50,7 @@ use hadrian_protocol::ids::{Lsn, ResourceId};
 use crate::engine::{Completion, Engine, FileId, Op, TokenSpace};
 use layout::{Segment, Segments};
 use reader::{Ended, Reads};
+use streams::Streams;
 use truncate::{Progress, Truncation};
 use writer::Writer;
 
@@ -56,6 +59,7 @@ const KIND_SYNC: u8 = 2;
 const KIND_RENAME: u8 = 3;
 const KIND_READ: u8 = 4;
 const KIND_TRUNCATE: u8 = 5;
+const KIND_STREAM: u8 = 6;
 
 /// What came of an operation of the journal.
 #[derive(Debug)]
@@ -105,6 +109,7 @@ pub struct Journal {
     origin: Lsn,
     writer: Writer,
     reads: Reads,
+    streams: Streams,
     /// What recovery no longer needs, as the owner says.
     released: Lsn,
     /// The segment that is being renamed ahead.
@@ -163,6 +168,35 @@ impl Journal {
         max_bytes: usize,
         number: u64,
     ) -> Result<(), ReadError> {
+        let Some(written) = self.readable_from(from, number)? else { return Ok(()) };
+        let left = usize::try_from(written.since(from)).unwrap_or(usize::MAX);
+        let wanted = max_bytes.clamp(HEAD_LEN, CHUNK_LEN) / HEAD_LEN * HEAD_LEN;
+        let len = wanted.min(left);
+        self.reads.begin(engine, &self.segments, from, len, number)
+    }
+
+    /// The same for whoever goes on where the frames of its last call ended: the log is read ahead
+    /// of the calls under its `number`, so what comes next is at hand sooner.
+    ///
+    /// # Errors
+    /// As [`Journal::read`].
+    pub fn read_on<E: Engine + ?Sized>(
+        &mut self,
+        engine: &mut E,
+        from: Lsn,
+        max_bytes: usize,
+        number: u64,
+    ) -> Result<(), ReadError> {
+        let Some(written) = self.readable_from(from, number)? else { return Ok(()) };
+        let limits = (from, written);
+        let ended = self.streams.begin(engine, &self.segments, limits, max_bytes, number)?;
+        self.read_ended(ended);
+        Ok(())
+    }
+
+    /// Where a read that begins at `from` ends at the latest; None where that is at once, which was
+    /// told then.
+    fn readable_from(&mut self, from: Lsn, number: u64) -> Result<Option<Lsn>, ReadError> {
         let (start, written) = (self.start(), self.readable_end());
         if from < start {
             return Err(ReadError::Gone { start });
@@ -173,12 +207,9 @@ impl Journal {
         if from == written {
             let result = Ok(Vec::new());
             self.events.push_back(JournalEvent::ReadDone { number, result });
-            return Ok(());
+            return Ok(None);
         }
-        let left = usize::try_from(written.since(from)).unwrap_or(usize::MAX);
-        let wanted = max_bytes.clamp(HEAD_LEN, CHUNK_LEN) / HEAD_LEN * HEAD_LEN;
-        let len = wanted.min(left);
-        self.reads.begin(engine, &self.segments, from, len, number)
+        Ok(Some(written))
     }
 
     /// Cuts the log off at `to`, a position between two frames: what is behind is first saved to
@@ -217,6 +248,7 @@ impl Journal {
             self.log_dir,
         );
         self.truncation = Some(truncation);
+        self.streams.cut(to.lsn);
         self.request_sync(engine);
         self.settle_truncation(engine);
         Ok(())
@@ -231,6 +263,10 @@ impl Journal {
         let (kind, number) = TokenSpace::split(completion.token);
         if kind == KIND_READ {
             let ended = self.reads.complete(engine, &self.segments, completion);
+            return self.read_ended(ended);
+        }
+        if kind == KIND_STREAM {
+            let ended = self.streams.complete(engine, &self.segments, completion);
             return self.read_ended(ended);
         }
         if self.is_failed {

@@ -113,24 +113,25 @@ pub(super) fn read_range<E: Engine + ?Sized>(
             len: piece.len,
         };
         match run(engine, op)? {
-            Op::Read { buffer, .. } => parts.push((piece.skip, piece.len, buffer)),
+            Op::Read { buffer, .. } => parts.push(buffer.freeze().slice(..piece.len)),
             _ => unreachable!("an operation comes back as itself"),
         }
     }
-    Ok(join(len, parts))
+    Ok(join(parts, len))
 }
 
-/// One range of bytes out of its parts; without a copy where it is one part.
-#[expect(clippy::indexing_slicing, reason = "the parts were cut to fit")]
-fn join(len: usize, mut parts: Vec<(usize, usize, IoBuf)>) -> Bytes {
-    if parts.len() == 1
-        && let Some((_, _, buffer)) = parts.pop()
-    {
-        return buffer.freeze().slice(..len);
+/// One range of bytes out of its parts, in their order: a lone part as it is, without a copy;
+/// of several, the first `len` bytes.
+#[expect(clippy::indexing_slicing, reason = "no more is taken than there is")]
+pub(super) fn join(mut parts: Vec<Bytes>, len: usize) -> Bytes {
+    if parts.len() <= 1 {
+        return parts.pop().unwrap_or_default();
     }
-    let mut whole = IoBuf::with_len(len);
-    for (skip, part_len, part) in parts {
-        whole[skip..skip + part_len].copy_from_slice(&part[..part_len]);
+    let (mut whole, mut at) = (IoBuf::with_len(len), 0);
+    for part in parts {
+        let taken = part.len().min(len - at);
+        whole[at..at + taken].copy_from_slice(&part[..taken]);
+        at += taken;
     }
     whole.freeze().slice(..len)
 }
@@ -172,20 +173,23 @@ impl Cursor {
         self.at
     }
 
-    /// The next frame, read with `read` from a position on, so many bytes.
+    /// The next frame. `read` brings bytes from a position on: at least as many as the first number
+    /// says, and no more than the second.
     pub(super) fn next(
         &mut self,
-        mut read: impl FnMut(Lsn, usize) -> io::Result<Bytes>,
+        mut read: impl FnMut(Lsn, usize, usize) -> io::Result<Bytes>,
     ) -> io::Result<Step> {
         if self.limit.since(self.at) == 0 {
             return Ok(Step::End);
         }
+        let left = usize::try_from(self.limit.since(self.at)).unwrap_or(usize::MAX);
+        let most = left.min(CHUNK_LEN);
         let mut opened = frame_at(&self.chunk, self.resource, self.at, self.before);
-        if let Err(BadFrame::Frame(FrameError::Short { .. })) = opened {
-            // The frame may be longer than what is left of the chunk.
-            let left = self.limit.since(self.at);
-            let len = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK_LEN);
-            self.chunk = read(self.at, len)?;
+        // Its head may be in the chunk, and tell that the frame is longer than what is left of it.
+        while let Err(BadFrame::Frame(FrameError::Short { need, .. })) = opened
+            && self.chunk.len() < need.min(most)
+        {
+            self.chunk = read(self.at, need.min(most), most)?;
             opened = frame_at(&self.chunk, self.resource, self.at, self.before);
         }
         Ok(match opened {
@@ -207,7 +211,8 @@ struct Read {
     from: Lsn,
     len: usize,
     left: usize,
-    parts: Vec<(usize, usize, IoBuf)>,
+    /// With the number of each.
+    parts: Vec<(u64, Bytes)>,
     error: Option<io::Error>,
 }
 
@@ -297,8 +302,7 @@ impl Reads {
         read.left -= 1;
         match (completion.result, completion.op) {
             (Ok(()), Op::Read { buffer, len, .. }) => {
-                let skip = skip_of(read.from, part, segments.segment_len());
-                read.parts.push((skip, len, buffer));
+                read.parts.push((part, buffer.freeze().slice(..len)));
             }
             (Err(error), _) => read.error = Some(error),
             (Ok(()), op) => unreachable!("a read came back as {op:?}"),
@@ -316,12 +320,14 @@ impl Reads {
         segments: &Segments,
         read: Read,
     ) -> Option<Ended> {
-        let Read { caller, from, len, .. } = read;
+        let Read { caller, from, len, mut parts, .. } = read;
         let ended = |result| Some(Ended { caller, from, result });
         if let Some(source) = read.error {
             return ended(Err(ReadError::Io { at: from, source }));
         }
-        match whole_frames(&join(len, read.parts), self.resource, from) {
+        parts.sort_unstable_by_key(|(part, _)| *part);
+        let bytes = join(parts.into_iter().map(|(_, bytes)| bytes).collect(), len);
+        match whole_frames(&bytes, self.resource, from) {
             Err(BadFrame::Frame(FrameError::Short { need, .. })) if need > len => {
                 // One frame that is longer than was asked for: now its length is known.
                 match self.submit(engine, segments, from, need, caller) {
@@ -333,14 +339,6 @@ impl Reads {
             Ok(frames) => ended(Ok(frames)),
         }
     }
-}
-
-/// Bytes of the range from `from` before its part number `part`: every part but the first begins
-/// at the beginning of a segment.
-fn skip_of(from: Lsn, part: u64, segment_len: u64) -> usize {
-    let first = segment_len - from.get() % segment_len;
-    let skip = part.checked_sub(1).map_or(0, |full| first + full * segment_len);
-    usize::try_from(skip).unwrap_or(usize::MAX)
 }
 
 /// The whole frames at the front of `bytes`, each following on the one before; the error of the
