@@ -17,8 +17,8 @@ use crate::engine::{Engine, Op, Token};
 
 /// Bytes of a piece; one at the end of a segment is shorter.
 const PIECE_LEN: usize = BODY_LEN_MAX;
-/// Bytes that are being read or wait to be taken, beyond the piece that is being taken (design §10).
-/// The longest frame fits several times.
+/// Bytes that are being read or wait to be taken (design §10), not counting the last piece; the
+/// longest frame fits several times.
 const AHEAD_MAX: u64 = 8 << 20;
 
 /// A stretch of the log in memory, or on its way there.
