@@ -414,7 +414,7 @@ impl<E: Engine> Replica<E> {
 
     /// Begins to read frames from `from` on.
     pub fn read_log(&mut self, id: u64, from: Lsn) {
-        if let Err(error) = self.journal.read_on(&mut self.engine, from, LOG_READ_MAX, id) {
+        if let Err(error) = self.journal.read(&mut self.engine, from, LOG_READ_MAX, id) {
             tracing::warn!(%from, %error, "the log cannot be read for a standby");
             self.ready.push(ReplicaEvent::LogRead { id, frames: Vec::new() });
         }

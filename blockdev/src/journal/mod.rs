@@ -34,7 +34,7 @@ pub use layout::{
     parse_segment_name, segment_name,
 };
 pub use open::{KnownDurable, OpenError, OpenLog, Recovered, fuzz};
-pub use reader::{BadFrame, CHUNK_LEN, READS_MAX, ReadError};
+pub use reader::{BadFrame, CHUNK_LEN, ReadError};
 pub use recovery::{Damage, UNSYNCED_BYTES_MAX, Witness};
 pub use sheet::SheetError;
 pub use truncate::TruncateError;
@@ -44,12 +44,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use hadrian_protocol::frame::{Frame, HEAD_LEN, LogPosition};
+use hadrian_protocol::frame::{Frame, LogPosition};
 use hadrian_protocol::ids::{Lsn, ResourceId};
 
 use crate::engine::{Completion, Engine, FileId, Op, TokenSpace};
 use layout::{Segment, Segments};
-use reader::{Ended, Reads};
+use reader::Ended;
 use streams::Streams;
 use truncate::{Progress, Truncation};
 use writer::Writer;
@@ -59,7 +59,6 @@ const KIND_SYNC: u8 = 2;
 const KIND_RENAME: u8 = 3;
 const KIND_READ: u8 = 4;
 const KIND_TRUNCATE: u8 = 5;
-const KIND_STREAM: u8 = 6;
 
 /// What came of an operation of the journal.
 #[derive(Debug)]
@@ -108,7 +107,6 @@ pub struct Journal {
     /// Where the history begins in this log: there is nothing in the first segment before it.
     origin: Lsn,
     writer: Writer,
-    reads: Reads,
     streams: Streams,
     /// What recovery no longer needs, as the owner says.
     released: Lsn,
@@ -157,30 +155,12 @@ impl Journal {
     }
 
     /// Reads whole frames from `from` on, at most `max_bytes` of them but one at least;
-    /// [`JournalEvent::ReadDone`] brings them under `number`.
+    /// [`JournalEvent::ReadDone`] brings them under `number`. The log is read ahead of the calls
+    /// under one number, so who goes on where the frames of its last call ended waits less.
     ///
     /// # Errors
     /// [`ReadError::Gone`], [`ReadError::Beyond`] and [`ReadError::Busy`] come at once.
     pub fn read<E: Engine + ?Sized>(
-        &mut self,
-        engine: &mut E,
-        from: Lsn,
-        max_bytes: usize,
-        number: u64,
-    ) -> Result<(), ReadError> {
-        let Some(written) = self.readable_from(from, number)? else { return Ok(()) };
-        let left = usize::try_from(written.since(from)).unwrap_or(usize::MAX);
-        let wanted = max_bytes.clamp(HEAD_LEN, CHUNK_LEN) / HEAD_LEN * HEAD_LEN;
-        let len = wanted.min(left);
-        self.reads.begin(engine, &self.segments, from, len, number)
-    }
-
-    /// The same for whoever goes on where the frames of its last call ended: the log is read ahead
-    /// of the calls under its `number`, so what comes next is at hand sooner.
-    ///
-    /// # Errors
-    /// As [`Journal::read`].
-    pub fn read_on<E: Engine + ?Sized>(
         &mut self,
         engine: &mut E,
         from: Lsn,
@@ -262,10 +242,6 @@ impl Journal {
         assert!(self.tokens.owns(completion.token));
         let (kind, number) = TokenSpace::split(completion.token);
         if kind == KIND_READ {
-            let ended = self.reads.complete(engine, &self.segments, completion);
-            return self.read_ended(ended);
-        }
-        if kind == KIND_STREAM {
             let ended = self.streams.complete(engine, &self.segments, completion);
             return self.read_ended(ended);
         }

@@ -11,13 +11,12 @@ use super::layout::{
     ALIGN, FORMAT_NAME, LOG_DIR, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN, Segment, Segments,
     TRUNCATED_NAME, TRUNCATING_NAME, UNFINISHED_NAME, parse_segment_name, segment_name,
 };
-use super::reader::Reads;
 use super::recovery::{Damage, Found, Start, Stopped, recover};
 use super::sheet::{Kind, SHEET_LEN, Sheet, SheetError};
 use super::streams::Streams;
 use super::truncate::{write_again, zero_now};
 use super::writer::Writer;
-use super::{Journal, KIND_READ, KIND_STREAM, KIND_SYNC, KIND_WRITE};
+use super::{Journal, KIND_READ, KIND_SYNC, KIND_WRITE};
 use crate::buffer::IoBuf;
 use crate::engine::double::{Double, Order, Unsynced};
 use crate::engine::{Engine, FileId, Op, OpenAs, TokenSpace, run};
@@ -178,8 +177,7 @@ impl Journal {
             log_dir,
             origin: format.point.lsn,
             writer: Writer::new(log.tokens, (KIND_WRITE, KIND_SYNC), end),
-            reads: Reads::new(log.resource, log.tokens, KIND_READ),
-            streams: Streams::new(log.resource, log.tokens, KIND_STREAM),
+            streams: Streams::new(log.resource, log.tokens, KIND_READ),
             released: Lsn::START,
             moving: None,
             truncation: None,

@@ -14,8 +14,9 @@ use super::layout::Segments;
 use super::reader::{BadFrame, Ended, ReadError, frame_at};
 use crate::engine::{Completion, Engine, TokenSpace};
 
-/// Most streams at a time (design §10); the one that was idle for longest makes room for a new one.
-pub(super) const STREAMS_MAX: usize = 8;
+/// Most streams at a time (design §10): one for each other member, two for the replica itself, and
+/// some that nobody uses any more, of which the oldest makes room for a new one.
+pub(super) const STREAMS_MAX: usize = 16;
 
 /// Bits of a token that number the reads of one stream.
 const READ_BITS: u32 = 32;
@@ -139,6 +140,8 @@ impl Stream {
             let frame = match self.frame(resource, before) {
                 Some(Ok(frame)) => frame,
                 None if frames.is_empty() => return None,
+                // Cut off meanwhile, here or a little further on: no error, there is nothing left.
+                Some(Err(Cause::Bad(BadFrame::Frame(FrameError::Short { .. })))) => break,
                 Some(Err(cause)) if frames.is_empty() => return Some(Err(cause.at(at))),
                 // The next call begins there, and says what is wrong if it still is.
                 _ => break,

@@ -184,20 +184,6 @@ fn reads_give_whole_frames_within_the_bytes_asked_for_but_one_at_least() {
 }
 
 #[test]
-fn too_many_reads_at_a_time_are_refused() {
-    let mut rig = Rig::new(4);
-    rig.append_synced(&[0]);
-    for number in 0..READS_MAX as u64 {
-        let begun = rig.journal.read(&mut rig.disk, Lsn::START, 4096, number);
-        assert!(begun.is_ok());
-    }
-    let more = rig.journal.read(&mut rig.disk, Lsn::START, 4096, 0);
-    assert!(matches!(more, Err(ReadError::Busy)));
-    rig.settle();
-    assert_eq!(rig.read(Lsn::START, 4096).unwrap().len(), 1);
-}
-
-#[test]
 fn a_lost_frame_before_one_that_survived_is_no_damage() {
     let mut rig = Rig::new(8);
     rig.append_synced(&[0, 0]);

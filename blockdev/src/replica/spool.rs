@@ -47,7 +47,7 @@ impl<E: Engine> Replica<E> {
             return;
         }
         // Refused where too many reads are under way: then it is tried again with the next event.
-        if self.journal.read_on(&mut self.engine, from, LOG_READ_MAX, SPOOL_READ).is_ok() {
+        if self.journal.read(&mut self.engine, from, LOG_READ_MAX, SPOOL_READ).is_ok() {
             self.spool.begun();
             self.engine.kick();
             self.take_journal_events();

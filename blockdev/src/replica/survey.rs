@@ -42,7 +42,7 @@ impl<E: Engine> Replica<E> {
             return;
         }
         // Refused where too many reads are under way: then it is tried again with the next event.
-        if self.journal.read_on(&mut self.engine, from, LOG_READ_MAX, SURVEY_READ).is_ok() {
+        if self.journal.read(&mut self.engine, from, LOG_READ_MAX, SURVEY_READ).is_ok() {
             surveying.reading = true;
             self.engine.kick();
             self.take_journal_events();

@@ -9,7 +9,7 @@ use crate::journal::rig::*;
 /// The next frames of a stream, under number 5.
 fn read_on(rig: &mut Rig, from: Lsn, max_bytes: usize) -> Result<Vec<Frame>, ReadError> {
     rig.events.clear();
-    rig.journal.read_on(&mut rig.disk, from, max_bytes, 5)?;
+    rig.journal.read(&mut rig.disk, from, max_bytes, 5)?;
     rig.settle();
     match rig.events.pop() {
         Some(JournalEvent::ReadDone { number: 5, result }) => result,
@@ -73,8 +73,8 @@ fn a_cut_under_a_read_leaves_the_frames_before_it() {
     let mut rig = Rig::new(16);
     rig.append_synced(&[0, 5000, 5000]);
     let to = rig.frames[0].position_after();
-    rig.journal.read_on(&mut rig.disk, Lsn::START, 1 << 20, 5).unwrap();
-    rig.journal.read_on(&mut rig.disk, rig.frames[1].lsn(), 1 << 20, 6).unwrap();
+    rig.journal.read(&mut rig.disk, Lsn::START, 1 << 20, 5).unwrap();
+    rig.journal.read(&mut rig.disk, rig.frames[1].lsn(), 1 << 20, 6).unwrap();
     rig.journal.truncate(&mut rig.disk, to, &Path::new(DIR).join("tail")).unwrap();
     rig.settle();
     let ended = |number: u64| {
@@ -84,7 +84,8 @@ fn a_cut_under_a_read_leaves_the_frames_before_it() {
         })
     };
     assert!(matches!(ended(5), Some(Ok(frames)) if bytes_of(frames) == bytes_of(&rig.frames[..1])));
-    assert!(matches!(ended(6), Some(Err(ReadError::Beyond { written })) if *written == to.lsn));
+    // An error would be final for a replica that brings back what it left in its log.
+    assert!(matches!(ended(6), Some(Ok(frames)) if frames.is_empty()));
 }
 
 #[test]
@@ -107,9 +108,9 @@ fn a_new_stream_takes_the_place_of_one_that_nobody_waits_for() {
     let mut rig = Rig::new(4);
     rig.append_synced(&[0]);
     for number in 0..STREAMS_MAX as u64 {
-        rig.journal.read_on(&mut rig.disk, Lsn::START, 4096, 100 + number).unwrap();
+        rig.journal.read(&mut rig.disk, Lsn::START, 4096, 100 + number).unwrap();
     }
-    let more = rig.journal.read_on(&mut rig.disk, Lsn::START, 4096, 5);
+    let more = rig.journal.read(&mut rig.disk, Lsn::START, 4096, 5);
     assert!(matches!(more, Err(ReadError::Busy)), "all of them are waited for");
     rig.settle();
     assert_eq!(read_on(&mut rig, Lsn::START, 4096).unwrap().len(), 1);
