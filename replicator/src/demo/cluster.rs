@@ -82,6 +82,8 @@ pub struct Spec {
     pub timers: Option<(Duration, Duration)>,
     /// Further lines of each resource's configuration.
     pub settings: String,
+    /// The folder for the files of both; `None`: where the system has temporary ones.
+    pub folder: Option<PathBuf>,
     /// Where each member runs; `None`: here, with links on loopback.
     pub places: Option<[Place; 2]>,
 }
@@ -102,6 +104,7 @@ impl Spec {
             plaintext: false,
             timers: None,
             settings: String::new(),
+            folder: None,
             places: None,
         }
     }
@@ -128,7 +131,10 @@ impl Cluster {
     /// # Errors
     /// With what went wrong.
     pub fn new(programs: &Path, spec: Spec) -> anyhow::Result<Self> {
-        let dir = tempfile::tempdir()?;
+        let dir = match &spec.folder {
+            Some(folder) => tempfile::tempdir_in(folder)?,
+            None => tempfile::tempdir()?,
+        };
         let ports = if spec.tcp { Some([free_port()?, free_port()?]) } else { None };
         let programs = programs.to_path_buf();
         let enter = spec
