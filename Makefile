@@ -30,7 +30,7 @@ vm-test: tools
 	cargo test -p hadrian-lab --test lab -- --include-ignored
 
 # Both daemons on this machine beside a plain qemu-nbd, in one run; results in target/bench.json.
-.PHONY: bench
+.PHONY: bench bench-scale
 bench: tools
 	cargo build --release -p hadrian-replicator --bins
 	cargo run --release --quiet -p hadrian-benches --bin hadrian-bench
@@ -41,6 +41,12 @@ bench: tools
 bench-drbd: tools
 	cargo build --release -p hadrian-replicator --bins --features ublk
 	cargo run --release --quiet -p hadrian-benches --bin hadrian-bench -- drbd --seconds 3
+
+# What grows: logs to catch up with and to recover, gaps before a takeover, resources, volumes,
+# memory; results in target/bench-scale.json. About ten minutes, and 20 GiB of disk.
+bench-scale:
+	cargo build --release -p hadrian-replicator --bins
+	cargo run --release --quiet -p hadrian-benches --bin hadrian-bench-scale
 
 # Daemons killed at random moments, ROUNDS times in each mode; HADRIAN_SEED repeats a run.
 .PHONY: crash-soak soak

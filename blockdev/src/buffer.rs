@@ -41,6 +41,12 @@ pub struct IoBuf {
     class: usize,
 }
 
+/// From here on this thread keeps at most so many bytes of buffers for the next ones, and no more
+/// than [`FREE_BYTES_MAX`]: for a process with many threads.
+pub fn keep_at_most(bytes: usize) {
+    FREE.with_borrow_mut(|free| free.bytes_max = bytes.min(FREE_BYTES_MAX));
+}
+
 impl IoBuf {
     /// A buffer of at least `len` bytes, recycled where the thread has one.
     ///
@@ -144,11 +150,12 @@ thread_local! {
 struct FreeLists {
     lists: [Vec<NonNull<u8>>; CLASS_COUNT],
     bytes: usize,
+    bytes_max: usize,
 }
 
 impl FreeLists {
     const fn new() -> Self {
-        Self { lists: [const { Vec::new() }; CLASS_COUNT], bytes: 0 }
+        Self { lists: [const { Vec::new() }; CLASS_COUNT], bytes: 0, bytes_max: FREE_BYTES_MAX }
     }
 
     fn take(&mut self, class: usize) -> Option<NonNull<u8>> {
@@ -158,7 +165,7 @@ impl FreeLists {
     }
 
     fn put(&mut self, class: usize, ptr: NonNull<u8>) -> bool {
-        if self.bytes + class_len(class) > FREE_BYTES_MAX {
+        if self.bytes + class_len(class) > self.bytes_max {
             return false;
         }
         self.bytes += class_len(class);
@@ -233,6 +240,13 @@ mod tests {
         let address = first.as_ptr();
         drop(first.freeze());
         assert_eq!(IoBuf::for_body(65536).as_ptr(), address);
+    }
+
+    #[test]
+    fn a_thread_keeps_no_more_than_it_may() {
+        keep_at_most(100_000);
+        drop([IoBuf::for_body(65536), IoBuf::for_body(65536)]);
+        assert_eq!(FREE.with_borrow(|free| free.bytes), class_len(4));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One member's copy of a resource: superblock, journal and volumes over one engine. The only
 //! type that the daemon sees of all this.
 
+mod opening;
 mod spool;
 mod survey;
 
@@ -15,14 +16,14 @@ use hadrian_protocol::ids::{Lsn, ResourceId, VolumeIndex};
 use hadrian_protocol::node::{FailedPart, Recovered};
 use hadrian_protocol::range::ByteRange;
 use hadrian_protocol::replica::{ReplicaState, VolumeGeometry};
+use opening::{open_log, take_in};
 use rustix::fs::FlockOperation;
 use spool::{SPOOL_READ, Spool};
 use survey::{SURVEY_READ, Surveying};
 
 use crate::engine::{AnyEngine, Completion, Engine, EngineChoice, TokenSpace, UringError};
 use crate::journal::{
-    self, AppendError, CreateError, Journal, JournalEvent, KnownDurable, NewLog, OpenError,
-    OpenLog, TruncateError,
+    self, AppendError, CreateError, Journal, JournalEvent, NewLog, OpenError, TruncateError,
 };
 use crate::superblock::{
     self, CopyFault, SuperblockError, SuperblockEvent, SuperblockWriter, WriteError,
@@ -33,8 +34,8 @@ use crate::volume::{ReadDone, Region, Store, StoreError, Volumes, VolumesEvent};
 const SEGMENT_LEN: u64 = 64 << 20;
 /// Operations in the kernel at a time.
 const ENGINE_DEPTH: u32 = 256;
-/// Most bytes of log in one read for a standby.
-const LOG_READ_MAX: usize = 1 << 20;
+/// Most bytes of log that are handed over at a time; the longest frame fits, with its head.
+const LOG_READ_MAX: usize = journal::CHUNK_LEN;
 const QUARANTINE_DIR: &str = "quarantine";
 
 const JOURNAL: TokenSpace = TokenSpace::new(1);
@@ -233,10 +234,25 @@ impl Replica {
         paths: &[PathBuf],
         choice: EngineChoice,
     ) -> Result<(Self, ReplicaState, Recovered), ReplicaError> {
+        Self::open_within(dir, resource, paths, choice, spool::MEMORY_MAX)
+    }
+
+    /// The same with at most `memory` bytes of frames in memory, as by
+    /// [`Replica::set_spool_memory`].
+    ///
+    /// # Errors
+    /// [`ReplicaError`]
+    pub fn open_within(
+        dir: &Path,
+        resource: ResourceId,
+        paths: &[PathBuf],
+        choice: EngineChoice,
+        memory: u64,
+    ) -> Result<(Self, ReplicaState, Recovered), ReplicaError> {
         let lock = lock(&dir.join(superblock::FILE_NAME))?;
         let engine = AnyEngine::choose(choice, ENGINE_DEPTH)?;
         let (mut replica, state, recovered) =
-            Self::open_over(engine, dir, resource, paths, Store::open)?;
+            Self::open_limited(engine, dir, resource, paths, Store::open, memory)?;
         replica._lock = Some(lock);
         Ok((replica, state, recovered))
     }
@@ -249,11 +265,22 @@ impl<E: Engine> Replica<E> {
     /// # Errors
     /// [`ReplicaError`]
     pub fn open_over(
+        engine: E,
+        dir: &Path,
+        resource: ResourceId,
+        paths: &[PathBuf],
+        open_store: impl Fn(&mut E, &Path, VolumeGeometry) -> Result<Store, StoreError>,
+    ) -> Result<(Self, ReplicaState, Recovered), ReplicaError> {
+        Self::open_limited(engine, dir, resource, paths, open_store, spool::MEMORY_MAX)
+    }
+
+    fn open_limited(
         mut engine: E,
         dir: &Path,
         resource: ResourceId,
         paths: &[PathBuf],
         open_store: impl Fn(&mut E, &Path, VolumeGeometry) -> Result<Store, StoreError>,
+        memory: u64,
     ) -> Result<(Self, ReplicaState, Recovered), ReplicaError> {
         let opened = SuperblockWriter::open(&mut engine, dir, resource, SUPERBLOCK)?;
         if let Some(fault) = &opened.other_copy {
@@ -271,6 +298,7 @@ impl<E: Engine> Replica<E> {
             .collect();
         let mut volumes = Volumes::new(stores?, state.checkpoint, VOLUMES.token(0, 0).0);
         let mut spool = Spool::default();
+        spool.set_memory(memory);
         let (journal, recovered) = open_log(&mut engine, dir, &state, &mut volumes, &mut spool)?;
         let mut replica = Self {
             engine,
@@ -543,44 +571,4 @@ fn lock(path: &Path) -> Result<File, ReplicaError> {
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| ReplicaError::Busy(path.into()))?;
     Ok(file)
-}
-
-/// Keeps a frame in memory until it is applied, or leaves it in the log.
-fn take_in(volumes: &mut Volumes, spool: &mut Spool, frame: &Frame) {
-    if !spool.leaves(frame, volumes.unapplied_bytes()) {
-        volumes.push(frame);
-    }
-}
-
-/// Reads the log from the checkpoint to its end into the overlay.
-fn open_log<E: Engine>(
-    engine: &mut E,
-    dir: &Path,
-    state: &ReplicaState,
-    volumes: &mut Volumes,
-    spool: &mut Spool,
-) -> Result<(Journal, Recovered), ReplicaError> {
-    // What was applied was durable before; so the limit is a word about the log, too.
-    let lsn = state.durable.max(state.apply_limit);
-    let log = OpenLog {
-        replica_dir: dir,
-        resource: state.resource,
-        checkpoint: state.checkpoint,
-        known_durable: Some(KnownDurable { lsn, truncations: state.truncations }),
-        tokens: JOURNAL,
-    };
-    let mut position = state.checkpoint;
-    let mut epoch_starts = Vec::new();
-    let mut visit = |frame: &Frame| {
-        if frame.epoch_start().is_some() {
-            epoch_starts.push((position, frame.clone()));
-        }
-        position = frame.position_after();
-        take_in(volumes, spool, frame);
-    };
-    let (journal, found) = Journal::open(engine, &log, &mut visit)?;
-    // Opening has made durable what it found.
-    let (end, durable, start) = (found.end, journal.durable(), journal.start());
-    let recovered = Recovered { end, durable, start, epoch_starts };
-    Ok((journal, recovered))
 }

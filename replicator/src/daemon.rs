@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hadrian_blockdev::replica::ReplicaError;
 use hadrian_protocol::node::{Command, Done, NodeConfig};
 use hadrian_protocol::wire::{PREAMBLE_LEN, Preamble};
 use tokio::io::AsyncReadExt as _;
@@ -16,7 +17,9 @@ use tokio::task::{LocalSet, spawn_local};
 
 use crate::config::{Config, ConfigError, Member, Resource};
 use crate::control::{self, Handler, Request, ResourceStatus, Response};
-use crate::driver::{Ask, ResourceHandle, ResourceOptions, ResourceStart, TcpStreamParts, start};
+use crate::driver::{
+    Ask, ResourceHandle, ResourceOptions, ResourceStart, Share, Starting, TcpStreamParts, start,
+};
 use crate::recording;
 use crate::tls::{Fingerprint, LinkKeys, TlsError, pair_paths};
 
@@ -129,9 +132,10 @@ impl Daemon {
         let control = control::listen(&socket).map_err(io(socket.display().to_string()))?;
         let address = self.me.address.clone();
         let listener = TcpListener::bind(&address).await.map_err(io(address))?;
-        for resource in &self.config.resources {
-            self.start(resource);
-        }
+        // Each replays its own log: together they wait as long as the longest.
+        let all = self.config.resources.iter().map(|resource| (resource, self.begin(resource)));
+        let all: Vec<_> = all.collect();
+        all.into_iter().for_each(|(resource, started)| self.started(resource, started));
         spawn_local(control::serve(control, self.clone()));
         spawn_local(self.clone().accept(listener));
         let mut term = signal(SignalKind::terminate()).map_err(io("SIGTERM".into()))?;
@@ -149,8 +153,12 @@ impl Daemon {
         Ok(())
     }
 
-    fn start(&self, resource: &Resource) {
-        let started = start(self.start_of(resource));
+    fn begin(&self, resource: &Resource) -> Result<Starting, ReplicaError> {
+        start(self.start_of(resource))
+    }
+
+    fn started(&self, resource: &Resource, started: Result<Starting, ReplicaError>) {
+        let started = started.and_then(Starting::opened);
         if let Err(error) = &started {
             tracing::error!(resource = %resource.name, %error, "the resource does not start");
         }
@@ -177,6 +185,8 @@ impl Daemon {
         (node.degrade_after, node.degrade_back) = (pace.degrade_after, pace.degrade_back);
         node.log_sync_interval = resource.log_sync_interval;
         node.retention_bytes = resource.log_retention_bytes;
+        let share = Share::of(self.config.memory_bytes, self.config.resources.len());
+        share.limit(&mut node);
         let higher = self.config.members.iter().filter(|member| member.id > self.me.id);
         let tcp = resource.tcp.iter().find(|(member, _)| *member == self.me.id);
         ResourceStart {
@@ -187,6 +197,7 @@ impl Daemon {
                 compression: self.config.compression,
                 ublk_queues: resource.ublk_queues,
                 held_bytes: node.held_bytes,
+                share,
                 recording: resource.recording_bytes.map(|limit| {
                     let dir = self.me.replica_dir(resource);
                     recording::Wanted { dir, limit }
@@ -342,7 +353,7 @@ impl Handler for Daemon {
                         Response::refused("running", "it runs already")
                     }
                     Some(found) => {
-                        self.start(found);
+                        self.started(found, self.begin(found));
                         match self.asks(&resource) {
                             Ok(_) => Response::Done(Done::Started),
                             Err(why) => Response::refused("not_running", why),

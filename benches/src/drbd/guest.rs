@@ -12,7 +12,8 @@ use crate::fio::{self, Length, Target};
 use crate::report::Line;
 use crate::rows::{FILL, Row};
 use crate::runs::Runs;
-use crate::subject::{RAW, process};
+use crate::subject::RAW;
+use hadrian_benches::process;
 
 /// Longest that our stores may take to get what the log has; emulation is slow.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,12 +1,12 @@
 //! Who is measured: our pair of daemons, and beside it what a user would take instead.
 
-pub(crate) mod process;
 mod qemu;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use hadrian_benches::process;
 use hadrian_protocol::replica::Mode;
 use hadrian_replicator::demo::{Cluster, Side, Spec};
 use rustix::fs::Advice;

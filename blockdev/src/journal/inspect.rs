@@ -151,7 +151,7 @@ impl FrameDump {
         engine: &mut E,
     ) -> io::Result<Result<Frame, InspectEnd>> {
         let segments = &self.segments;
-        let step = self.cursor.next(|at, len| read_range(engine, segments, at, len))?;
+        let step = self.cursor.next(|at, _, len| read_range(engine, segments, at, len))?;
         let (path, offset) = segments.locate(self.cursor.at());
         Ok(result_of(step, self.cursor.at(), path, offset))
     }
@@ -203,7 +203,7 @@ impl QuarantineDump {
     ) -> io::Result<Result<Frame, InspectEnd>> {
         let (file, from) = (self.file, self.from.lsn);
         let offset_of = |at: Lsn| SHEET_LEN as u64 + at.since(from);
-        let step = self.cursor.next(|at, len| {
+        let step = self.cursor.next(|at, _, len| {
             let op = Op::Read { file, offset: offset_of(at), buffer: IoBuf::with_len(len), len };
             match run(engine, op)? {
                 Op::Read { buffer, .. } => Ok(buffer.freeze().slice(..len)),

@@ -16,6 +16,7 @@
 //! the watermarks, `recovery` for the end of the log, `truncate` for cutting off a tail.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
+mod ahead;
 mod create;
 pub mod inspect;
 mod layout;
@@ -23,6 +24,7 @@ mod open;
 mod reader;
 mod recovery;
 mod sheet;
+mod streams;
 mod tail;
 mod truncate;
 mod writer;
@@ -33,7 +35,7 @@ pub use layout::{
     parse_segment_name, segment_name,
 };
 pub use open::{KnownDurable, OpenError, OpenLog, Recovered, fuzz};
-pub use reader::{BadFrame, CHUNK_LEN, READS_MAX, ReadError};
+pub use reader::{BadFrame, CHUNK_LEN, ReadError};
 pub use recovery::{Damage, UNSYNCED_BYTES_MAX, Witness};
 pub use sheet::SheetError;
 pub use truncate::TruncateError;
@@ -43,12 +45,13 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use hadrian_protocol::frame::{Frame, HEAD_LEN, LogPosition};
+use hadrian_protocol::frame::{Frame, LogPosition};
 use hadrian_protocol::ids::{Lsn, ResourceId};
 
 use crate::engine::{Completion, Engine, FileId, Op, TokenSpace};
 use layout::{Segment, Segments};
-use reader::{Ended, READS_MAX as LATE_READS_MAX, Reads};
+use reader::Ended;
+use streams::{STREAMS_MAX, Streams};
 use tail::Tail;
 use truncate::{Progress, Truncation};
 use writer::Writer;
@@ -112,7 +115,7 @@ pub struct Journal {
     told: Lsn,
     /// Reads of what is not written to the log yet: from where, how much, and the number.
     late_reads: VecDeque<(Lsn, usize, u64)>,
-    reads: Reads,
+    streams: Streams,
     /// What recovery no longer needs, as the owner says.
     released: Lsn,
     /// The segment that is being renamed ahead.
@@ -160,7 +163,8 @@ impl Journal {
     }
 
     /// Reads whole frames from `from` on, at most `max_bytes` of them but one at least;
-    /// [`JournalEvent::ReadDone`] brings them under `number`.
+    /// [`JournalEvent::ReadDone`] brings them under `number`. The log is read ahead of the calls
+    /// under one number, so who goes on where the frames of its last call ended waits less.
     ///
     /// # Errors
     /// [`ReadError::Gone`], [`ReadError::Beyond`] and [`ReadError::Busy`] come at once.
@@ -171,16 +175,30 @@ impl Journal {
         max_bytes: usize,
         number: u64,
     ) -> Result<(), ReadError> {
+        let Some(written) = self.readable_from(from, (max_bytes, number))? else { return Ok(()) };
+        let limits = (from, written);
+        let ended = self.streams.begin(engine, &self.segments, limits, max_bytes, number)?;
+        self.read_ended(ended);
+        Ok(())
+    }
+
+    /// Where a read that begins at `from` ends at the latest; None where that is at once, which was
+    /// told then.
+    fn readable_from(
+        &mut self,
+        from: Lsn,
+        (max_bytes, number): (usize, u64),
+    ) -> Result<Option<Lsn>, ReadError> {
         let (start, written) = (self.start(), self.readable_end());
         if from < start {
             return Err(ReadError::Gone { start });
         }
         if from >= written && from < self.kept_end() {
-            if self.late_reads.len() >= LATE_READS_MAX {
+            if self.late_reads.len() >= STREAMS_MAX {
                 return Err(ReadError::Busy);
             }
             self.late_reads.push_back((from, max_bytes, number));
-            return Ok(());
+            return Ok(None);
         }
         if from > written {
             return Err(ReadError::Beyond { written });
@@ -188,12 +206,9 @@ impl Journal {
         if from == written {
             let result = Ok(Vec::new());
             self.events.push_back(JournalEvent::ReadDone { number, result });
-            return Ok(());
+            return Ok(None);
         }
-        let left = usize::try_from(written.since(from)).unwrap_or(usize::MAX);
-        let wanted = max_bytes.clamp(HEAD_LEN, CHUNK_LEN) / HEAD_LEN * HEAD_LEN;
-        let len = wanted.min(left);
-        self.reads.begin(engine, &self.segments, from, len, number)
+        Ok(Some(written))
     }
 
     /// Cuts the log off at `to`, a position between two frames: what is behind is first saved to
@@ -232,6 +247,7 @@ impl Journal {
             self.log_dir,
         );
         self.truncation = Some(truncation);
+        self.streams.cut(to.lsn);
         self.request_sync(engine);
         self.settle_truncation(engine);
         Ok(())
@@ -245,7 +261,7 @@ impl Journal {
         assert!(self.tokens.owns(completion.token));
         let (kind, number) = TokenSpace::split(completion.token);
         if kind == KIND_READ {
-            let ended = self.reads.complete(engine, &self.segments, completion);
+            let ended = self.streams.complete(engine, &self.segments, completion);
             return self.read_ended(ended);
         }
         if self.is_failed {
@@ -484,7 +500,7 @@ impl Journal {
     }
 
     fn begin_tail<E: Engine + ?Sized>(&mut self, engine: &mut E) {
-        if let Some(tail) = self.tail.take() {
+        if let Some(mut tail) = self.tail.take() {
             let begun = tail.begin(engine, self.truncations).map(|()| Some(tail));
             self.tail = tail::given_up(self.segments.dir(), begun);
         }

@@ -11,9 +11,9 @@ use super::layout::{
     ALIGN, FORMAT_NAME, LOG_DIR, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN, Segment, Segments,
     TRUNCATED_NAME, TRUNCATING_NAME, UNFINISHED_NAME, parse_segment_name, segment_name,
 };
-use super::reader::Reads;
 use super::recovery::{Damage, Found, Start, Stopped, recover};
 use super::sheet::{Kind, SHEET_LEN, Sheet, SheetError};
+use super::streams::Streams;
 use super::tail::{Tail, given_up};
 use super::truncate::{write_again, zero_now};
 use super::writer::Writer;
@@ -166,7 +166,7 @@ impl Journal {
         for segment in segments.iter_mut() {
             segment.dirty = false;
         }
-        let mut begun = |tail: Tail| tail.begin(engine, truncations).map(|()| Some(tail));
+        let mut begun = |mut tail: Tail| tail.begin(engine, truncations).map(|()| Some(tail));
         let tail = tail.and_then(|tail| given_up(&dir, begun(tail)));
         let Found { end, frame_count, leftover_end, .. } = found;
         let recovered = Recovered {
@@ -186,7 +186,7 @@ impl Journal {
             tail,
             told: end.lsn,
             late_reads: VecDeque::new(),
-            reads: Reads::new(log.resource, log.tokens, KIND_READ),
+            streams: Streams::new(log.resource, log.tokens, KIND_READ),
             released: Lsn::START,
             moving: None,
             truncation: None,

@@ -18,13 +18,15 @@
 use std::io;
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use hadrian_protocol::frame::{self, Frame, FrameError, HEAD_LEN, LogPosition};
 use hadrian_protocol::ids::{Lsn, ResourceId};
 
+use super::ahead::Ahead;
 use super::layout::Segments;
-use super::reader::{BadFrame, CHUNK_LEN, Cursor, Step, head_at, read_range};
+use super::reader::{BadFrame, Cursor, Step, head_at};
 use super::tail::Tail;
-use crate::engine::Engine;
+use crate::engine::{Completion, Engine, Token};
 
 /// Most bytes that may be written and not durable (design §10): appends beyond are refused. So a
 /// recovery has to look no further than this behind the end for what a crash left.
@@ -111,6 +113,19 @@ pub(super) fn recover<E: Engine + ?Sized>(
     (start, tail): (&Start, Option<&Tail>),
     visit: &mut dyn FnMut(&Frame),
 ) -> Result<Found, Stopped> {
+    let mut reader = Reader { engine, segments, ahead: Ahead::default() };
+    let found = find_end(&mut reader, (start, tail), visit);
+    // Who comes next has the engine for itself, also behind a log that cannot be read.
+    reader.finish().map_err(|error| Stopped::Io(start.checkpoint.lsn, error))?;
+    found
+}
+
+fn find_end<E: Engine + ?Sized>(
+    reader: &mut Reader<'_, E>,
+    (start, tail): (&Start, Option<&Tail>),
+    visit: &mut dyn FnMut(&Frame),
+) -> Result<Found, Stopped> {
+    let segments = reader.segments;
     let limit = start.stop.unwrap_or(segments.end());
     // What is being cut off does not come back.
     let tail = tail.filter(|_| start.stop.is_none());
@@ -121,25 +136,19 @@ pub(super) fn recover<E: Engine + ?Sized>(
     let mut frame_count = 0;
     let mut claim = (start.known_durable, Witness::Superblock);
     let cause = loop {
-        let step = cursor.next(|at, len| read_range(engine, segments, at, len));
+        let step = cursor.next(|at, least, _| reader.read(at, least, limit));
         let (frame, cause) = match step.map_err(|error| Stopped::Io(cursor.at(), error))? {
             Step::Frame(frame) => (Some(frame), BadFrame::Frame(FrameError::Magic)),
             Step::Bad(cause) => (None, cause),
             Step::End => (None, BadFrame::Frame(FrameError::Magic)),
         };
-        let frame = match (frame, tail) {
-            (None, Some(tail)) => {
-                let found = tail.frame(engine, end).map_err(|error| Stopped::Io(end.lsn, error))?;
-                let found = found.filter(|frame| frame.end() <= limit);
-                if let Some(frame) = &found {
-                    cursor = Cursor::new(start.resource, frame.end(), Some(frame.chain()), limit);
-                    kept.push(frame.clone());
-                    first_gap.get_or_insert((end.lsn, cause.clone()));
-                }
-                found
-            }
-            (frame, _) => frame,
-        };
+        let frame = frame.or_else(|| {
+            let frame = tail?.frame(end).filter(|frame| frame.end() <= limit)?;
+            cursor = Cursor::new(start.resource, frame.end(), Some(frame.chain()), limit);
+            kept.push(frame.clone());
+            first_gap.get_or_insert((end.lsn, cause.clone()));
+            Some(frame)
+        });
         let Some(frame) = frame else { break cause };
         frame_count += 1;
         end = frame.position_after();
@@ -149,7 +158,7 @@ pub(super) fn recover<E: Engine + ?Sized>(
     };
     let mut leftover_end = end.lsn;
     if start.stop.is_none() {
-        leftover_end = look_behind(engine, segments, start.resource, end.lsn, &mut claim)?;
+        leftover_end = look_behind(reader, start.resource, end.lsn, &mut claim)?;
     }
     let (durable, witness) = claim;
     // What was durable and is not there is told, also where the tail has it.
@@ -174,22 +183,64 @@ fn raise(claim: &mut (Lsn, Witness), durable: Option<Lsn>, witness: Witness) {
     }
 }
 
+/// Reads ahead and waits: recovery does nothing else meanwhile.
+struct Reader<'a, E: ?Sized> {
+    engine: &'a mut E,
+    segments: &'a Segments,
+    ahead: Ahead,
+}
+
+impl<E: Engine + ?Sized> Reader<'_, E> {
+    /// At least `least` bytes at `at`, where the limit lets as many be read.
+    fn read(&mut self, at: Lsn, least: usize, limit: Lsn) -> io::Result<Bytes> {
+        loop {
+            self.ahead.fill(self.engine, self.segments, (at, limit), Token);
+            self.engine.kick();
+            match self.ahead.bytes(at, least) {
+                None => {}
+                Some(Ok(bytes)) if bytes.len() < least => {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                Some(read) => return read,
+            }
+            self.wait()?;
+        }
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        let mut done = Vec::new();
+        self.engine.wait()?;
+        self.engine.reap(&mut done);
+        for Completion { token: Token(number), op, result } in done {
+            self.ahead.complete(number, op, result);
+        }
+        Ok(())
+    }
+
+    /// Waits for what nobody needs any more.
+    fn finish(&mut self) -> io::Result<()> {
+        while self.ahead.under_way() > 0 {
+            self.wait()?;
+        }
+        Ok(())
+    }
+}
+
 /// Looks for frame heads that a crash left behind the end, hears them as witnesses, and returns
 /// where the last of their frames ends.
 fn look_behind<E: Engine + ?Sized>(
-    engine: &mut E,
-    segments: &Segments,
+    reader: &mut Reader<'_, E>,
     resource: ResourceId,
     end: Lsn,
     claim: &mut (Lsn, Witness),
 ) -> Result<Lsn, Stopped> {
     let farthest = end.get().saturating_add(UNSYNCED_BYTES_MAX);
-    let limit = segments.end().min(Lsn::new(farthest));
+    let limit = reader.segments.end().min(Lsn::new(farthest));
     let (mut leftover_end, mut at) = (end, end);
     while limit.since(at) > 0 {
         let left = usize::try_from(limit.since(at)).unwrap_or(usize::MAX);
-        let chunk = read_range(engine, segments, at, left.min(CHUNK_LEN))
-            .map_err(|error| Stopped::Io(at, error))?;
+        let chunk = reader.read(at, HEAD_LEN, limit).map_err(|error| Stopped::Io(at, error))?;
+        let chunk = chunk.slice(..chunk.len().min(left));
         let mut skip = 0;
         while let Some(page) = chunk.get(skip..skip + HEAD_LEN) {
             let here = Lsn::new(at.get().saturating_add(skip as u64));

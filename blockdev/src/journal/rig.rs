@@ -159,6 +159,19 @@ impl Rig {
     }
 }
 
+impl Rig {
+    /// Every frame from `from` on. A read brings what is there, and need not wait for the rest.
+    pub(super) fn read_to_end(&mut self, from: Lsn) -> Vec<Frame> {
+        let (mut all, mut at) = (Vec::new(), from);
+        loop {
+            let frames = self.read(at, 1 << 20).unwrap();
+            let Some(last) = frames.last() else { return all };
+            at = last.end();
+            all.extend(frames);
+        }
+    }
+}
+
 pub(super) fn bytes_of(frames: &[Frame]) -> Vec<u8> {
     frames.iter().flat_map(|f| f.log_bytes().to_vec()).collect()
 }

@@ -29,7 +29,7 @@ use hadrian_protocol::ids::{Lsn, ResourceId};
 use super::create::zeroes;
 use super::reader::{frame_at, head_at};
 use super::sheet::{Kind, SHEET_LEN, Sheet};
-use crate::buffer::IoBuf;
+use crate::buffer::{BODY_LEN_MAX, IoBuf};
 use crate::engine::{Engine, FileId, Op, OpenAs, run};
 
 /// The file in the log's directory.
@@ -52,8 +52,8 @@ pub(super) struct Tail {
     file: FileId,
     ring_len: u64,
     boot: [u8; 32],
-    /// Whether it has content of this boot and of the log as it is.
-    is_good: bool,
+    /// What the ring held when it was opened, where that is of this boot and of the log as it is.
+    found: Bytes,
 }
 
 impl Tail {
@@ -79,38 +79,34 @@ impl Tail {
         };
         let ring_len = (capacity / RING_PART).clamp(RING_MIN, RING_MAX) / SHEET_LEN as u64;
         let ring_len = ring_len * SHEET_LEN as u64;
-        let mut tail = Self { resource, file, ring_len, boot, is_good: false };
+        let mut tail = Self { resource, file, ring_len, boot, found: Bytes::new() };
         let whole = engine.size(file)? == SHEET_LEN as u64 + ring_len;
         if whole {
             let sheet = read(engine, file, 0, SHEET_LEN)?;
             let found = Sheet::decode_of(Kind::Tail, &sheet, Some(resource));
-            tail.is_good = found.is_ok_and(|found| found == tail.sheet(cuts));
+            if found.is_ok_and(|found| found == tail.sheet(cuts)) {
+                tail.found = tail.read_ring(engine)?;
+            }
         }
         Ok(Some(tail))
     }
 
-    /// The frame at `end`, if it is here.
-    ///
-    /// # Errors
-    /// As the system says; what cannot be read may be there.
-    pub(super) fn frame<E: Engine + ?Sized>(
-        &self,
-        engine: &mut E,
-        end: LogPosition,
-    ) -> io::Result<Option<Frame>> {
-        if !self.is_good {
-            return Ok(None);
-        }
-        let head = self.read(engine, end.lsn, HEAD_LEN)?;
+    /// The frame at `end`, if it was here when the tail was opened.
+    pub(super) fn frame(&self, end: LogPosition) -> Option<Frame> {
+        let head = self.bytes(end.lsn, HEAD_LEN)?;
         let len = head_at(&head, self.resource, end.lsn).and_then(|len| usize::try_from(len).ok());
-        let Some(len) = len.filter(|len| *len <= LONE_FRAME_MAX) else { return Ok(None) };
-        let bytes = self.read(engine, end.lsn, len)?;
-        Ok(frame_at(&bytes, self.resource, end.lsn, Some(end.chain)).ok())
+        let bytes = self.bytes(end.lsn, len.filter(|len| *len <= LONE_FRAME_MAX)?)?;
+        frame_at(&bytes, self.resource, end.lsn, Some(end.chain)).ok()
     }
 
     /// Begins anew, empty: the log holds everything, and was truncated `cuts` times. The sheet goes
     /// first and comes last, so no kill in between leaves it with what was there.
-    pub(super) fn begin<E: Engine + ?Sized>(&self, engine: &mut E, cuts: u64) -> io::Result<()> {
+    pub(super) fn begin<E: Engine + ?Sized>(
+        &mut self,
+        engine: &mut E,
+        cuts: u64,
+    ) -> io::Result<()> {
+        self.found = Bytes::new();
         self.end(engine)?;
         let zeroes = zeroes();
         let mut at = SHEET_LEN as u64;
@@ -148,13 +144,26 @@ impl Tail {
         Ok(())
     }
 
-    fn read<E: Engine + ?Sized>(&self, engine: &mut E, at: Lsn, len: usize) -> io::Result<Bytes> {
+    fn read_ring<E: Engine + ?Sized>(&self, engine: &mut E) -> io::Result<Bytes> {
+        let len = usize::try_from(self.ring_len).unwrap_or(usize::MAX);
+        let mut ring = vec![0; len];
+        for at in (0..len).step_by(BODY_LEN_MAX) {
+            let part = at..len.min(at + BODY_LEN_MAX);
+            let bytes = read(engine, self.file, (SHEET_LEN + at) as u64, part.len())?;
+            ring.get_mut(part).into_iter().for_each(|into| into.copy_from_slice(&bytes));
+        }
+        Ok(ring.into())
+    }
+
+    /// The bytes that were found where those of a position lie.
+    fn bytes(&self, at: Lsn, len: usize) -> Option<Bytes> {
         let mut whole = IoBuf::with_len(len);
         for (offset, part) in self.places(at, len) {
-            let bytes = read(engine, self.file, offset, part.len())?;
-            whole.get_mut(part).into_iter().for_each(|into| into.copy_from_slice(&bytes));
+            let from = usize::try_from(offset).ok()?.checked_sub(SHEET_LEN)?;
+            let bytes = self.found.get(from..from.checked_add(part.len())?)?;
+            whole.get_mut(part)?.copy_from_slice(bytes);
         }
-        Ok(whole.freeze().slice(..len))
+        Some(whole.freeze().slice(..len))
     }
 
     /// Where the bytes at a position lie in the file: in one piece, or in two around the end.

@@ -47,7 +47,7 @@ fn recovery_begins_at_the_checkpoint_and_what_is_before_stays_readable() {
     let recovered = rig.reopen(checkpoint).unwrap();
     assert_eq!(recovered.frame_count, 1);
     assert_eq!(rig.journal.start(), Lsn::START);
-    assert_eq!(lsns(&rig.read(Lsn::START, 1 << 20).unwrap()), [0, 8192, 16384]);
+    assert_eq!(lsns(&rig.read_to_end(Lsn::START)), [0, 8192, 16384]);
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn reads_give_whole_frames_within_the_bytes_asked_for_but_one_at_least() {
     let mut rig = Rig::new(16);
     rig.append_synced(&[0, 0, 40_000, 0]);
     let all = lsns(&rig.frames);
-    assert_eq!(lsns(&rig.read(Lsn::START, 1 << 20).unwrap()), all);
+    assert_eq!(lsns(&rig.read_to_end(Lsn::START)), all);
     assert_eq!(lsns(&rig.read(Lsn::START, 9000).unwrap()), all[..2]);
     assert_eq!(lsns(&rig.read(Lsn::START, 20_000).unwrap()), all[..2]);
     let long = rig.read(Lsn::new(all[2]), 1).unwrap();
@@ -181,20 +181,6 @@ fn reads_give_whole_frames_within_the_bytes_asked_for_but_one_at_least() {
     assert!(matches!(beyond, ReadError::Beyond { .. }));
     let inside = rig.read(Lsn::new(all[2] + 4096), 4096).unwrap_err();
     assert!(matches!(inside, ReadError::Bad { at, .. } if at.get() == all[2] + 4096));
-}
-
-#[test]
-fn too_many_reads_at_a_time_are_refused() {
-    let mut rig = Rig::new(4);
-    rig.append_synced(&[0]);
-    for number in 0..READS_MAX as u64 {
-        let begun = rig.journal.read(&mut rig.disk, Lsn::START, 4096, number);
-        assert!(begun.is_ok());
-    }
-    let more = rig.journal.read(&mut rig.disk, Lsn::START, 4096, 0);
-    assert!(matches!(more, Err(ReadError::Busy)));
-    rig.settle();
-    assert_eq!(rig.read(Lsn::START, 4096).unwrap().len(), 1);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::journal::ReadError;
 use crate::volume::Hold;
 
 /// Bytes of frames that a replica which serves nobody keeps in memory.
-const MEMORY_MAX: u64 = 112 << 20;
+pub(super) const MEMORY_MAX: u64 = 112 << 20;
 
 /// Under this number the log is read for the spool; sessions count up from zero.
 pub(super) const SPOOL_READ: u64 = u64::MAX;

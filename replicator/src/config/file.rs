@@ -10,6 +10,7 @@ use toml::Spanned;
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
     pub(super) cluster: Spanned<String>,
+    pub(super) memory: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) link: Link,
     pub(super) member: Vec<Member>,

@@ -17,6 +17,8 @@ use crate::tls::Fingerprint;
 pub struct Config {
     /// Name of the cluster.
     pub cluster: String,
+    /// Most bytes that a daemon uses for the frames of all its resources.
+    pub memory_bytes: u64,
     /// Whether links go unprotected.
     pub plaintext: bool,
     /// Silence that ends a link.

@@ -66,6 +66,7 @@ fn every_refusal_names_the_place_the_value_and_the_way_out() {
         ("/srv/db.img", "srv/db.img", "hadrian.toml:19:9", "not absolute"),
         ("cluster = \"orders\"", "cluster = \"Orders\"", "hadrian.toml:2:11", "a-z"),
         ("plaintext = true", "plaintext = false", "hadrian.toml:6:8", "hadrian keygen"),
+        ("[link]", "memory = \"16MiB\"\n[link]", "hadrian.toml:3:10", "write 32.0 MiB"),
         ("[link]", "[link]\ncompression = \"gzip\"", "hadrian.toml:4:15", "none\" or \"zstd"),
         ("[link]", "[link]\ntimeout = \"0s\"", "hadrian.toml:4:11", "1s to 10m"),
         ("mode = \"nearsync\"", "peer_window = \"2days\"", "hadrian.toml:13:15", "0s to 1h"),

@@ -16,10 +16,12 @@ use crate::control::{self, Request, ResourceStatus, Response};
 use crate::driver::Compression;
 use crate::tls;
 
-/// Name of the export.
-const EXPORT: &str = "db/data";
+/// Name of the first resource; further ones have a number behind it.
+const RESOURCE: &str = "db";
+/// Name of the one volume of each.
+const VOLUME: &str = "data";
 const NAMES: [&str; 2] = ["alpha", "beta"];
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Which of the two.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,6 +64,8 @@ pub struct Place {
 pub struct Spec {
     /// When a write is answered.
     pub mode: Mode,
+    /// How many resources there are: `db`, `db2` and so on, all alike, each with one volume.
+    pub resource_count: usize,
     /// Size of the volume, in bytes.
     pub volume_bytes: u64,
     /// Size of each log, in bytes.
@@ -76,8 +80,10 @@ pub struct Spec {
     pub plaintext: bool,
     /// Silence that ends a link, and how long answers are held then; `None`: as configured.
     pub timers: Option<(Duration, Duration)>,
-    /// Further lines of the resource's configuration.
+    /// Further lines of each resource's configuration.
     pub settings: String,
+    /// The folder for the files of both; `None`: where the system has temporary ones.
+    pub folder: Option<PathBuf>,
     /// Where each member runs; `None`: here, with links on loopback.
     pub places: Option<[Place; 2]>,
 }
@@ -89,6 +95,7 @@ impl Spec {
     pub fn new(mode: Mode) -> Self {
         Self {
             mode,
+            resource_count: 1,
             volume_bytes: 64 << 20,
             log_bytes: 64 << 20,
             compression: Compression::None,
@@ -97,6 +104,7 @@ impl Spec {
             plaintext: false,
             timers: None,
             settings: String::new(),
+            folder: None,
             places: None,
         }
     }
@@ -107,6 +115,7 @@ impl Spec {
 pub struct Cluster {
     dir: tempfile::TempDir,
     daemons: [Option<Child>; 2],
+    resources: Vec<String>,
     programs: PathBuf,
     /// Ports of NBD over TCP, where it was asked for.
     ports: Option<[u16; 2]>,
@@ -122,17 +131,25 @@ impl Cluster {
     /// # Errors
     /// With what went wrong.
     pub fn new(programs: &Path, spec: Spec) -> anyhow::Result<Self> {
-        let dir = tempfile::tempdir()?;
+        let dir = match &spec.folder {
+            Some(folder) => tempfile::tempdir_in(folder)?,
+            None => tempfile::tempdir()?,
+        };
         let ports = if spec.tcp { Some([free_port()?, free_port()?]) } else { None };
         let programs = programs.to_path_buf();
         let enter = spec
             .places
             .clone()
             .map_or_else(Default::default, |places| places.map(|place| place.enter));
-        let mut cluster = Self { dir, daemons: [None, None], programs, ports, enter };
+        let further = (2..=spec.resource_count).map(|number| format!("{RESOURCE}{number}"));
+        let resources = std::iter::once(RESOURCE.to_string()).chain(further).collect();
+        let daemons = [None, None];
+        let mut cluster = Self { dir, daemons, resources, programs, ports, enter };
         cluster.configure(&spec)?;
         for side in [Side::Alpha, Side::Beta] {
-            cluster.tool(side, &["create", "db"])?;
+            for resource in &cluster.resources {
+                cluster.tool(side, &["create", resource])?;
+            }
             cluster.start(side)?;
         }
         cluster.await_peer(Side::Alpha)?;
@@ -153,7 +170,6 @@ impl Cluster {
             settings += &format!("peer_window = \"{}ms\"\n", held.as_millis());
         }
         let keys = self.path("keys");
-        let mut stores = String::new();
         for (index, name) in NAMES.into_iter().enumerate() {
             let home = self.path(name);
             fs::create_dir_all(&home)?;
@@ -171,21 +187,31 @@ impl Cluster {
                  {print}state_dir = \"{home}/state\"\n\
                  run_dir = \"{home}/run\"\nkey_dir = \"{keys}\"\n"
             );
-            stores += &format!("{name} = \"{home}/store\"\n");
         }
-        let Spec { mode, volume_bytes, log_bytes, block_size, .. } = *spec;
-        let mode = mode.name();
-        let tcp = self.ports.map_or_else(String::new, |[alpha, beta]| {
-            format!("nbd = {{ alpha = \"127.0.0.1:{alpha}\", beta = \"127.0.0.1:{beta}\" }}\n")
-        });
-        text += &format!(
-            "[[resource]]\nname = \"db\"\nmode = \"{mode}\"\nlog_size = \"{log_bytes}B\"\n\
-             {settings}{tcp}[[resource.volume]]\nname = \"data\"\nsize = \"{volume_bytes}B\"\n\
-             block_size = {block_size}\n\
-             [resource.volume.store]\n{stores}"
-        );
+        for (index, resource) in self.resources.iter().enumerate() {
+            text += &self.configuration_of(spec, index, resource, &settings);
+        }
         fs::write(self.path("hadrian.toml"), text)?;
         Ok(())
+    }
+
+    fn configuration_of(&self, spec: &Spec, index: usize, name: &str, settings: &str) -> String {
+        let Spec { mode, volume_bytes, log_bytes, block_size, .. } = *spec;
+        let mode = mode.name();
+        let tcp = self.ports.filter(|_| index == 0).map_or_else(String::new, |[alpha, beta]| {
+            format!("nbd = {{ alpha = \"127.0.0.1:{alpha}\", beta = \"127.0.0.1:{beta}\" }}\n")
+        });
+        let store = |side: Side| {
+            let path = self.store_path_of(side, index);
+            format!("{} = \"{}\"\n", side.name(), path.display())
+        };
+        format!(
+            "[[resource]]\nname = \"{name}\"\nmode = \"{mode}\"\nlog_size = \"{log_bytes}B\"\n\
+             {settings}{tcp}[[resource.volume]]\nname = \"{VOLUME}\"\nsize = \"{volume_bytes}B\"\n\
+             block_size = {block_size}\n[resource.volume.store]\n{}{}",
+            store(Side::Alpha),
+            store(Side::Beta)
+        )
     }
 
     /// Runs `hadrian` for one side; its output where it succeeds.
@@ -280,23 +306,41 @@ impl Cluster {
         self.path(side.name()).join("state/db")
     }
 
-    /// The side's NBD socket.
+    /// The side's NBD socket of the first resource.
     #[must_use]
     pub fn nbd_socket(&self, side: Side) -> PathBuf {
-        self.socket(side, "db.nbd")
+        self.nbd_socket_of(side, 0)
+    }
+
+    /// The side's NBD socket of the resource of this number, counted from 0.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    #[must_use]
+    pub fn nbd_socket_of(&self, side: Side, index: usize) -> PathBuf {
+        self.socket(side, &format!("{}.nbd", self.resources[index]))
+    }
+
+    /// The name under which the volume of the resource of this number is exported.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    #[must_use]
+    pub fn export_of(&self, index: usize) -> String {
+        format!("{}/{VOLUME}", self.resources[index])
     }
 
     /// Where the volume is for any NBD client, on a unix socket.
     #[must_use]
     pub fn uri(&self, side: Side) -> String {
-        format!("nbd+unix:///{EXPORT}?socket={}", self.nbd_socket(side).display())
+        format!("nbd+unix:///{}?socket={}", self.export_of(0), self.nbd_socket(side).display())
     }
 
     /// Where the volume is for any NBD client, over TCP; `None` where that was not asked for.
     #[must_use]
     pub fn tcp_uri(&self, side: Side) -> Option<String> {
         let port = self.ports?[side.index()];
-        Some(format!("nbd://127.0.0.1:{port}/{EXPORT}"))
+        Some(format!("nbd://127.0.0.1:{port}/{}", self.export_of(0)))
     }
 
     /// A client of a side, as soon as it serves.
@@ -304,48 +348,74 @@ impl Cluster {
     /// # Errors
     /// If it does not begin to.
     pub fn client(&self, side: Side) -> anyhow::Result<Client> {
-        let path = self.nbd_socket(side);
-        self.patiently(side, "serves", || Ok(Client::connect(&path, EXPORT).ok()))
+        self.client_of(side, 0)
     }
 
-    /// The side's status, where its daemon answers.
+    /// The same for the resource of this number.
+    ///
+    /// # Errors
+    /// If it does not begin to.
+    pub fn client_of(&self, side: Side, index: usize) -> anyhow::Result<Client> {
+        let (path, export) = (self.nbd_socket_of(side, index), self.export_of(index));
+        self.patiently(side, "serves", || Ok(Client::connect(&path, &export).ok()))
+    }
+
+    /// The side's status of the first resource, where its daemon answers.
     #[must_use]
     pub fn status(&self, side: Side) -> Option<ResourceStatus> {
+        self.statuses(side).into_iter().next()
+    }
+
+    /// The side's status of every resource; of none where its daemon does not answer.
+    #[must_use]
+    pub fn statuses(&self, side: Side) -> Vec<ResourceStatus> {
         let socket = self.socket(side, &format!("{}.control", side.name()));
         match control::ask(&socket, Request::Status { resource: None }) {
-            Ok(Response::Status(all)) => all.into_iter().next(),
-            _ => None,
+            Ok(Response::Status(all)) => all,
+            _ => Vec::new(),
         }
     }
 
-    /// Waits until `primary` has its standby in `peer` (in superasync: connected and caught up).
+    /// What the nodes of every resource say on both sides, `first` before the other; where one
+    /// does not run, nothing.
+    fn nodes(&self, first: Side) -> Option<Vec<(NodeStatus, NodeStatus)>> {
+        let of = |side| self.statuses(side).into_iter().map(|status| status.node);
+        let pairs: Vec<_> = of(first)
+            .zip(of(first.other()))
+            .map(|(ours, theirs)| ours.zip(theirs))
+            .collect::<Option<_>>()?;
+        (pairs.len() == self.resources.len()).then_some(pairs)
+    }
+
+    /// Waits until `primary` has its standby in `peer` in every resource (in superasync: connected
+    /// and caught up).
     ///
     /// # Errors
     /// If that does not happen, with the status and the logs.
     pub fn await_peer(&self, primary: Side) -> anyhow::Result<()> {
+        // The standby hears of it a moment after the primary has decided it.
+        let is_done = |(ours, theirs): &(NodeStatus, NodeStatus)| {
+            let knows = theirs.state == Some(StandbyState::Peer);
+            is_peer(ours) && knows || is_caught_up(ours)
+        };
         self.patiently(primary, "has its standby in peer", || {
-            let node = |side| self.status(side).and_then(|status| status.node);
-            let (ours, theirs) = (node(primary), node(primary.other()));
-            // The standby hears of it a moment after the primary has decided it.
-            let knows = theirs.is_some_and(|node| node.state == Some(StandbyState::Peer));
-            let done = ours.is_some_and(|node| is_peer(&node) && knows || is_caught_up(&node));
-            Ok(done.then_some(()))
+            let nodes = self.nodes(primary);
+            Ok(nodes.filter(|nodes| nodes.iter().all(is_done)).map(drop))
         })
     }
 
-    /// Waits until both backing stores hold everything that `primary` has in its log. Only while
-    /// nobody writes.
+    /// Waits until both backing stores hold everything that `primary` has in its log, in every
+    /// resource. Only while nobody writes.
     ///
     /// # Errors
     /// If that does not happen, with the status and the logs.
     pub fn await_applied(&self, primary: Side) -> anyhow::Result<()> {
-        let node = |side| self.status(side).and_then(|status| status.node);
+        let is_done = |(ours, theirs): &(NodeStatus, NodeStatus)| {
+            ours.applied == ours.end && theirs.applied == ours.end
+        };
         self.patiently(primary, "has everything applied on both sides", || {
-            let (Some(ours), Some(theirs)) = (node(primary), node(primary.other())) else {
-                return Ok(None);
-            };
-            let done = ours.applied == ours.end && theirs.applied == ours.end;
-            Ok(done.then_some(()))
+            let nodes = self.nodes(primary);
+            Ok(nodes.filter(|nodes| nodes.iter().all(is_done)).map(drop))
         })
     }
 
@@ -391,10 +461,18 @@ impl Cluster {
         fs::read(self.store_path(side))
     }
 
-    /// The side's backing store.
+    /// The side's backing store of the first resource.
     #[must_use]
     pub fn store_path(&self, side: Side) -> PathBuf {
-        self.path(side.name()).join("store")
+        self.store_path_of(side, 0)
+    }
+
+    fn store_path_of(&self, side: Side, index: usize) -> PathBuf {
+        let home = self.path(side.name());
+        match index {
+            0 => home.join("store"),
+            _ => home.join(format!("store{}", index + 1)),
+        }
     }
 }
 

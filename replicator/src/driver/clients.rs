@@ -17,8 +17,6 @@ use super::resource::{Inner, Shared};
 
 /// Most log space that is kept free for frames of the node itself; a small log keeps a 64th.
 const LOG_MARGIN_MAX: u64 = 8 << 20;
-/// Bytes of unapplied frames at which clients are held back.
-const UNAPPLIED_MAX: u64 = 128 << 20;
 /// Body of the first draft; it grows with what clients send together.
 const DRAFT_LEN: usize = 4096;
 const DRAFT_LEN_MAX: usize = 256 << 10;
@@ -113,7 +111,7 @@ impl Inner {
     /// Whether clients are held back until more of the log is applied.
     pub(super) fn is_full(&self) -> bool {
         self.replica.log_room() <= 4 * self.log_margin()
-            || self.replica.unapplied_bytes() >= UNAPPLIED_MAX
+            || self.replica.unapplied_bytes() >= self.share.unapplied()
             || self.replica.is_slowed()
     }
 

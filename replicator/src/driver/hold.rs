@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use hadrian_blockdev::volume::Hold;
-
 use super::resource::Inner;
 
 /// Without a frame for so long, changes that wait in the log are brought into the stores.
@@ -16,7 +14,7 @@ impl Inner {
         let quiet = self.clock().now.since(self.busy_at);
         let left = QUIET.checked_sub(quiet).filter(|_| !self.node.wants_whole_image());
         let log_bytes = if left.is_some() { self.held_bytes } else { 0 };
-        self.replica.set_hold(Hold { log_bytes, ..Hold::default() });
+        self.replica.set_hold(self.share.hold(log_bytes));
         left
     }
 }

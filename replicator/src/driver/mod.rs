@@ -14,12 +14,14 @@ mod hold;
 mod link;
 mod ready;
 mod resource;
+mod share;
 mod thread;
 mod told;
 
 pub use link::{Compression, LinkError, LinkStream, PackingError};
 pub use resource::ResourceOptions;
-pub use thread::{Ask, ResourceHandle, ResourceStart, TcpStreamParts, start};
+pub use share::Share;
+pub use thread::{Ask, ResourceHandle, ResourceStart, Starting, TcpStreamParts, start};
 pub use told::ToldEvent;
 
 /// What people see of a running resource.

@@ -23,6 +23,7 @@ use super::Seen;
 use super::clients::{Clients, VolumeBackend};
 use super::device::Devices;
 use super::link::{Compression, Outgoing};
+use super::share::Share;
 use super::told::{Told, ToldEvent};
 use crate::recording::Wanted;
 
@@ -50,6 +51,8 @@ pub struct ResourceOptions {
     pub ublk_queues: Option<u16>,
     /// Bytes of log that may wait for the backing stores while changes come; at most half a log.
     pub held_bytes: u64,
+    /// The memory that it may use.
+    pub share: Share,
 }
 
 /// Where an operator waits for an answer.
@@ -95,6 +98,7 @@ pub(super) struct Inner {
     surveyed: Option<Lsn>,
     /// Bytes of log that may wait for the stores while frames come, and when the last one came.
     pub(super) held_bytes: u64,
+    pub(super) share: Share,
     pub(super) busy_at: Now,
     name: String,
     members: Vec<String>,
@@ -154,6 +158,7 @@ impl Shared {
             unsettled: 0,
             surveyed: None,
             held_bytes: options.held_bytes,
+            share: options.share,
             busy_at: Now::default(),
             name: options.name.clone(),
             members: options.members.clone(),

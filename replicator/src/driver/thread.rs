@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use hadrian_blockdev::buffer;
 use hadrian_blockdev::engine::EngineChoice;
 use hadrian_blockdev::export::CloseHandle;
 use hadrian_blockdev::nbd::{Limits, serve_tcp, serve_unix};
@@ -85,6 +86,14 @@ pub struct TcpStreamParts {
     pub member: MemberId,
 }
 
+/// A resource whose replica is being opened.
+#[derive(Debug)]
+pub struct Starting {
+    handle: ResourceHandle,
+    opened: std::sync::mpsc::Receiver<Result<(), ReplicaError>>,
+    dir: PathBuf,
+}
+
 /// A running resource.
 #[derive(Debug)]
 pub struct ResourceHandle {
@@ -94,20 +103,41 @@ pub struct ResourceHandle {
     pub thread: std::thread::JoinHandle<()>,
 }
 
-/// Opens the replica, replays its log, and starts its thread.
+impl Starting {
+    /// Waits until the replica is open and its log replayed.
+    ///
+    /// # Errors
+    /// [`ReplicaError`], from the thread, before anything is served.
+    pub fn opened(self) -> Result<ResourceHandle, ReplicaError> {
+        let Self { handle, opened, dir: path } = self;
+        let source = || std::io::Error::other("the resource's thread ended at once");
+        opened.recv().unwrap_or_else(|_| Err(ReplicaError::Io { path, source: source() }))?;
+        Ok(handle)
+    }
+}
+
+/// Starts the resource's thread, which opens the replica, replays its log, and serves.
 ///
 /// # Errors
-/// [`ReplicaError`], from the thread, before anything is served.
-pub fn start(start: ResourceStart) -> Result<ResourceHandle, ReplicaError> {
+/// If there is no thread for it.
+pub fn start(start: ResourceStart) -> Result<Starting, ReplicaError> {
     let (asks, asked) = mpsc::channel(64);
     let (opened, open) = std::sync::mpsc::channel();
+    let dir = start.dir.clone();
     let name = format!("res-{}", start.options.name);
     let io = |source| ReplicaError::Io { path: start.dir.clone(), source };
     let body = {
         let start = start.clone();
         move || {
-            let replica =
-                Replica::open(&start.dir, start.resource, &start.stores, EngineChoice::Auto);
+            let share = start.options.share;
+            buffer::keep_at_most(share.free());
+            let replica = Replica::open_within(
+                &start.dir,
+                start.resource,
+                &start.stores,
+                EngineChoice::Auto,
+                share.spool(),
+            );
             match replica {
                 Ok((_, state, _)) if state.volumes != start.geometry => {
                     let _ = opened.send(Err(ReplicaError::Geometry {
@@ -126,11 +156,7 @@ pub fn start(start: ResourceStart) -> Result<ResourceHandle, ReplicaError> {
         }
     };
     let thread = std::thread::Builder::new().name(name).spawn(body).map_err(io)?;
-    match open.recv() {
-        Ok(result) => result?,
-        Err(_) => return Err(io(std::io::Error::other("the resource's thread ended at once"))),
-    }
-    Ok(ResourceHandle { asks, thread })
+    Ok(Starting { handle: ResourceHandle { asks, thread }, opened: open, dir })
 }
 
 fn run(

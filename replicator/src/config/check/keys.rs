@@ -10,7 +10,7 @@ use super::Checker;
 /// Every key that there is, table by table; `""` is the top of the file. Keys of `resource.nbd`
 /// and `resource.volume.store` are names of members.
 pub const KEYS: [(&str, &[&str]); 5] = [
-    ("", &["cluster", "link", "member", "resource"]),
+    ("", &["cluster", "memory", "link", "member", "resource"]),
     ("link", &["plaintext", "timeout", "compression"]),
     ("member", &["name", "address", "fingerprint", "state_dir", "run_dir", "key_dir"]),
     (

@@ -22,9 +22,10 @@ use toml::Spanned;
 use super::file;
 use super::model::Config;
 use super::problem::{ConfigError, Problem};
-use crate::driver::Compression;
+use crate::driver::{Compression, Share};
 
 const NAME_MAX: usize = 48;
+const MEMORY_DEFAULT: u64 = 2 << 30;
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
 
@@ -56,8 +57,10 @@ pub(super) fn check(raw: &file::File, text: &str, path: &Path) -> Result<Config,
         .filter_map(|resource| checker.resource(&cluster, &members, resource))
         .collect();
     checker.distinct(raw.resource.iter().map(|resource| &resource.name), "resource name");
+    let memory_bytes = checker.memory(raw.memory.as_ref(), raw.resource.len());
     let config = Config {
         cluster,
+        memory_bytes,
         plaintext: raw.link.plaintext,
         timeout,
         compression,
@@ -141,6 +144,18 @@ impl<'a> Checker<'a> {
             self.problem(text, format!("{wrong:?} is no size ({error}); write 64MiB or 1GiB"));
             0
         })
+    }
+
+    /// Each resource needs a share that it can work with.
+    fn memory(&mut self, text: Option<&Spanned<String>>, resource_count: usize) -> u64 {
+        let least = Share::MIN.saturating_mul(u64::try_from(resource_count).unwrap_or(u64::MAX));
+        let Some(text) = text else { return MEMORY_DEFAULT.max(least) };
+        let size = self.size(text);
+        if size < least {
+            let least = bytesize::ByteSize(least);
+            self.problem(text, format!("too little for {resource_count} resources; write {least}"));
+        }
+        size
     }
 
     fn absolute(&mut self, path: &Spanned<PathBuf>) {

@@ -1,0 +1,53 @@
+//! What a replica finds in its log when it is opened.
+
+use std::path::Path;
+
+use hadrian_protocol::frame::Frame;
+use hadrian_protocol::node::Recovered;
+use hadrian_protocol::replica::ReplicaState;
+
+use super::spool::Spool;
+use super::{JOURNAL, ReplicaError};
+use crate::engine::Engine;
+use crate::journal::{Journal, KnownDurable, OpenLog};
+use crate::volume::Volumes;
+
+/// Keeps a frame in memory until it is applied, or leaves it in the log.
+pub(super) fn take_in(volumes: &mut Volumes, spool: &mut Spool, frame: &Frame) {
+    if !spool.leaves(frame, volumes.unapplied_bytes()) {
+        volumes.push(frame);
+    }
+}
+
+/// Reads the log from the checkpoint to its end into the overlay.
+pub(super) fn open_log<E: Engine>(
+    engine: &mut E,
+    dir: &Path,
+    state: &ReplicaState,
+    volumes: &mut Volumes,
+    spool: &mut Spool,
+) -> Result<(Journal, Recovered), ReplicaError> {
+    // What was applied was durable before; so the limit is a word about the log, too.
+    let lsn = state.durable.max(state.apply_limit);
+    let log = OpenLog {
+        replica_dir: dir,
+        resource: state.resource,
+        checkpoint: state.checkpoint,
+        known_durable: Some(KnownDurable { lsn, truncations: state.truncations }),
+        tokens: JOURNAL,
+    };
+    let mut position = state.checkpoint;
+    let mut epoch_starts = Vec::new();
+    let mut visit = |frame: &Frame| {
+        if frame.epoch_start().is_some() {
+            epoch_starts.push((position, frame.clone()));
+        }
+        position = frame.position_after();
+        take_in(volumes, spool, frame);
+    };
+    let (journal, found) = Journal::open(engine, &log, &mut visit)?;
+    // Opening has made durable what it found.
+    let (end, durable, start) = (found.end, journal.durable(), journal.start());
+    let recovered = Recovered { end, durable, start, epoch_starts };
+    Ok((journal, recovered))
+}
