@@ -345,15 +345,23 @@ impl Episodes<'_> {
             let (host, command) = (self.host(), self.command());
             self.add(number * 30 * MS, Happening::Command(host, command));
         }
-        if matches!(self.mood, Mood::Splits) && self.rng.random_bool(0.3) {
-            // Whoever has diverged still promises what it is asked to; its disk may fail just then.
-            let (a, b) = self.pair();
-            self.add(200 * MS, Happening::DiskFails(a, 1));
-            self.add(210 * MS, Happening::Kill(b));
-            self.add(220 * MS, Happening::Start(b));
-            self.add(480 * MS, Happening::Kill(a));
-            self.add(490 * MS, Happening::Start(a));
-        }
         500 * MS
+    }
+
+    /// One goes on alone after its window, the other is forced; whoever has diverged still promises
+    /// what it is asked to, and its disk fails just then.
+    pub(super) fn diverged(&mut self) -> Micros {
+        let (a, b) = self.pair();
+        self.add(0, Happening::Cut(a, b, Way::Both));
+        let forced = self.plan.peer_window.as_micros() as Micros + 1500 * MS;
+        self.add(forced, Happening::Command(b, Command::forced()));
+        self.add(forced + 500 * MS, Happening::Heal(a, b));
+        let at = forced + SECOND;
+        self.add(at, Happening::DiskFails(a, 1));
+        self.add(at + 10 * MS, Happening::Kill(b));
+        self.add(at + 20 * MS, Happening::Start(b));
+        self.add(at + 480 * MS, Happening::Kill(a));
+        self.add(at + 490 * MS, Happening::Start(a));
+        at + 500 * MS
     }
 }

@@ -168,6 +168,9 @@ impl Plan {
             at += if rng.random_bool(0.3) { took / 2 } else { took };
             at += rng.random_range(0..1200) * MS;
         }
+        if seed % 25 == 11 {
+            at += Episodes { plan: &mut plan, rng: &mut rng, at, mood }.diverged();
+        }
         if seed.is_multiple_of(5) {
             let first = (seed / 5 % u64::from(plan.members)) as Host;
             let second = (first + 1) % plan.members;
