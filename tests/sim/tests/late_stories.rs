@@ -214,6 +214,27 @@ fn a_tail_is_judged_by_the_life_in_the_set_and_not_by_a_later_one_of_the_same_me
 }
 
 #[test]
+fn an_answered_tail_that_nobody_applied_is_not_cut_for_a_later_life_of_the_standby() {
+    // Holes, story 3, where alpha's image says nothing: its disk stood still when it answered.
+    tell(
+        |plan| {
+            let plan = window(plan, 4 * SECOND).with(900 * MS, H::DiskHangs(ALPHA, 300 * MS));
+            let plan = plan.with(960 * MS, H::DiskHangs(BETA, 300 * MS));
+            let plan = plan.with(SECOND, H::PowerLoss(BETA)).with(1002 * MS, H::Kill(ALPHA));
+            let plan = plan.with(1300 * MS, H::Start(BETA));
+            let plan = plan.with(1600 * MS, H::Command(BETA, FORCE));
+            lasting(plan.with(2500 * MS, H::Start(ALPHA)), 4 * SECOND)
+        },
+        |report| {
+            let diverged = |note: &Note| {
+                matches!(note, Note::Refused { refusal: Refusal::Diverged { .. }, .. })
+            };
+            assert!(noted(report, diverged).is_some(), "alpha keeps what it answered");
+        },
+    );
+}
+
+#[test]
 fn a_cut_that_lost_its_power_is_finished_and_the_next_start_finds_all_that_came_behind_it() {
     // Holes, story 17. Where the cut is left as it was, the log seems to end there for ever.
     for seed in 0..4 {

@@ -158,6 +158,10 @@ pub(super) const MUTANTS: &[Mutant] = &[
         FOLLOW,
         "false => set.contains(&entry.leader) ||",
         "false => set.iter().any(|life| life.member == entry.leader.member) ||",
+    )
+    .told(
+        "late_stories",
+        "an_answered_tail_that_nobody_applied_is_not_cut_for_a_later_life_of_the_standby",
     ),
     mutant(
         "an epoch is owned while its log is unsynced",
