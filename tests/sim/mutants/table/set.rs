@@ -145,6 +145,10 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "members.filter(|member| *member != me).collect()",
         "members.filter(|member| *member != me && record.number == 0).collect()",
     )
+    .and(
+        "let all = others.into_iter().all(|life| heard(life.member));",
+        "let all = others.into_iter().all(|life| heard(life.member) || record.number > 0);",
+    )
     .told(
         "record_stories",
         "the_record_alone_does_not_open_the_gate_of_a_primary_that_lost_its_memory",
