@@ -235,6 +235,19 @@ fn an_answered_tail_that_nobody_applied_is_not_cut_for_a_later_life_of_the_stand
 }
 
 #[test]
+fn a_full_tail_lets_writes_wait_for_the_disk_and_a_kill_loses_nothing() {
+    tell(
+        |mut plan| {
+            (plan.pace, plan.log_bytes) = (3 * MS, 1 << 20);
+            let plan = plan.with(900 * MS, H::DiskHangs(ALPHA, 800 * MS));
+            let plan = plan.with(1600 * MS, H::Kill(ALPHA));
+            lasting(plan.with(2 * SECOND, H::Start(ALPHA)), 4 * SECOND)
+        },
+        nothing_lost,
+    );
+}
+
+#[test]
 fn a_cut_that_lost_its_power_is_finished_and_the_next_start_finds_all_that_came_behind_it() {
     // Holes, story 17. Where the cut is left as it was, the log seems to end there for ever.
     for seed in 0..4 {

@@ -4,6 +4,7 @@ use super::{Mutant, mutant};
 
 const SPOOL: &str = "blockdev/src/replica/spool.rs";
 const JOURNAL: &str = "blockdev/src/journal/mod.rs";
+const TAIL: &str = "blockdev/src/journal/tail.rs";
 const OVERLAY: &str = "blockdev/src/volume/overlay.rs";
 const REPLICA: &str = "blockdev/src/replica.rs";
 const RECOVERY: &str = "blockdev/src/journal/recovery.rs";
@@ -103,12 +104,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "let begun = Ok(Some(tail));",
     ),
     mutant(
-        "a frame counts as kept before those in front of it are",
+        "the tail keeps more than it has room for",
         "§3: written means that it survives a kill",
-        WRITER,
-        "                break;\n            }\n            tail.keep",
-        "                continue;\n            }\n            tail.keep",
-    ),
+        TAIL,
+        "end.since(written) <= self.ring_len",
+        "end.since(written) <= self.ring_len * 1000",
+    )
+    .told("late_stories", "a_full_tail_lets_writes_wait_for_the_disk_and_a_kill_loses_nothing"),
     mutant(
         "what is left in the log answers for what was written since",
         "§2.8",
