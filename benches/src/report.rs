@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use comfy_table::{CellAlignment, Table, presets};
+use hadrian_benches::median;
 use serde::{Deserialize, Serialize};
 
 use crate::subject::{MIRRORS, PLAIN, RAW};
@@ -52,16 +53,6 @@ impl Line {
             rss_mib: of(|line| line.rss_mib),
             stored: of(|line| line.stored),
         })
-    }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => 0.0,
-        count if count % 2 == 1 => values[middle],
-        _ => f64::midpoint(values[middle - 1], values[middle]),
     }
 }
 

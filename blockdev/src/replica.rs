@@ -16,6 +16,7 @@ use hadrian_protocol::ids::{Lsn, ResourceId, VolumeIndex};
 use hadrian_protocol::node::{FailedPart, Recovered};
 use hadrian_protocol::range::ByteRange;
 use hadrian_protocol::replica::{ReplicaState, VolumeGeometry};
+pub use opening::log_of;
 use opening::{open_log, take_in};
 use rustix::fs::FlockOperation;
 use spool::{SPOOL_READ, Spool};

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use hadrian_blockdev::engine::{AnyEngine, EngineChoice, TokenSpace};
-use hadrian_blockdev::journal::{Journal, KnownDurable, OpenLog, inspect};
-use hadrian_blockdev::replica::{Replica, read_state};
+use hadrian_blockdev::journal::{Journal, inspect};
+use hadrian_blockdev::replica::{Replica, log_of, read_state};
 use hadrian_protocol::frame::Frame;
 use hadrian_protocol::replica::Mode;
 use hadrian_replicator::demo::{Side, Spec};
@@ -76,14 +76,7 @@ fn one(
 fn scan(dir: &Path) -> anyhow::Result<(u64, f64)> {
     let (state, _, _) = read_state(dir)?;
     let mut engine = AnyEngine::choose(EngineChoice::Auto, 64)?;
-    let lsn = state.durable.max(state.apply_limit);
-    let log = OpenLog {
-        replica_dir: dir,
-        resource: state.resource,
-        checkpoint: state.checkpoint,
-        known_durable: Some(KnownDurable { lsn, truncations: state.truncations }),
-        tokens: TokenSpace::new(1),
-    };
+    let log = log_of(dir, &state, TokenSpace::new(1));
     let began = Instant::now();
     let (_, found) = Journal::open(&mut engine, &log, &mut |_| {})?;
     let seconds = began.elapsed().as_secs_f64();

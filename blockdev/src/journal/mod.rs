@@ -193,7 +193,7 @@ impl Journal {
         if from < start {
             return Err(ReadError::Gone { start });
         }
-        if from >= written && from < self.kept_end() {
+        if from >= written && from < self.before_cut(self.writer.kept()) {
             if self.late_reads.len() >= STREAMS_MAX {
                 return Err(ReadError::Busy);
             }
@@ -300,9 +300,11 @@ impl Journal {
 
     /// Puts what was appended where it survives a `kill -9`, without waiting for the disk.
     pub fn keep<E: Engine + ?Sized>(&mut self, engine: &mut E) {
-        let Some(tail) = self.tail.as_ref().filter(|_| !self.is_failed) else { return };
-        let kept = self.writer.keep(engine, tail).map(|()| self.tail.take());
-        self.tail = tail::given_up(self.segments.dir(), kept);
+        let behind = !self.is_failed && self.writer.kept() < self.writer.end().lsn;
+        let Some(tail) = self.tail.as_ref().filter(|_| behind) else { return };
+        if let Err(error) = self.writer.keep(engine, tail) {
+            self.tail = tail::given_up(self.segments.dir(), Err(error));
+        }
         self.tell_written();
     }
 
@@ -398,14 +400,12 @@ impl Journal {
 
     /// Where reads end: what is being cut off is not shown to anybody any more.
     fn readable_end(&self) -> Lsn {
-        let cut = self.truncation.as_ref().map(|cut| cut.target().lsn);
-        cut.unwrap_or(Lsn::new(u64::MAX)).min(self.written())
+        self.before_cut(self.written())
     }
 
-    /// Where reads would end if everything was written that is kept.
-    fn kept_end(&self) -> Lsn {
-        let cut = self.truncation.as_ref().map(|cut| cut.target().lsn);
-        cut.unwrap_or(Lsn::new(u64::MAX)).min(self.writer.kept())
+    /// `end`, or where the log is being cut off before it.
+    fn before_cut(&self, end: Lsn) -> Lsn {
+        self.truncation.as_ref().map_or(end, |cut| cut.target().lsn.min(end))
     }
 
     fn recycle<E: Engine + ?Sized>(&mut self, engine: &mut E) {

@@ -8,7 +8,7 @@ use hadrian_protocol::replica::ReplicaState;
 
 use super::spool::Spool;
 use super::{JOURNAL, ReplicaError};
-use crate::engine::Engine;
+use crate::engine::{Engine, TokenSpace};
 use crate::journal::{Journal, KnownDurable, OpenLog};
 use crate::volume::Volumes;
 
@@ -16,6 +16,20 @@ use crate::volume::Volumes;
 pub(super) fn take_in(volumes: &mut Volumes, spool: &mut Spool, frame: &Frame) {
     if !spool.leaves(frame, volumes.unapplied_bytes()) {
         volumes.push(frame);
+    }
+}
+
+/// The log of the replica in `dir`, and what its state says of it.
+#[must_use]
+pub fn log_of<'d>(dir: &'d Path, state: &ReplicaState, tokens: TokenSpace) -> OpenLog<'d> {
+    // What was applied was durable before; so the limit is a word about the log, too.
+    let lsn = state.durable.max(state.apply_limit);
+    OpenLog {
+        replica_dir: dir,
+        resource: state.resource,
+        checkpoint: state.checkpoint,
+        known_durable: Some(KnownDurable { lsn, truncations: state.truncations }),
+        tokens,
     }
 }
 
@@ -27,15 +41,7 @@ pub(super) fn open_log<E: Engine>(
     volumes: &mut Volumes,
     spool: &mut Spool,
 ) -> Result<(Journal, Recovered), ReplicaError> {
-    // What was applied was durable before; so the limit is a word about the log, too.
-    let lsn = state.durable.max(state.apply_limit);
-    let log = OpenLog {
-        replica_dir: dir,
-        resource: state.resource,
-        checkpoint: state.checkpoint,
-        known_durable: Some(KnownDurable { lsn, truncations: state.truncations }),
-        tokens: JOURNAL,
-    };
+    let log = log_of(dir, state, JOURNAL);
     let mut position = state.checkpoint;
     let mut epoch_starts = Vec::new();
     let mut visit = |frame: &Frame| {

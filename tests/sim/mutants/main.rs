@@ -42,9 +42,12 @@ fn main() -> anyhow::Result<ExitCode> {
     let first = if args.explore { Witness::Exploration } else { Witness::Seeds };
     let chosen: Vec<_> =
         mutants().skip(args.from).filter(|mutant| mutant.name.contains(&args.only)).collect();
+    let witness_of = |mutant: &Mutant| match mutant.witness {
+        Witness::Seeds => first,
+        other => other,
+    };
     let mut witnesses = Vec::new();
-    for mutant in &chosen {
-        let witness = if mutant.witness == Witness::Seeds { first } else { mutant.witness };
+    for witness in chosen.iter().map(|mutant| witness_of(mutant)) {
         if !witnesses.contains(&witness) {
             witnesses.push(witness);
         }
@@ -59,7 +62,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut caught = 0;
     for mutant in &chosen {
         let began = Instant::now();
-        let witness = if mutant.witness == Witness::Seeds { first } else { mutant.witness };
+        let witness = witness_of(mutant);
         let found = house.try_out(mutant, witness, args.seeds).with_context(|| mutant.name)?;
         let (verdict, line) = match &found {
             Some(line) => ("caught  ", line.as_str()),

@@ -193,6 +193,12 @@ fn what_a_failed_sync_has_lost_is_written_again_before_it_counts_as_durable() {
     }
 }
 
+fn alpha_keeps_what_it_answered(report: &Report) {
+    let diverged =
+        |note: &Note| matches!(note, Note::Refused { refusal: Refusal::Diverged { .. }, .. });
+    assert!(noted(report, diverged).is_some(), "it is refused, with all that it has");
+}
+
 #[test]
 fn a_tail_is_judged_by_the_life_in_the_set_and_not_by_a_later_one_of_the_same_member() {
     // Holes, story 3: what beta had received died with its old life, and was answered for.
@@ -204,12 +210,7 @@ fn a_tail_is_judged_by_the_life_in_the_set_and_not_by_a_later_one_of_the_same_me
             let plan = plan.with(1600 * MS, H::Command(BETA, FORCE));
             lasting(plan.with(2500 * MS, H::Start(ALPHA)), 4 * SECOND)
         },
-        |report| {
-            let diverged = |note: &Note| {
-                matches!(note, Note::Refused { refusal: Refusal::Diverged { .. }, .. })
-            };
-            assert!(noted(report, diverged).is_some(), "alpha keeps what it answered");
-        },
+        alpha_keeps_what_it_answered,
     );
 }
 
@@ -225,12 +226,7 @@ fn an_answered_tail_that_nobody_applied_is_not_cut_for_a_later_life_of_the_stand
             let plan = plan.with(1600 * MS, H::Command(BETA, FORCE));
             lasting(plan.with(2500 * MS, H::Start(ALPHA)), 4 * SECOND)
         },
-        |report| {
-            let diverged = |note: &Note| {
-                matches!(note, Note::Refused { refusal: Refusal::Diverged { .. }, .. })
-            };
-            assert!(noted(report, diverged).is_some(), "alpha keeps what it answered");
-        },
+        alpha_keeps_what_it_answered,
     );
 }
 

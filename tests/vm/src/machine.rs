@@ -12,8 +12,8 @@ use crate::{Image, Lab};
 
 /// Memory of a guest, in MiB.
 const MEMORY_MIB: u32 = 1536;
-/// All that can be emulated, without what programs take for fast and emulation makes slow: CRC-32C
-/// in one instruction is done bit by bit, and copies by one instruction byte by byte.
+/// All that can be emulated, without the instructions for CRC-32C and for copies, which programs
+/// take for fast: beside DRBD, 64 KiB writes went from 0.17 to 0.42 of its rate without them.
 const PROCESSOR: &str = "max,sse4.2=off,erms=off,fsrm=off";
 /// Longest boot; emulation is slow.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
