@@ -9,11 +9,13 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
 use io_uring::{IoUring, Probe, opcode, squeue, types};
+use rustix::event::{EventfdFlags, eventfd};
 use slab::Slab;
 
 use super::files::{self, Files, Note, Open};
@@ -75,6 +77,11 @@ pub struct Uring {
     in_kernel: usize,
     done: Vec<Completion>,
     broken: Option<io::Error>,
+    /// Tells of answers, and of work that the kernel has left to the ring's thread: of the latter
+    /// the ring's own descriptor does not tell.
+    bell: OwnedFd,
+    /// The ring answers to the thread that made it alone.
+    _one_thread: PhantomData<*const ()>,
 }
 
 impl std::fmt::Debug for Uring {
@@ -90,11 +97,11 @@ impl Uring {
     /// # Errors
     /// [`UringError`], which names what is missing.
     pub fn new(depth: u32) -> Result<Self, UringError> {
-        let ring = IoUring::builder()
-            .setup_clamp()
-            .build(depth.clamp(2, 4096))
-            .map_err(UringError::Setup)?;
+        let ring = set_up(depth.clamp(2, 4096)).map_err(UringError::Setup)?;
         probe(&ring)?;
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let bell = eventfd(0, flags).map_err(|error| UringError::Setup(error.into()))?;
+        ring.submitter().register_eventfd(bell.as_raw_fd()).map_err(UringError::Setup)?;
         Ok(Self {
             ring,
             files: Files::default(),
@@ -103,6 +110,8 @@ impl Uring {
             in_kernel: 0,
             done: Vec::new(),
             broken: None,
+            bell,
+            _one_thread: PhantomData,
         })
     }
 
@@ -186,6 +195,12 @@ impl Uring {
 
     /// Takes the kernel's answers; continues what is not whole.
     fn drain(&mut self) {
+        // Work that the kernel has left to this thread.
+        if self.ring.submission().taskrun()
+            && let Err(error) = self.enter(0)
+        {
+            self.broken.get_or_insert(error);
+        }
         loop {
             let Some(answer) = self.ring.completion().next() else {
                 return;
@@ -297,9 +312,7 @@ impl Engine for Uring {
     }
 
     fn descriptor(&self) -> Option<OwnedFd> {
-        // SAFETY: the ring is open for as long as `self` is borrowed, and the copy is its own.
-        let ring = unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) };
-        ring.try_clone_to_owned().ok()
+        self.bell.try_clone().ok()
     }
 
     fn try_read_cached(&mut self, file: FileId, offset: u64, into: &mut [u8]) -> bool {
@@ -312,6 +325,19 @@ impl Engine for Uring {
 
     fn boot(&self) -> Option<[u8; 32]> {
         Files::boot()
+    }
+}
+
+/// A ring that leaves its work to the thread that owns it, which is not interrupted for it then;
+/// kernels before 6.1 have only the other kind.
+fn set_up(depth: u32) -> io::Result<IoUring> {
+    let mut deferring = IoUring::builder();
+    deferring.setup_clamp().setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+    match deferring.build(depth) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            IoUring::builder().setup_clamp().build(depth)
+        }
+        ring => ring,
     }
 }
 
