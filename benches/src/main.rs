@@ -69,15 +69,17 @@ fn here(args: &Args) -> anyhow::Result<()> {
     let mut subjects = Vec::new();
     for name in &args.subjects {
         eprintln!("filling {name}");
-        let subject = Subject::start(name, programs, scratch.path())?;
+        let mut subject = Subject::start(name, programs, scratch.path())?;
         fio::run(&FILL, &subject.target, Length::Once, scratch.path())?;
         subject.settle()?;
+        subject.begin()?;
         subjects.push(subject);
     }
     let mut lines = Vec::new();
     for row in args.runs.rows() {
-        let run = |subject: &Subject| measure(row, subject, args.runs.seconds, scratch.path());
-        lines.extend(args.runs.measure(&subjects, run, |told| eprintln!("{told}"))?);
+        let run = |subject: &&Subject| measure(row, subject, args.runs.seconds, scratch.path());
+        let taken: Vec<_> = subjects.iter().filter(|subject| subject.takes(row)).collect();
+        lines.extend(args.runs.measure(&taken, run, |told| eprintln!("{told}"))?);
         report::save(&lines, &args.out)?;
     }
     println!("{}", report::table(&lines));

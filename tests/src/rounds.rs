@@ -13,7 +13,6 @@ use rand::{Rng as _, SeedableRng as _};
 use rustix::process::Signal;
 
 use crate::memory::{LOG_BYTES, VOLUME_BYTES, Writers, compare_stores};
-use crate::tools::signal;
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +93,7 @@ impl Story {
         let answered = self.writers.write_during((cluster, primary), random, writes, || {
             // Not to wait for anything: this is the random moment.
             thread::sleep(moment);
-            signal(cluster, victim, Signal::KILL)
+            cluster.signal(victim, Signal::KILL)
         })?;
         self.outcome.answered += answered;
         // It is dead; this takes its remains away.

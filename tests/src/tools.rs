@@ -4,10 +4,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use anyhow::Context as _;
-use hadrian_replicator::demo::{Cluster, Side};
-use rustix::process::{Pid, Signal, kill_process};
-
 /// The folder of `hadriand` and `hadrian`, built if need be.
 ///
 /// # Panics
@@ -32,15 +28,6 @@ fn build() -> PathBuf {
     let built = build.status().is_ok_and(|status| status.success());
     assert!(built, "the daemons do not build");
     folder
-}
-
-/// Sends a signal to a side's daemon.
-///
-/// # Errors
-/// If it does not run, or as the system says.
-pub fn signal(cluster: &Cluster, side: Side, signal: Signal) -> anyhow::Result<()> {
-    let pid = cluster.pid(side).and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-    Ok(kill_process(pid.context("the daemon does not run")?, signal)?)
 }
 
 /// Runs a program to its end; what it wrote to its standard output.

@@ -16,7 +16,6 @@ use rustix::process::Signal;
 use crate::memory::{LOG_BYTES, VOLUME_BYTES, Writers, compare_stores};
 use crate::namespaces::{Cut, Namespaces};
 use crate::rounds::{Outcome, Rounds};
-use crate::tools::signal;
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 const WINDOW: Duration = Duration::from_secs(4);
@@ -101,9 +100,9 @@ impl Story {
             }
             Trouble::StandsStill(side, time) => {
                 self.write_through(random, |this| {
-                    signal(&this.cluster, side, Signal::STOP)?;
+                    this.cluster.signal(side, Signal::STOP)?;
                     thread::sleep(time);
-                    signal(&this.cluster, side, Signal::CONT)
+                    this.cluster.signal(side, Signal::CONT)
                 })?;
             }
             Trouble::Overtaken => self.overtaken(random)?,
@@ -135,9 +134,9 @@ impl Story {
     fn overtaken(&mut self, random: &mut StdRng) -> anyhow::Result<()> {
         let (old, new) = (self.primary, self.primary.other());
         self.write_through(random, |this| {
-            signal(&this.cluster, old, Signal::STOP)?;
+            this.cluster.signal(old, Signal::STOP)?;
             let taken = this.take_over_by_proof(new);
-            signal(&this.cluster, old, Signal::CONT)?;
+            this.cluster.signal(old, Signal::CONT)?;
             taken
         })?;
         self.primary = new;
@@ -148,7 +147,7 @@ impl Story {
         let (old, new) = (self.primary, self.primary.other());
         self.write_through(random, |this| {
             this.spaces.cut(Cut::Both)?;
-            signal(&this.cluster, old, Signal::KILL)
+            this.cluster.signal(old, Signal::KILL)
         })?;
         self.cluster.kill(old)?;
         self.take_over_by_proof(new)?;

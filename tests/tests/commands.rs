@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use hadrian_protocol::replica::Mode;
-use hadrian_tests::tools::{programs, signal};
+use hadrian_tests::tools::programs;
 use hadrian_tests::{Cluster, Side, Spec};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -124,7 +124,7 @@ fn a_takeover_shows_each_phase_while_it_goes_on() {
 #[test]
 fn a_takeover_that_waits_for_its_primary_is_cancelled_and_nothing_has_changed() {
     let cluster = pair();
-    signal(&cluster, Side::Alpha, Signal::STOP).unwrap();
+    cluster.signal(Side::Alpha, Signal::STOP).unwrap();
     let takeover = cluster
         .command(Side::Beta, &["takeover", "db", "--max-total", "1h"])
         .stdout(Stdio::piped())
@@ -134,7 +134,7 @@ fn a_takeover_that_waits_for_its_primary_is_cancelled_and_nothing_has_changed() 
     cluster.await_status(Side::Beta, "the primary was asked").unwrap();
     let cancelled = cluster.tool(Side::Beta, &["takeover", "db", "--cancel"]).unwrap();
     assert!(cancelled.contains("given up"), "{cancelled}");
-    signal(&cluster, Side::Alpha, Signal::CONT).unwrap();
+    cluster.signal(Side::Alpha, Signal::CONT).unwrap();
     let output = takeover.wait_with_output().unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{told}");

@@ -2,7 +2,7 @@
 //! showed, and always the newest writes only (design §3, I5).
 
 use hadrian_protocol::replica::Mode;
-use hadrian_tests::tools::{programs, signal};
+use hadrian_tests::tools::programs;
 use hadrian_tests::{Cluster, Side, Spec};
 use rustix::process::Signal;
 
@@ -30,13 +30,13 @@ fn lose_the_gap(mode: Mode, before: u64, behind: u64) -> (Cluster, u64, u64) {
     let mut write = |n: u64| client.write(n * BLOCK as u64, &block_of(n + 1)).unwrap();
     (0..before).for_each(&mut write);
     cluster.await_applied(Side::Alpha).unwrap();
-    signal(&cluster, Side::Beta, Signal::STOP).unwrap();
+    cluster.signal(Side::Beta, Signal::STOP).unwrap();
     (before..before + behind).for_each(&mut write);
     let shown = cluster.status(Side::Alpha).and_then(|status| status.node).unwrap();
     let gap = shown.end.since(shown.peers[0].received.unwrap());
     assert!(gap >= behind * BLOCK as u64, "{behind} writes, but the gap shown is {gap} bytes");
     cluster.kill(Side::Alpha).unwrap();
-    signal(&cluster, Side::Beta, Signal::CONT).unwrap();
+    cluster.signal(Side::Beta, Signal::CONT).unwrap();
 
     cluster.tool(Side::Beta, &["takeover", "db", "--force", "--yes"]).unwrap();
     let kept = kept_prefix(&cluster, before + behind);

@@ -10,8 +10,10 @@ use hadrian_benches::process;
 use hadrian_protocol::replica::Mode;
 use hadrian_replicator::demo::{Cluster, Side, Spec};
 use rustix::fs::Advice;
+use rustix::process::Signal;
 
 use crate::fio::Target;
+use crate::rows::Row;
 use qemu::Server;
 
 /// Size of the volume: large enough to be real, small enough to be warm.
@@ -19,6 +21,8 @@ pub(crate) const VOLUME_BYTES: u64 = 1 << 30;
 /// Half of it is kept for a standby that is behind, and in superasync it may be far behind.
 const LOG_BYTES: u64 = 4 << 30;
 const LONG_LOG_BYTES: u64 = 8 << 30;
+/// Of a standby that gets nothing, nothing is measured, so the log need not reach it.
+const SHORT_LOG_BYTES: u64 = 1 << 30;
 const EXPORT: &str = "db/data";
 
 /// One server of one file, without a second copy.
@@ -29,9 +33,24 @@ pub(crate) const RAW: &str = "raw file";
 pub(crate) const MIRRORS: [&str; 2] = ["quorum", "mirror job"];
 /// Links as users have them; the other subjects send in plain text, as QEMU does here.
 const WITH_TLS: &str = "nearsync+tls";
+/// Its standby is killed before anything is measured, or stands still and stays connected: nobody
+/// is held back by that.
+const ALONE: &str = "superasync, alone";
+const STILL: &str = "superasync, still";
 /// All of them, in the order of the table.
-pub(crate) const SUBJECTS: [&str; 9] =
-    [RAW, PLAIN, MIRRORS[0], MIRRORS[1], "sync", "nearsync", WITH_TLS, "async", "superasync"];
+pub(crate) const SUBJECTS: [&str; 11] = [
+    RAW,
+    PLAIN,
+    MIRRORS[0],
+    MIRRORS[1],
+    "sync",
+    "nearsync",
+    WITH_TLS,
+    "async",
+    "superasync",
+    ALONE,
+    STILL,
+];
 
 /// Someone who serves a volume.
 pub(crate) struct Subject {
@@ -89,10 +108,14 @@ impl Subject {
 
     /// Two daemons in `peer`.
     fn ours(name: &'static str, programs: &Path) -> anyhow::Result<Self> {
-        let mode = Mode::from_name(name.trim_end_matches("+tls"));
+        let mode = name.split(['+', ',']).next().and_then(Mode::from_name);
         let mode = mode.with_context(|| format!("there is no mode {name}"))?;
         let plaintext = name != WITH_TLS;
-        let log_bytes = if mode == Mode::Superasync { LONG_LOG_BYTES } else { LOG_BYTES };
+        let log_bytes = match name {
+            ALONE | STILL => SHORT_LOG_BYTES,
+            _ if mode == Mode::Superasync => LONG_LOG_BYTES,
+            _ => LOG_BYTES,
+        };
         let volume_bytes = VOLUME_BYTES;
         let spec = Spec { volume_bytes, log_bytes, plaintext, ..Spec::new(mode) };
         let cluster = Box::new(Cluster::new(programs, spec)?);
@@ -100,6 +123,24 @@ impl Subject {
         let sides = [Side::Alpha, Side::Beta].map(|side| cluster.pid(side).into_iter().collect());
         let image = cluster.store_path(Side::Alpha);
         Ok(Self { name, target, sides, image, running: Running::Ours(cluster) })
+    }
+
+    /// Whether a row says anything of this subject.
+    pub(crate) fn takes(&self, row: &Row) -> bool {
+        ![ALONE, STILL].contains(&self.name) || row.access == "randwrite" && !row.flushes
+    }
+
+    /// Takes from it what it is to be measured without. From here on its standby is not counted.
+    pub(crate) fn begin(&mut self) -> anyhow::Result<()> {
+        if let Running::Ours(cluster) = &mut self.running {
+            match self.name {
+                ALONE => cluster.kill(Side::Beta)?,
+                STILL => cluster.signal(Side::Beta, Signal::STOP)?,
+                _ => return Ok(()),
+            }
+            self.sides[1].clear();
+        }
+        Ok(())
     }
 
     /// Processor time that the processes of each copy have used, in seconds.
@@ -123,8 +164,12 @@ impl Subject {
 
     /// Waits until nothing of the last run is left to be done, so that the next subject runs alone.
     pub(crate) fn settle(&self) -> anyhow::Result<()> {
-        if let Running::Ours(cluster) = &self.running {
-            cluster.await_applied(Side::Alpha)?;
+        match &self.running {
+            Running::Ours(cluster) if self.sides[1].is_empty() => {
+                cluster.await_applied_here(Side::Alpha)?;
+            }
+            Running::Ours(cluster) => cluster.await_applied(Side::Alpha)?,
+            Running::Theirs(_) => {}
         }
         rustix::fs::sync();
         Ok(())

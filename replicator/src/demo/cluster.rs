@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use hadrian_protocol::node::{NodeStatus, StandbyState};
 use hadrian_protocol::replica::Mode;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::client::Client;
 use crate::control::{self, Request, ResourceStatus, Response};
@@ -281,13 +282,22 @@ impl Cluster {
     /// # Errors
     /// As the system says.
     pub fn terminate(&mut self, side: Side) -> anyhow::Result<()> {
+        if self.pid(side).is_some() {
+            self.signal(side, Signal::TERM)?;
+        }
         if let Some(mut child) = self.daemons[side.index()].take() {
-            let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
-            let pid = pid.context("a process has an id")?;
-            rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
             child.wait()?;
         }
         Ok(())
+    }
+
+    /// Sends a signal to a daemon: STOP lets it stand still, connected as it is.
+    ///
+    /// # Errors
+    /// As the system says, and where it does not run.
+    pub fn signal(&self, side: Side, signal: Signal) -> anyhow::Result<()> {
+        let pid = self.pid(side).and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        Ok(kill_process(pid.context("the daemon does not run")?, signal)?)
     }
 
     /// The process of a side's daemon, where it runs.
@@ -416,6 +426,18 @@ impl Cluster {
         self.patiently(primary, "has everything applied on both sides", || {
             let nodes = self.nodes(primary);
             Ok(nodes.filter(|nodes| nodes.iter().all(is_done)).map(drop))
+        })
+    }
+
+    /// Waits until a side's own stores hold everything that is in its log, whatever the other side
+    /// does. Only while nobody writes, and with one resource.
+    ///
+    /// # Errors
+    /// If that does not happen, with the status and the logs.
+    pub fn await_applied_here(&self, side: Side) -> anyhow::Result<()> {
+        self.patiently(side, "has everything applied", || {
+            let node = self.status(side).and_then(|status| status.node);
+            Ok(node.filter(|node| node.applied == node.end).map(drop))
         })
     }
 
