@@ -344,6 +344,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Verdict::Receive(head) => {
                 self.received.consume(header_len);
+                self.received.expect_large(true);
                 let pieces = Pieces::new(head.len as usize);
                 self.incoming = Incoming::Payload { head, pieces, reply: reply() };
             }
@@ -378,6 +379,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let request = Request::Write { offset: head.offset, data, fua: head.fua };
         self.chosen.export.backend().submit(request, reply());
         self.received.consume(message_len);
+        self.received.expect_large(false);
         Poll::Ready(Ok(Taken::Something))
     }
 

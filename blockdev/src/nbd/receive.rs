@@ -11,6 +11,9 @@ use crate::export::Piece;
 
 /// Size of a connection's receive buffer, in bytes: many small requests, or the longest option.
 pub(super) const RECEIVE_LEN: usize = 128 << 10;
+/// Bytes that are taken at a time behind a large payload, where the next one is likely: a header
+/// and a small payload. More would have to be copied once more.
+const SHORT_LEN: usize = (4 << 10) + 64;
 
 /// A linear buffer between the socket and the parser. Unread bytes are moved to the front only
 /// when the room behind them has become too small for what is awaited.
@@ -18,11 +21,19 @@ pub(super) struct ReceiveBuffer {
     bytes: Box<[u8]>,
     start: usize,
     end: usize,
+    /// Bytes that a read takes at least, where they are there.
+    reach: usize,
 }
 
 impl ReceiveBuffer {
     pub(super) fn new() -> Self {
-        Self { bytes: vec![0; RECEIVE_LEN].into_boxed_slice(), start: 0, end: 0 }
+        let bytes = vec![0; RECEIVE_LEN].into_boxed_slice();
+        Self { bytes, start: 0, end: 0, reach: RECEIVE_LEN }
+    }
+
+    /// Whether the next request is likely to have a large payload.
+    pub(super) fn expect_large(&mut self, large: bool) {
+        self.reach = if large { SHORT_LEN } else { RECEIVE_LEN };
     }
 
     /// What was received and not yet consumed.
@@ -71,7 +82,9 @@ impl ReceiveBuffer {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        let len = ready!(poll_read(stream, cx, &mut self.bytes[self.end..]))?;
+        let reach = self.reach.max(message_len.saturating_sub(self.end - self.start));
+        let to = RECEIVE_LEN.min(self.end + reach);
+        let len = ready!(poll_read(stream, cx, &mut self.bytes[self.end..to]))?;
         self.end += len;
         Poll::Ready(Ok(len))
     }
@@ -136,4 +149,31 @@ fn poll_read<S: AsyncRead + Unpin>(
     let mut target = ReadBuf::new(target);
     ready!(Pin::new(stream).poll_read(cx, &mut target))?;
     Poll::Ready(Ok(target.filled().len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    fn fill(buffer: &mut ReceiveBuffer, mut stream: &[u8], message_len: usize) -> usize {
+        let mut cx = Context::from_waker(Waker::noop());
+        match buffer.poll_fill(&mut stream, &mut cx, message_len) {
+            Poll::Ready(Ok(len)) => len,
+            other => panic!("memory is always ready: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn behind_a_large_payload_little_of_the_next_one_is_copied_twice() {
+        let stream = vec![7; RECEIVE_LEN];
+        let mut buffer = ReceiveBuffer::new();
+        buffer.expect_large(true);
+        assert_eq!(fill(&mut buffer, &stream, 28), SHORT_LEN);
+        assert_eq!(fill(&mut buffer, &stream, 3 * SHORT_LEN), 2 * SHORT_LEN, "what is awaited");
+        buffer.expect_large(false);
+        let rest = RECEIVE_LEN - 3 * SHORT_LEN;
+        assert_eq!(fill(&mut buffer, &stream, 28), rest, "many small requests at once");
+    }
 }
