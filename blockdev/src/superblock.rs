@@ -20,6 +20,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use hadrian_protocol::checksum::crc32c_of_two;
 use hadrian_protocol::ids::ResourceId;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -467,7 +468,7 @@ fn decode(bytes: &[u8]) -> Result<Copy, CopyFault> {
 
 #[expect(clippy::indexing_slicing, reason = "a fixed place in a structure")]
 fn copy_crc(header: &Header, body: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&header.as_bytes()[..CRC_AT]), body)
+    crc32c_of_two(&header.as_bytes()[..CRC_AT], body)
 }
 
 /// The newer whole copy with its place, and what is wrong with the other.

@@ -3,6 +3,7 @@
 //! The offsets are those of version 1, which the golden files hold in place.
 
 use blake3::Hasher;
+use hadrian_protocol::checksum::{crc32c, crc32c_of_two};
 use hadrian_protocol::frame::{BODY_LEN_MAX, HEAD_LEN, HEADER_LEN, RECORD_LEN, RECORDS_MAX};
 use hadrian_protocol::ids::ResourceId;
 
@@ -56,7 +57,7 @@ pub(crate) fn seal_frame(bytes: &mut [u8], before: &[u8; 32]) {
         let start = HEAD_LEN + u32_at(bytes, entry + 28) as usize;
         let end = start + u32_at(bytes, entry + 4) as usize;
         if let Some(payload) = bytes.get(start..end) {
-            let crc = crc32c::crc32c(payload);
+            let crc = crc32c(payload);
             put(bytes, entry + 24, &crc.to_le_bytes());
         }
     }
@@ -67,7 +68,7 @@ pub(crate) fn seal_frame(bytes: &mut [u8], before: &[u8; 32]) {
     put(bytes, 92, &chain);
     let (header, rest) = bytes.split_at(HEADER_LEN);
     let table = rest.get(..head_len - HEADER_LEN).unwrap_or_default();
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&header[..HEADER_LEN - 4]), table);
+    let crc = crc32c_of_two(&header[..HEADER_LEN - 4], table);
     put(bytes, HEADER_LEN - 4, &crc.to_le_bytes());
 }
 
@@ -81,7 +82,7 @@ pub(crate) fn seal_envelope(bytes: &mut [u8]) {
     put(bytes, 3, &[1]);
     let is_frame = bytes.get(2) == Some(&1);
     let body = if is_frame { &[] } else { bytes.get(12..12 + len).unwrap_or_default() };
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..8]), body);
+    let crc = crc32c_of_two(&bytes[..8], body);
     put(bytes, 8, &crc.to_le_bytes());
 }
 
@@ -96,6 +97,6 @@ pub(crate) fn seal_superblock(copy: &mut [u8]) {
     let hash = *blake3::hash(body).as_bytes();
     put(copy, 40, &hash);
     let body = copy.get(HEADER_LEN..HEADER_LEN + len).unwrap_or_default();
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&copy[..HEADER_LEN - 4]), body);
+    let crc = crc32c_of_two(&copy[..HEADER_LEN - 4], body);
     put(copy, HEADER_LEN - 4, &crc.to_le_bytes());
 }

@@ -8,6 +8,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 pub mod backoff;
+pub mod checksum;
 pub mod codec;
 pub mod divergence;
 pub mod frame;

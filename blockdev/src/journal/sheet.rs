@@ -4,6 +4,7 @@
 //! further position, one number, and a checksum over all of it.
 
 use bytes::Bytes;
+use hadrian_protocol::checksum::crc32c;
 use hadrian_protocol::frame::{ChainHash, LogPosition};
 use hadrian_protocol::ids::{Lsn, ResourceId};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
@@ -92,7 +93,7 @@ const CRC_AT: usize = size_of::<SheetBytes>() - 4;
 impl SheetBytes {
     #[expect(clippy::indexing_slicing, reason = "a fixed place in a structure")]
     fn head_crc(&self) -> u32 {
-        crc32c::crc32c(&self.as_bytes()[..CRC_AT])
+        crc32c(&self.as_bytes()[..CRC_AT])
     }
 }
 

@@ -1,6 +1,7 @@
 //! Changes of volumes as they wait for their stores.
 
 use bytes::Bytes;
+use hadrian_protocol::checksum::crc32c;
 use hadrian_protocol::frame::{Frame, LogPosition, Record};
 use hadrian_protocol::ids::{Lsn, VolumeIndex};
 use hadrian_protocol::range::ByteRange;
@@ -131,7 +132,7 @@ impl Fetched {
         };
         let data = buffer.freeze().slice(..len);
         let Self { to: file, offset, crc } = self;
-        (crc32c::crc32c(&data) == crc).then_some(Op::Write { file, offset, data })
+        (crc32c(&data) == crc).then_some(Op::Write { file, offset, data })
     }
 }
 

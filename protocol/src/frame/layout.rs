@@ -8,6 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::record::{Began, Record, RecordKind};
 use super::{BODY_LEN_MAX, HEAD_LEN, HEADER_LEN, PAGE, RECORD_LEN, RECORDS_MAX};
+use crate::checksum::{crc32c, crc32c_of_two};
 use crate::ids::{EPOCH_MAX, Epoch, Incarnation, Lsn, MemberId, ResourceId, VolumeIndex};
 use crate::range::{ByteRange, RangeError};
 use crate::time::WallTime;
@@ -345,7 +346,7 @@ fn head_crc(bytes: &[u8], size: FrameSize) -> Result<u32, FrameError> {
     let short = FrameError::Short { have: bytes.len(), need: size.head_len() };
     let header = bytes.get(..CHAINED_TO).ok_or(short.clone())?;
     let table = bytes.get(HEADER_LEN..size.head_len()).ok_or(short)?;
-    Ok(crc32c::crc32c_append(crc32c::crc32c(header), table))
+    Ok(crc32c_of_two(header, table))
 }
 
 /// Zeroes all that is neither on the wire nor stamp, so that a recycled buffer tells no secrets.
@@ -386,7 +387,7 @@ impl Stamp {
         let (durable, lsn) = (U64::new(self.durable.get()), U64::new(lsn.get()));
         let mut stamp =
             StampBytes { magic: STAMP_MAGIC, crc: U32::new(0), durable, lsn, reserved: [0; 8] };
-        stamp.crc = U32::new(crc32c::crc32c(&stamp.as_bytes()[8..]));
+        stamp.crc = U32::new(crc32c(&stamp.as_bytes()[8..]));
         buffer[STAMP_AT..HEAD_LEN].copy_from_slice(stamp.as_bytes());
     }
 
@@ -394,7 +395,7 @@ impl Stamp {
     pub(super) fn read(bytes: &[u8], lsn: Lsn) -> Option<Self> {
         let stamp = StampBytes::read_from_bytes(bytes.get(STAMP_AT..HEAD_LEN)?).ok()?;
         let whole = stamp.magic == STAMP_MAGIC
-            && stamp.crc.get() == crc32c::crc32c(&stamp.as_bytes()[8..])
+            && stamp.crc.get() == crc32c(&stamp.as_bytes()[8..])
             && stamp.lsn.get() == lsn.get();
         whole.then(|| Self { durable: Lsn::new(stamp.durable.get()) })
     }
@@ -431,7 +432,7 @@ impl RecordEntry {
             payload_len: narrow(bytes.len()),
             offset: U64::new(range.start()),
             length: U64::new(range.len()),
-            payload_crc: U32::new(crc32c::crc32c(bytes)),
+            payload_crc: U32::new(crc32c(bytes)),
             payload_at: narrow(at),
         }
     }
@@ -476,7 +477,7 @@ impl RecordEntry {
     }
 
     pub(super) fn check_payload(&self, bytes: &[u8]) -> bool {
-        bytes.get(self.payload()).is_some_and(|p| crc32c::crc32c(p) == self.payload_crc.get())
+        bytes.get(self.payload()).is_some_and(|p| crc32c(p) == self.payload_crc.get())
     }
 
     pub(super) fn decode(&self, bytes: &Bytes, size: FrameSize) -> Result<Record, RecordError> {

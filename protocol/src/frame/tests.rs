@@ -148,8 +148,8 @@ fn a_record_that_brings_no_payload_cannot_speak_of_one_in_the_padding() {
     // The write becomes a marker whose payload lies behind the body; the head is sealed again.
     bytes[HEADER_LEN] = RecordKind::Marker.code();
     bytes[HEADER_LEN + 28..HEADER_LEN + 32].copy_from_slice(&512u32.to_le_bytes());
-    let crc = crc32c::crc32c_append(
-        crc32c::crc32c(&bytes[..HEADER_LEN - 4]),
+    let crc = crate::checksum::crc32c_of_two(
+        &bytes[..HEADER_LEN - 4],
         &bytes[HEADER_LEN..HEADER_LEN + RECORD_LEN],
     );
     bytes[HEADER_LEN - 4..HEADER_LEN].copy_from_slice(&crc.to_le_bytes());

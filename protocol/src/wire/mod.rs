@@ -25,6 +25,7 @@ pub use message::{
 };
 pub use preamble::{PREAMBLE_LEN, Preamble, PreambleError};
 
+use crate::checksum::{crc32c, crc32c_of_two};
 use crate::codec::CodecError;
 use crate::frame::{BODY_LEN_MAX, HEAD_LEN};
 
@@ -98,7 +99,7 @@ impl Envelope {
             return Err(WireError::TooLong { len, limit });
         }
         let crc = u32::from_le_bytes([c0, c1, c2, c3]);
-        if is_frame && crc != crc32c::crc32c(&head[..8]) {
+        if is_frame && crc != crc32c(&head[..8]) {
             return Err(WireError::Checksum);
         }
         Ok(Self { kind, len, crc })
@@ -149,7 +150,7 @@ impl Envelope {
         // Frames and messages are far below 4 GiB.
         let [l0, l1, l2, l3] = u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes();
         let start = [MAGIC[0], MAGIC[1], kind, FORMAT, l0, l1, l2, l3];
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&start), body).to_le_bytes();
+        let crc = crc32c_of_two(&start, body).to_le_bytes();
         let mut head = [0; ENVELOPE_LEN];
         head[..8].copy_from_slice(&start);
         head[8..].copy_from_slice(&crc);
