@@ -29,7 +29,8 @@ tools:
 vm-test: tools
 	cargo test -p hadrian-lab --test lab -- --include-ignored
 
-# Both daemons on this machine beside a plain qemu-nbd, in one run; results in target/bench.json.
+# Both daemons on this machine beside QEMU, in one run; results in target/bench.json. It takes about
+# half an hour, and 70 GiB of disk.
 .PHONY: bench bench-scale
 bench: tools
 	cargo build --release -p hadrian-replicator --bins

@@ -7,6 +7,7 @@ pub mod inspect;
 pub mod journal;
 pub mod nbd;
 pub mod replica;
+mod ring;
 pub mod superblock;
 #[cfg(feature = "ublk")]
 pub mod ublk;

@@ -9,6 +9,7 @@ const LINE_CHARS_MAX: usize = 100;
 /// The only places with code that the compiler cannot check.
 const UNSAFE_IN: [&str; 6] = [
     "blockdev/src/buffer.rs",
+    "blockdev/src/buffer/slab.rs",
     "blockdev/src/engine/uring.rs",
     "blockdev/src/ublk/commands.rs",
     "blockdev/src/ublk/control.rs",

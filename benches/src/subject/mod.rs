@@ -20,7 +20,7 @@ use qemu::Server;
 pub(crate) const VOLUME_BYTES: u64 = 1 << 30;
 /// Half of it is kept for a standby that is behind, and in superasync it may be far behind.
 const LOG_BYTES: u64 = 4 << 30;
-const LONG_LOG_BYTES: u64 = 8 << 30;
+const LONG_LOG_BYTES: u64 = 6 << 30;
 /// Of a standby that gets nothing, nothing is measured, so the log need not reach it.
 const SHORT_LOG_BYTES: u64 = 1 << 30;
 const EXPORT: &str = "db/data";

@@ -28,7 +28,7 @@ pub(super) const fn count(body_len: usize) -> usize {
 }
 
 impl Slab {
-    /// `count` pieces of `len` bytes, zeroed, that lie in huge pages for the most part; `None` where
+    /// `count` pieces of `len` bytes, zeroed, for the most part in huge pages; `None` where
     /// the system has no such range.
     pub(super) fn cut(len: usize, count: usize) -> Option<Vec<Memory>> {
         let used = len * count;

@@ -9,17 +9,16 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
 use io_uring::{IoUring, Probe, opcode, squeue, types};
-use rustix::event::{EventfdFlags, eventfd};
 use slab::Slab;
 
 use super::files::{self, Files, Note, Open};
 use super::{Completion, Engine, FileId, Op, OpenAs, Token};
+use crate::ring::Ring;
 
 /// Buffered writes shorter than this, in bytes, are done by a plain system call.
 pub const SMALL_WRITE_LEN: usize = 16 << 10;
@@ -68,7 +67,7 @@ struct Flight {
 
 /// Engine over one io_uring.
 pub struct Uring {
-    ring: IoUring,
+    ring: Ring,
     files: Files,
     flights: Slab<Flight>,
     /// Flights that have no entry in the ring yet, in order.
@@ -77,11 +76,6 @@ pub struct Uring {
     in_kernel: usize,
     done: Vec<Completion>,
     broken: Option<io::Error>,
-    /// Tells of answers, and of work that the kernel has left to the ring's thread: of the latter
-    /// the ring's own descriptor does not tell.
-    bell: OwnedFd,
-    /// The ring answers to the thread that made it alone.
-    _one_thread: PhantomData<*const ()>,
 }
 
 impl std::fmt::Debug for Uring {
@@ -97,11 +91,8 @@ impl Uring {
     /// # Errors
     /// [`UringError`], which names what is missing.
     pub fn new(depth: u32) -> Result<Self, UringError> {
-        let ring = set_up(depth.clamp(2, 4096)).map_err(UringError::Setup)?;
+        let ring = Ring::new(depth.clamp(2, 4096), None).map_err(UringError::Setup)?;
         probe(&ring)?;
-        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        let bell = eventfd(0, flags).map_err(|error| UringError::Setup(error.into()))?;
-        ring.submitter().register_eventfd(bell.as_raw_fd()).map_err(UringError::Setup)?;
         Ok(Self {
             ring,
             files: Files::default(),
@@ -110,8 +101,6 @@ impl Uring {
             in_kernel: 0,
             done: Vec::new(),
             broken: None,
-            bell,
-            _one_thread: PhantomData,
         })
     }
 
@@ -195,8 +184,7 @@ impl Uring {
 
     /// Takes the kernel's answers; continues what is not whole.
     fn drain(&mut self) {
-        // Work that the kernel has left to this thread.
-        if self.ring.submission().taskrun()
+        if self.ring.has_work()
             && let Err(error) = self.enter(0)
         {
             self.broken.get_or_insert(error);
@@ -312,7 +300,7 @@ impl Engine for Uring {
     }
 
     fn descriptor(&self) -> Option<OwnedFd> {
-        self.bell.try_clone().ok()
+        self.ring.bell().ok()
     }
 
     fn try_read_cached(&mut self, file: FileId, offset: u64, into: &mut [u8]) -> bool {
@@ -325,19 +313,6 @@ impl Engine for Uring {
 
     fn boot(&self) -> Option<[u8; 32]> {
         Files::boot()
-    }
-}
-
-/// A ring that leaves its work to the thread that owns it, which is not interrupted for it then;
-/// kernels before 6.1 have only the other kind.
-fn set_up(depth: u32) -> io::Result<IoUring> {
-    let mut deferring = IoUring::builder();
-    deferring.setup_clamp().setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
-    match deferring.build(depth) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            IoUring::builder().setup_clamp().build(depth)
-        }
-        ring => ring,
     }
 }
 

@@ -2,11 +2,13 @@
 #![allow(unsafe_code, reason = "commands go to the kernel by a ring")]
 
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 
-use io_uring::{IoUring, opcode, squeue, types};
+use io_uring::{opcode, squeue, types};
 use libublk::sys;
 use tokio::io::unix::AsyncFd;
+
+use crate::ring::Ring;
 
 /// Commands that are handed to the kernel together, at most. Its queue of results must not be
 /// shorter, however few slots there are: one queue alone has fewer.
@@ -50,7 +52,7 @@ pub(super) enum Came {
 
 /// The ring. The kernel holds one command for each slot that waits for a request.
 pub(super) struct Commands {
-    ring: IoUring,
+    ring: Ring,
     device: RawFd,
 }
 
@@ -61,7 +63,7 @@ impl Commands {
     /// # Errors
     /// As the system says.
     pub(super) fn new(device: &OwnedFd, slots: u32) -> io::Result<Self> {
-        let ring = IoUring::builder().setup_clamp().setup_cqsize(slots.max(BATCH)).build(BATCH)?;
+        let ring = Ring::new(BATCH, Some(slots.max(BATCH)))?;
         Ok(Self { ring, device: device.as_raw_fd() })
     }
 
@@ -100,12 +102,21 @@ impl Commands {
     /// Gives the kernel what was pushed.
     pub(super) fn enter(&mut self) -> io::Result<()> {
         while !self.ring.submission().is_empty() {
-            match self.ring.submit() {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                _ => {}
-            }
+            self.submit()?;
         }
         Ok(())
+    }
+
+    /// Has the kernel do what it has left to this thread: its answers are there then.
+    pub(super) fn look(&mut self) -> io::Result<()> {
+        if self.ring.has_work() { self.submit() } else { Ok(()) }
+    }
+
+    fn submit(&mut self) -> io::Result<()> {
+        match self.ring.submit() {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// What has come since, without waiting.
@@ -120,10 +131,8 @@ impl Commands {
 
     /// Is readable when something has come.
     pub(super) fn ready(&self) -> io::Result<AsyncFd<OwnedFd>> {
-        // SAFETY: the ring is open for as long as `self` is borrowed, and the copy is its own.
-        let ring = unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }.try_clone_to_owned()?;
         // SAFETY: the copy is owned by the registration and by nobody else.
-        Ok(unsafe { AsyncFd::register(ring) }?)
+        Ok(unsafe { AsyncFd::register(self.ring.bell()?) }?)
     }
 }
 
