@@ -35,8 +35,8 @@ pub(crate) const MIRRORS: [&str; 2] = ["quorum", "mirror job"];
 const WITH_TLS: &str = "nearsync+tls";
 /// Its standby is killed before anything is measured, or stands still and stays connected: nobody
 /// is held back by that.
-const ALONE: &str = "superasync, alone";
-const STILL: &str = "superasync, still";
+const ALONE: &str = "superasync+alone";
+const STILL: &str = "superasync+still";
 /// All of them, in the order of the table.
 pub(crate) const SUBJECTS: [&str; 11] = [
     RAW,
@@ -108,7 +108,7 @@ impl Subject {
 
     /// Two daemons in `peer`.
     fn ours(name: &'static str, programs: &Path) -> anyhow::Result<Self> {
-        let mode = name.split(['+', ',']).next().and_then(Mode::from_name);
+        let mode = name.split('+').next().and_then(Mode::from_name);
         let mode = mode.with_context(|| format!("there is no mode {name}"))?;
         let plaintext = name != WITH_TLS;
         let log_bytes = match name {
