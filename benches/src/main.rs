@@ -72,7 +72,7 @@ fn here(args: &Args) -> anyhow::Result<()> {
         let mut subject = Subject::start(name, programs, scratch.path())?;
         fio::run(&FILL, &subject.target, Length::Once, scratch.path())?;
         subject.settle()?;
-        subject.begin()?;
+        subject.lose_standby()?;
         subjects.push(subject);
     }
     let mut lines = Vec::new();

@@ -130,8 +130,9 @@ impl Subject {
         ![ALONE, STILL].contains(&self.name) || row.access == "randwrite" && !row.flushes
     }
 
-    /// Takes from it what it is to be measured without. From here on its standby is not counted.
-    pub(crate) fn begin(&mut self) -> anyhow::Result<()> {
+    /// Kills or stops the standby that it is to be measured without, where that is so; from here on
+    /// the standby is not counted.
+    pub(crate) fn lose_standby(&mut self) -> anyhow::Result<()> {
         if let Running::Ours(cluster) = &mut self.running {
             match self.name {
                 ALONE => cluster.kill(Side::Beta)?,

@@ -21,7 +21,7 @@ pub(super) struct ReceiveBuffer {
     bytes: Box<[u8]>,
     start: usize,
     end: usize,
-    /// Bytes that a read takes at least, where they are there.
+    /// Most bytes that a read takes, unless more than that is awaited.
     reach: usize,
 }
 

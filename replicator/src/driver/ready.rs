@@ -1,11 +1,11 @@
-//! Waiting for the disks: the ring's descriptor as something that a task can wait for.
+//! Waiting for the disks: the bell of their ring as something that a task can wait for.
 #![allow(unsafe_code, reason = "registering a descriptor that the caller owns")]
 
 use std::os::fd::OwnedFd;
 
 use tokio::io::unix::AsyncFd;
 
-/// Resolves when the ring has completions; never where there is no ring.
+/// Resolves when the bell of the ring was rung; never where there is no ring.
 pub(super) struct DisksReady {
     ring: Option<AsyncFd<OwnedFd>>,
 }
