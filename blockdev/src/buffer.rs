@@ -20,6 +20,7 @@ mod slab;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::RefCell;
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -48,14 +49,15 @@ const SLAB_KEPT_MIN: usize = 32 << 20;
 /// `len` is what the caller asked for, rounded up to [`ALIGNMENT`]; the capacity is that of its
 /// size class. A recycled buffer holds the bytes of its former life: whoever pads must zero.
 pub struct IoBuf {
-    memory: Memory,
+    memory: ManuallyDrop<Memory>,
     len: usize,
-    class: usize,
 }
 
-/// Memory of one buffer, and the slab that it is a part of.
+/// Memory of one buffer, of a size class; a piece of a slab, or by itself. Goes to the system at
+/// its end.
 struct Memory {
     ptr: NonNull<u8>,
+    class: usize,
     slab: Option<Arc<Slab>>,
 }
 
@@ -75,7 +77,7 @@ impl IoBuf {
         let class = class_of(len);
         let taken = FREE.with_borrow_mut(|free| free.take(class));
         let memory = taken.unwrap_or_else(|| allocate(class));
-        Self { memory, len: round_up(len), class }
+        Self { memory: ManuallyDrop::new(memory), len: round_up(len) }
     }
 
     /// A buffer for a frame whose body has room for `body_len` bytes behind its head page.
@@ -87,7 +89,7 @@ impl IoBuf {
     /// Bytes that the buffer's memory holds beyond `len`, without another allocation.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        class_len(self.class)
+        class_len(self.memory.class)
     }
 
     /// Changes the visible length, within the capacity.
@@ -147,14 +149,10 @@ impl FrameBuffer for IoBuf {
 
 impl Drop for IoBuf {
     fn drop(&mut self) {
-        let class = self.class;
-        let memory = Memory { ptr: self.memory.ptr, slab: self.memory.slab.take() };
-        let mut left = Some(memory);
+        // SAFETY: the field is not used again: this is its end.
+        let memory = unsafe { ManuallyDrop::take(&mut self.memory) };
         // The list is gone while the thread ends; then the memory goes straight back.
-        let _ = FREE.try_with(|free| left = free.borrow_mut().put(class, left.take()));
-        if let Some(memory) = left {
-            release(memory, class);
-        }
+        let _ = FREE.try_with(|free| free.borrow_mut().put(memory));
     }
 }
 
@@ -188,36 +186,37 @@ impl FreeLists {
         Some(memory)
     }
 
-    /// Gives the memory back where there is no room for it.
-    fn put(&mut self, class: usize, memory: Option<Memory>) -> Option<Memory> {
-        if self.bytes + class_len(class) > self.bytes_max {
-            return memory;
+    /// Keeps the memory where there is room for it.
+    fn put(&mut self, memory: Memory) {
+        let bytes = self.bytes + class_len(memory.class);
+        if bytes <= self.bytes_max {
+            self.bytes = bytes;
+            self.lists[memory.class].push(memory);
         }
-        self.bytes += class_len(class);
-        self.lists[class].extend(memory);
-        None
     }
 
     /// Fills an empty list from a new slab, where the thread may keep as much.
     fn add_slab(&mut self, class: usize) {
-        let (len, count) = (class_len(class), slab::count(class_len(class) - HEAD_LEN));
-        let large = len - HEAD_LEN >= SLAB_BODY_MIN && self.bytes_max >= SLAB_KEPT_MIN;
-        if !large || self.bytes + count * len > self.bytes_max {
-            return;
-        }
-        if let Some(parts) = Slab::cut(len, count) {
-            self.lists[class].extend(parts);
-            self.bytes += count * len;
+        let body_len = class_len(class) - HEAD_LEN;
+        let bytes = self.bytes + slab::count(body_len) * class_len(class);
+        let large = body_len >= SLAB_BODY_MIN && self.bytes_max >= SLAB_KEPT_MIN;
+        if large
+            && bytes <= self.bytes_max
+            && let Some(pieces) = Slab::cut(class)
+        {
+            self.lists[class].extend(pieces);
+            self.bytes = bytes;
         }
     }
 }
 
-impl Drop for FreeLists {
+impl Drop for Memory {
     fn drop(&mut self) {
-        for (class, list) in self.lists.iter_mut().enumerate() {
-            for memory in list.drain(..) {
-                release(memory, class);
-            }
+        match self.slab.take() {
+            Some(slab) => slab.give_back(self.ptr, class_len(self.class)),
+            // SAFETY: every pointer that is in no slab came from `allocate` with the layout of its
+            // class, and this is the only copy of it.
+            None => unsafe { dealloc(self.ptr.as_ptr(), layout(self.class)) },
         }
     }
 }
@@ -249,16 +248,7 @@ fn allocate(class: usize) -> Memory {
     // SAFETY: the layout has a non-zero size.
     let ptr = unsafe { alloc_zeroed(layout) };
     let ptr = NonNull::new(ptr).unwrap_or_else(|| handle_alloc_error(layout));
-    Memory { ptr, slab: None }
-}
-
-fn release(memory: Memory, class: usize) {
-    match memory.slab {
-        Some(slab) => slab.give_back(memory.ptr, class_len(class)),
-        // SAFETY: every pointer of a class that is in no slab came from `allocate` with that
-        // class's layout, and the caller gives up the only copy of it.
-        None => unsafe { dealloc(memory.ptr.as_ptr(), layout(class)) },
-    }
+    Memory { ptr, class, slab: None }
 }
 
 #[cfg(test)]

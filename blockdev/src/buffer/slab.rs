@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
-use super::Memory;
+use super::{HEAD_LEN, Memory, class_len};
 
 /// What all bodies of a slab have together, in bytes: a huge page.
 const HUGE_PAGE: usize = 2 << 20;
@@ -28,9 +28,11 @@ pub(super) const fn count(body_len: usize) -> usize {
 }
 
 impl Slab {
-    /// `count` pieces of `len` bytes, zeroed, for the most part in huge pages; `None` where
+    /// Zeroed memory of all buffers of a new slab, for the most part in huge pages; `None` where
     /// the system has no such range.
-    pub(super) fn cut(len: usize, count: usize) -> Option<Vec<Memory>> {
+    pub(super) fn cut(class: usize) -> Option<Vec<Memory>> {
+        let len = class_len(class);
+        let count = count(len - HEAD_LEN);
         let used = len * count;
         // Huge pages begin at their own size; the room for that is never touched.
         let mapped_len = used + HUGE_PAGE;
@@ -48,7 +50,7 @@ impl Slab {
         let _ = unsafe { madvise(first.cast(), whole, Advice::LinuxHugepage) };
         // SAFETY: each piece lies in the mapping, and no two overlap.
         let piece = |at| NonNull::new(unsafe { first.add(at * len) });
-        let memory = |ptr| Memory { ptr, slab: Some(slab.clone()) };
+        let memory = |ptr| Memory { ptr, class, slab: Some(slab.clone()) };
         (0..count).map(|at| piece(at).map(memory)).collect()
     }
 
