@@ -12,7 +12,7 @@ pub struct Share {
 
 impl Share {
     /// With more, a daemon of one resource holds over 256 MiB under load, and is no faster.
-    pub const MAX: u64 = 160 << 20;
+    pub const MAX: u64 = 112 << 20;
     /// With less, a few of the longest frames would fill it.
     pub const MIN: u64 = 32 << 20;
 
@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn few_resources_have_what_makes_them_fast_and_many_share_what_there_is() {
         let bytes = |count| Share::of(2048 * MIB, count).bytes / MIB;
-        assert_eq!([1, 8, 16, 64, 1000].map(bytes), [160, 160, 128, 32, 32]);
+        assert_eq!([1, 8, 16, 64, 1000].map(bytes), [112, 112, 112, 32, 32]);
     }
 
     #[test]
