@@ -25,6 +25,14 @@ pub enum CodecError {
         /// What it holds.
         value: u64,
     },
+    /// A text is not UTF-8.
+    #[error("{field} is no text from its byte {at} on")]
+    Text {
+        /// Which field.
+        field: &'static str,
+        /// Where it stops being text.
+        at: u64,
+    },
     /// A list or text is over its limit.
     #[error("{field} has {count} entries or bytes, over the limit of {limit}")]
     TooMany {
@@ -65,6 +73,14 @@ impl<'a> Reader<'a> {
             0 => Ok(()),
             count => Err(CodecError::TooLong { count }),
         }
+    }
+
+    pub(crate) fn text(&mut self, field: &'static str, limit: usize) -> Result<String, CodecError> {
+        let bytes = self.list(field, limit, |r| r.u8(field))?;
+        String::from_utf8(bytes).map_err(|error| {
+            let value = u64::try_from(error.utf8_error().valid_up_to()).unwrap_or(u64::MAX);
+            CodecError::Text { field, at: value }
+        })
     }
 
     fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], CodecError> {
@@ -171,6 +187,10 @@ pub(crate) trait Put: BufMut {
     fn put_incarnate(&mut self, life: Incarnate) {
         self.put_u8(life.member.index());
         self.put_u64_le(life.incarnation.get());
+    }
+
+    fn put_text(&mut self, text: &str) {
+        self.put_list(text.as_bytes(), |out, byte| out.put_u8(*byte));
     }
 
     fn put_position(&mut self, position: LogPosition) {

@@ -260,6 +260,45 @@ impl fmt::Debug for ResourceId {
     }
 }
 
+/// Names a cluster: marks of another one are never touched (design §7).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ClusterId([u8; 16]);
+
+impl ClusterId {
+    /// The identity of the cluster of this name, the same on every member.
+    #[must_use]
+    pub fn derive(name: &str) -> Self {
+        let mut id = [0; 16];
+        let mut hasher = blake3::Hasher::new_derive_key("hadrian cluster identity v1");
+        hasher.update(name.as_bytes()).finalize_xof().fill(&mut id);
+        Self(id)
+    }
+
+    /// The identity with these bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, as marks carry them.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// One connection between two members, as the driver counts them; never on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]

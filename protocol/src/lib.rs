@@ -14,6 +14,7 @@ pub mod divergence;
 pub mod frame;
 pub mod history;
 pub mod ids;
+pub mod marks;
 pub mod node;
 pub mod range;
 pub mod record;
