@@ -240,8 +240,9 @@ fn two_of_three_markers_decide_and_one_does_not() {
     assert_eq!(world.members[1].proposer.said(), [Said::Read(Some(record(1, 0, 1)))]);
 }
 
-#[test]
-fn what_a_dead_life_stood_for_is_decided_by_whoever_comes_next() {
+/// A cluster in which the first member stood for a change on the only marker, and died before it
+/// could say so.
+fn stood_and_died() -> World {
     let mut world = alone(1);
     world.members[0].proposer.change(record(1, 0, 1));
     for _ in 0..2 {
@@ -251,11 +252,19 @@ fn what_a_dead_life_stood_for_is_decided_by_whoever_comes_next() {
         world.members[0].proposer.done(0, &blocks, world.now).unwrap();
     }
     world.restart(0);
-    settle(&mut world, 1, &[0]);
-    world.members[1].proposer.change(record(1, 1, 1));
-    settle(&mut world, 1, &[0]);
-    let said = world.members[1].proposer.said();
-    assert_eq!(said, [Said::Decided(Some(record(1, 0, 1)))], "the dead one's, not its own");
+    world
+}
+
+#[test]
+fn what_a_dead_life_stood_for_is_decided_by_whoever_comes_next_be_it_the_same_member() {
+    for next in [0, 1] {
+        let mut world = stood_and_died();
+        settle(&mut world, next, &[0]);
+        world.members[next].proposer.change(record(1, next, 2));
+        settle(&mut world, next, &[0]);
+        let said = world.members[next].proposer.said();
+        assert_eq!(said, [Said::Decided(Some(record(1, 0, 1)))], "member {next}");
+    }
 }
 
 #[test]
