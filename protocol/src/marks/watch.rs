@@ -115,8 +115,10 @@ impl Watch {
         }
     }
 
-    /// A majority of the markers was read, each from this moment on or later.
-    fn read_since(&self) -> Option<Now> {
+    /// A majority of the markers was read, each from this moment on or later: so old is what is
+    /// known.
+    #[must_use]
+    pub fn read_since(&self) -> Option<Now> {
         let mut reads = self.reads.clone();
         reads.sort_unstable();
         reads.reverse();

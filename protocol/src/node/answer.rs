@@ -48,6 +48,9 @@ impl Node {
         if !matches!(self.standing, Part::Leading | Part::Releasing(_)) {
             return self.waits.rest();
         }
+        if self.is_gate_shut() {
+            return;
+        }
         let before = self.answers.writes;
         let (writes, flushes) = self.allowed_answers();
         self.answers.writes = self.answers.writes.max(writes);

@@ -124,6 +124,7 @@ impl Denied {
             Self::WindowRuns { .. } => "window_runs",
             Self::NotInSet { .. } => "not_in_set",
             Self::NoRecord => "no_record",
+            Self::OwnerLives { .. } => "owner_lives",
             Self::GivenUp => "given_up",
             Self::Busy => "busy",
             Self::NotPrimary => "not_primary",
@@ -190,6 +191,18 @@ pub enum Denied {
          {owner} in epoch {epoch}; make sure that this one is down, and name both with --override"
     )]
     NotInSet {
+        /// Who owns the resource by the record.
+        owner: MemberId,
+        /// In which epoch.
+        epoch: Epoch,
+    },
+    /// The owner may be serving, and cannot be told to stop.
+    #[error(
+        "{owner} owns the resource in epoch {epoch}, is not connected, and its lease on the marks \
+         is not over; ask again when it is, or make sure that it is down and name both with \
+         --override"
+    )]
+    OwnerLives {
         /// Who owns the resource by the record.
         owner: MemberId,
         /// In which epoch.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::lease::LeaseConfig;
 use crate::ids::MemberId;
 use crate::replica::Mode;
 
@@ -39,6 +40,9 @@ pub struct NodeConfig {
     pub degrade_back: Duration,
     /// Where the owner and the in-sync set are decided.
     pub record: RecordKind,
+    /// How leases on the marks bound service; none where there are no marks.
+    #[serde(default)]
+    pub lease: Option<LeaseConfig>,
     /// Silence that ends a session.
     pub timeout: Duration,
     /// Longest that the log stays unsynced while no client asks (design §2.5).
@@ -104,6 +108,7 @@ impl NodeConfig {
             degrade_after: Duration::from_secs(2),
             degrade_back: Duration::from_secs(30),
             record: RecordKind::None,
+            lease: None,
             timeout: Duration::from_secs(10),
             log_sync_interval: Duration::from_millis(200),
             sync_bytes: 32 << 20,
@@ -124,13 +129,15 @@ impl NodeConfig {
         self.peer_window - self.peer_window / 100
     }
 
-    /// Heartbeat interval: a quarter of the timeout and of the window, 30 s at most (design §4).
+    /// Heartbeat interval: a quarter of the timeout, of the window and of a lease, 30 s at most
+    /// (design §4).
     #[must_use]
     pub fn heartbeat(&self) -> Duration {
         let window = match self.peer_window {
             Duration::ZERO => Duration::MAX,
             window => window,
         };
-        (self.timeout.min(window) / 4).min(Duration::from_secs(30))
+        let lease = self.lease.map_or(Duration::MAX, |config| config.lease);
+        (self.timeout.min(window).min(lease) / 4).min(Duration::from_secs(30))
     }
 }

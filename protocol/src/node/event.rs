@@ -7,8 +7,10 @@ use super::note::Note;
 use super::recording;
 use crate::frame::{Frame, LogPosition};
 use crate::ids::{Lsn, MemberId, SessionId};
+use crate::marks::watch::Sight;
 use crate::record::ControlRecord;
 use crate::replica::ReplicaState;
+use crate::time::Now;
 use crate::wire::Message;
 
 /// Something that happened.
@@ -86,6 +88,17 @@ pub enum Event {
     /// What the control record holds after [`Action::Propose`] was decided: the proposal, if it
     /// won. While the record cannot be reached there is no such event, however long it takes.
     Decided(Option<ControlRecord>),
+    /// This member's lease on the marks is good until then, or not at all.
+    Lease(Option<Now>),
+    /// What the marks show of another member, as of that moment by this host's clock.
+    Sighted {
+        /// Of whom.
+        member: MemberId,
+        /// What.
+        sight: Sight,
+        /// When the oldest read was begun that it rests on.
+        as_of: Now,
+    },
     /// A part of the replica failed for good (design §2.7).
     Failed(FailedPart),
     /// An operator asks for something.

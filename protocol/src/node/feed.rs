@@ -268,10 +268,11 @@ impl Node {
             number: 0,
             echo: None,
         };
+        let now = self.clock.now;
         let Some(open) = self.peers.get_mut(&member).and_then(|peer| peer.session.as_mut()) else {
             return;
         };
-        let (session, (number, echo)) = (open.id, open.word.next(in_set));
+        let (session, (number, echo)) = (open.id, open.word.next(in_set, now));
         if let Phase::Feeding(feed) = &mut open.phase {
             feed.told = progress.may_apply;
             feed.wanted = feed.wanted.max(progress.wanted);

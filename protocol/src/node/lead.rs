@@ -158,7 +158,9 @@ impl Node {
             _ if self.follow.cutting => return Some(Err(Denied::Busy)),
             _ => {}
         }
+        let lives = if over.is_none() { self.owner_lives() } else { None };
         let right = match (by_proof, self.has_register()) {
+            _ if lives.is_some() => lives.map_or(Ok(()), Err),
             (true, false) => self.prove(),
             (_, true) if test => self.right_to_own(by_proof, over, |_| false).map(|_| ()),
             _ => Ok(()),
@@ -173,7 +175,7 @@ impl Node {
     }
 
     /// Whether the old primary went on without this member, nobody here can know.
-    fn stand_by_force(
+    pub(super) fn stand_by_force(
         &mut self,
         by_proof: bool,
         over: Option<(MemberId, Epoch)>,
@@ -310,7 +312,8 @@ impl Node {
         let Part::Candidate(candidate) = &self.standing else {
             return;
         };
-        let ready = candidate.promised_self
+        let ready = self.lease_holds()
+            && candidate.promised_self
             && candidate.later_than(mine).is_none()
             && candidate.fetching.is_none()
             && candidate.waits_for().is_empty()

@@ -20,6 +20,7 @@
 //! | `insync` | entering and leaving the in-sync set |
 //! | `proof` | the word that a standby is in the set, and what it is worth |
 //! | `register` | the control record: read, obeyed, proposed to |
+//! | `lease` | the right to serve, and taking over by itself |
 //! | `pace` | modes, slow standbys, waits |
 //! | `trail` | which part of the log came when |
 //! | `answer` | which requests may be answered, and what the image may hold |
@@ -38,6 +39,7 @@ mod follow;
 mod handover;
 mod insync;
 mod lead;
+mod lease;
 mod limits;
 mod log;
 mod moves;
@@ -62,6 +64,7 @@ pub use answer::Answers;
 pub use command::{Command, Denied, Done, How, Limits};
 pub use config::{NodeConfig, OnWindowEnd, RecordKind};
 pub use event::{Action, Event, FailedPart};
+pub use lease::LeaseConfig;
 pub use limits::Excess;
 pub use log::Recovered;
 pub use moves::{MEMBER_MOVES, Made, Move, OWN_MOVES, Place, STANDBY_MOVES, picture};
@@ -102,6 +105,7 @@ pub struct Node {
     follow: Follow,
     insync: insync::InSync,
     register: register::Register,
+    lease: lease::Lease,
     waits: pace::Waits,
     measured: BTreeMap<MemberId, numbers::Measured>,
     measured_at: Now,
@@ -170,6 +174,7 @@ impl Node {
             follow: Follow::default(),
             insync: insync::InSync::new(&state),
             register: register::Register::default(),
+            lease: lease::Lease::default(),
             waits: pace::Waits::default(),
             measured: BTreeMap::new(),
             measured_at: clock.now,
@@ -215,6 +220,8 @@ impl Node {
             Event::Held => self.held(),
             Event::RecordRead(record) => self.record_read(record),
             Event::Decided(record) => self.decided(record),
+            Event::Lease(until) => self.lease_told(until),
+            Event::Sighted { member, sight, as_of } => self.sighted(member, sight, as_of),
             Event::Failed(part) => self.failed(part),
             Event::Command { id, command } => self.command(id, command),
             Event::Tick => {}
@@ -235,6 +242,7 @@ impl Node {
         self.clock = clock;
         self.settle_sessions();
         self.settle_register();
+        self.settle_lease();
         self.settle_standing();
         self.settle_insync();
         self.settle_feeds();
@@ -283,6 +291,7 @@ impl Node {
             .flatten()
             .chain(self.window_deadline())
             .chain(self.overtaken.map(|(_, at)| at))
+            .chain(self.lease_deadline())
             .chain(self.delay_deadline())
             .chain(self.pace_deadline())
             .chain(self.asking_deadline())

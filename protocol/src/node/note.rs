@@ -60,6 +60,12 @@ pub enum Note {
         /// In which epoch.
         epoch: Epoch,
     },
+    /// The right to serve is about to end: clients are held.
+    LeaseOver,
+    /// It was won again.
+    LeaseBack,
+    /// The owner's lease is over, and this member of its in-sync set takes over by itself.
+    TakesOverAlone,
     /// Another member is connected and has introduced itself.
     LinkUp(MemberId),
     /// The connection with another member ended, in order or not.
@@ -102,6 +108,9 @@ impl Note {
             Self::HoldsOn(_) => "holds_on",
             Self::ModeChanged { .. } => "mode_changed",
             Self::Deposed { .. } => "deposed",
+            Self::LeaseOver => "lease_over",
+            Self::LeaseBack => "lease_back",
+            Self::TakesOverAlone => "takes_over_alone",
             Self::LinkUp(_) => "link_up",
             Self::LinkLost(_) => "link_lost",
             Self::Congested(_) => "congested",
@@ -124,6 +133,7 @@ impl Note {
                 | Self::PeerEntered(_)
                 | Self::Follows(..)
                 | Self::LinkUp(_)
+                | Self::LeaseBack
                 | Self::Flows(_)
                 | Self::Phase(_)
                 | Self::SpoolHasRoom
@@ -202,6 +212,15 @@ impl Note {
             Self::ModeChanged { from, to, by_policy } => {
                 let by = if *by_policy { ", by the policy degrade" } else { "" };
                 format!("the mode changed from {} to {}{by}", from.name(), to.name())
+            }
+            Self::LeaseOver => {
+                "neither the marks nor every in-sync standby can be reached; clients \
+                                are held before this member's lease ends, until it has one again"
+                    .into()
+            }
+            Self::LeaseBack => "this member has a lease again; clients go on".into(),
+            Self::TakesOverAlone => {
+                "the owner's lease is over; this in-sync member takes over by itself".into()
             }
             Self::Phase(phase) => phase.in_words(name),
             Self::GivenUp(why) => format!("no takeover: {why}"),

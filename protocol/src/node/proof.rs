@@ -8,12 +8,17 @@
 //! stamp, that no answer was given without it; and the primary leaves it out no sooner, unless the
 //! standby has said that it heard it is out.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::peer::Phase;
 use super::{Denied, Node};
 use crate::ids::{Incarnate, MemberId, SessionId};
 use crate::time::Now;
 use crate::wire::Progress;
+
+/// Messages that are remembered until they are confirmed.
+const SENT_MAX: usize = 64;
 
 /// A standby's proof.
 #[derive(Clone, Copy, Debug)]
@@ -24,28 +29,44 @@ pub(super) struct Proof {
 }
 
 /// The primary's side, for one session.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Word {
     /// Newest stamp, and when it came.
     stamp: Option<(Now, Now)>,
     /// Progress messages sent and confirmed.
     sent: u64,
     heard: u64,
+    /// When those were sent that are not confirmed yet, the newest of them at least.
+    sent_at: VecDeque<(u64, Now)>,
     /// The first that said "not in the set" since the last that said otherwise.
     revoked: Option<u64>,
 }
 
 impl Word {
-    pub(super) fn acked(&mut self, stamp: Now, heard: u64, now: Now) {
+    /// Returns when the newest message was sent that is confirmed by this.
+    pub(super) fn acked(&mut self, stamp: Now, heard: u64, now: Now) -> Option<Now> {
         self.heard = self.heard.max(heard.min(self.sent));
+        let mut confirmed = None;
+        while let Some((number, at)) = self.sent_at.front().copied() {
+            if number > self.heard {
+                break;
+            }
+            self.sent_at.pop_front();
+            confirmed = Some(at);
+        }
         if self.stamp.is_none_or(|(newest, _)| newest < stamp) {
             self.stamp = Some((stamp, now));
         }
+        confirmed
     }
 
-    /// The number and the echo of the next progress message.
-    pub(super) fn next(&mut self, in_set: bool) -> (u64, Option<Now>) {
+    /// The number and the echo of the next progress message, which is sent now.
+    pub(super) fn next(&mut self, in_set: bool, now: Now) -> (u64, Option<Now>) {
         self.sent += 1;
+        if self.sent_at.len() == SENT_MAX {
+            self.sent_at.pop_front();
+        }
+        self.sent_at.push_back((self.sent, now));
         match in_set {
             true => self.revoked = None,
             false => {
@@ -136,8 +157,14 @@ impl Node {
     /// An ack that came over this session.
     pub(super) fn hear_stamp(&mut self, session: SessionId, stamp: Now, heard: u64) {
         let now = self.clock.now;
-        if let Some(open) = self.session_mut(session) {
-            open.word.acked(stamp, heard, now);
+        let Some(open) = self.session_mut(session) else { return };
+        let sent = open.word.acked(stamp, heard, now);
+        let life = match &open.phase {
+            Phase::Feeding(feed) => Some(feed.life),
+            _ => None,
+        };
+        if let (Some(life), Some(sent)) = (life, sent) {
+            self.lease.hears(life, sent);
         }
     }
 }

@@ -145,6 +145,12 @@ pub enum Why {
     /// The record is to be changed first.
     #[error("it waits until the control record takes a change; see that the marks are reached")]
     RecordPending,
+    /// Its lease has ended, or is about to.
+    #[error(
+        "it reaches neither the marks nor every in-sync standby, so it has no right to serve; see \
+         that one of them is reached; this ends by itself then"
+    )]
+    NoLease,
     /// A handover.
     #[error(
         "it hands over to this member, and clients go on there, or here if that fails; this ends \
@@ -213,6 +219,7 @@ impl Why {
             Self::HoldsOn => "holds_on",
             Self::WaitsFor { .. } => "waits_for",
             Self::RecordPending => "record_pending",
+            Self::NoLease => "no_lease",
             Self::HandsOver => "hands_over",
             Self::Opening { .. } => "opening",
             Self::LogFull => "log_full",
@@ -255,6 +262,7 @@ impl Node {
                 (None, None) => (None, Why::NoPrimary),
             },
             Part::Gate if self.gate_needs().is_none() => (None, Why::NoRecord),
+            Part::Candidate(_) if !self.lease_holds() => (None, Why::NoLease),
             Part::Gate | Part::Candidate(_) if !self.waited_for().is_empty() => {
                 let waits = self.waited_for().into_iter().map(|member| Reason {
                     about: About::NotPrimary,
@@ -337,6 +345,9 @@ impl Node {
         let about = About::HoldsAnswers;
         if let Part::Releasing(releasing) = &self.standing {
             return vec![Reason { about, member: Some(releasing.to), why: Why::HandsOver }];
+        }
+        if self.is_leading() && self.is_gate_shut() {
+            return vec![Reason { about, member: None, why: Why::NoLease }];
         }
         if !self.is_leading() || self.oldest_wait().is_none() {
             return Vec::new();

@@ -27,6 +27,8 @@ pub(super) struct Register {
     /// The read under way may have been answered before that.
     stale_read: bool,
     read_at: Option<Now>,
+    /// When the number that is known was heard for the first time.
+    known_since: Option<Now>,
     pending: Option<ControlRecord>,
     wish: Option<Wish>,
 }
@@ -36,6 +38,8 @@ pub(super) struct Register {
 enum Wish {
     Set(Vec<Incarnate>),
     Release(Release),
+    /// Nothing but a higher number than this: whoever was about to take over has to begin again.
+    Stay(u64),
 }
 
 /// Whether a candidate may begin.
@@ -58,8 +62,11 @@ impl Register {
     /// A newer number wins; reads and decisions may cross each other.
     fn learn(&mut self, record: Option<ControlRecord>, now: Now) {
         let number = |record: Option<&ControlRecord>| record.map_or(0, |record| record.number);
-        let newer = number(record.as_ref()) >= number(self.record());
-        if self.known.is_none() || newer {
+        let (before, after) = (number(self.record()), number(record.as_ref()));
+        if self.known.is_none() || after > before {
+            self.known_since = Some(now);
+        }
+        if self.known.is_none() || after >= before {
             self.known = Some(record);
         }
         self.read_at = Some(now);
@@ -70,6 +77,14 @@ impl Register {
         self.fresh = false;
         self.stale_read = self.reading;
         self.wish = None;
+    }
+
+    pub(super) fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    pub(super) fn known_since(&self) -> Option<Now> {
+        self.known_since
     }
 
     /// Lives that a proposal under way may have put into the set.
@@ -180,6 +195,12 @@ impl Node {
             (Part::Leading | Part::Releasing(_), Wish::Set(in_sync)) => {
                 self.propose(ControlRecord { number, in_sync, ..record.clone() });
             }
+            (Part::Leading, Wish::Stay(above)) if record.number > above => {
+                self.register.wish = None;
+            }
+            (Part::Leading, Wish::Stay(_)) => {
+                self.propose(ControlRecord { number, ..record.clone() })
+            }
             (Part::Releasing(_), Wish::Release(release)) if record.release == Some(release) => {
                 self.register.wish = None;
                 self.released(release);
@@ -197,6 +218,15 @@ impl Node {
             self.register.wish = Some(Wish::Set(set));
         } else {
             self.set_recorded(set);
+        }
+    }
+
+    /// The owner wants the record changed, whatever else it wants of it.
+    pub(super) fn wish_to_stay(&mut self) {
+        let number = self.record().map(|record| record.number);
+        if let (None, Some(number)) = (&self.register.wish, number) {
+            self.register.wish = Some(Wish::Stay(number));
+            self.settle_wish();
         }
     }
 
@@ -306,6 +336,11 @@ impl Node {
             // A change of a former life came late, and names members that were not heard: back to
             // the gate. Nobody goes on without them but by an operator's word (design §6.3).
             Ok(Began::Forced) if !candidate.force => Verdict::No(Denied::GivenUp),
+            Ok(_) if known.is_some_and(|record| !self.owner_is_out(record)) => {
+                let (owner, epoch) =
+                    known.map_or((me.member, epoch), |known| (known.owner.member, known.epoch));
+                Verdict::No(Denied::OwnerLives { owner, epoch })
+            }
             // Promises do not pass through the record, nor every epoch of it through a promise.
             Ok(_) if lower => Verdict::Higher,
             Ok(began) => {

@@ -100,8 +100,9 @@ pub enum Action {
     Lease(Term),
     /// The lease has ended, now.
     LeaseLost,
-    /// Another member is seen otherwise than before.
-    Sight(MemberId, Sight),
+    /// What is known of another member, as of that moment: at every change, and again and again
+    /// while its lease is over.
+    Sight(MemberId, Sight, Now),
     /// A marker is in another state than before.
     Marker(usize, Health),
     /// This member has begun to keep its lease; the life is this one.
@@ -160,6 +161,14 @@ enum Part {
     Out,
 }
 
+/// Another member, and what was said of it last.
+#[derive(Debug)]
+struct Watched {
+    member: MemberId,
+    watch: Watch,
+    told: (Sight, Now),
+}
+
 /// One member's side of the markers.
 #[derive(Debug)]
 pub struct Keeper {
@@ -167,7 +176,7 @@ pub struct Keeper {
     clock: Clock,
     part: Part,
     markers: Vec<Marker>,
-    watches: Vec<(MemberId, Watch, Sight)>,
+    watches: Vec<Watched>,
     proposers: Vec<Proposer>,
     /// Wishes of resources from before this member has joined.
     wishes: Vec<(usize, Option<ControlRecord>)>,
@@ -183,7 +192,9 @@ impl Keeper {
     pub fn new(setup: Setup, clock: Clock) -> Self {
         let members = (0..setup.members).filter_map(MemberId::new);
         let others = members.filter(|member| *member != setup.me);
-        let watches = others.map(|member| (member, Watch::new(setup.markers), Sight::Unknown));
+        let told = (Sight::Unknown, Now::default());
+        let watches =
+            others.map(|member| Watched { member, watch: Watch::new(setup.markers), told });
         let mut keeper = Self {
             clock,
             part: Part::Joining(Join::new(setup.markers)),
@@ -257,7 +268,7 @@ impl Keeper {
 
     /// What is known of the other members.
     pub fn others(&self) -> impl Iterator<Item = (MemberId, &Watch)> {
-        self.watches.iter().map(|(member, watch, _)| (*member, watch))
+        self.watches.iter().map(|watched| (watched.member, &watched.watch))
     }
 
     /// How the markers are.
@@ -333,7 +344,7 @@ impl Keeper {
         let leases =
             read_leases(bytes, self.setup.cluster, self.setup.members).map_err(Health::Unread)?;
         let span = (began, self.clock.now);
-        for (member, watch, _) in &mut self.watches {
+        for Watched { member, watch, .. } in &mut self.watches {
             if let Some(lease) = leases.iter().find(|lease| lease.member == *member) {
                 watch.saw(index, lease, span);
             }
@@ -526,14 +537,14 @@ impl Keeper {
     fn settle_sights(&mut self) {
         let now = self.clock.now;
         let mut live = 1 << self.setup.me.index();
-        for (member, watch, told) in &mut self.watches {
-            let sight = watch.sight(now);
+        for Watched { member, watch, told } in &mut self.watches {
+            let (sight, as_of) = (watch.sight(now), watch.read_since().unwrap_or_default());
             if sight == Sight::Live {
                 live |= 1 << member.index();
             }
-            if sight != *told {
-                *told = sight;
-                self.out.push_back(Action::Sight(*member, sight));
+            if sight != told.0 || sight.is_over() && as_of > told.1 {
+                *told = (sight, as_of);
+                self.out.push_back(Action::Sight(*member, sight, as_of));
             }
         }
         if let Some(tenure) = self.tenure() {

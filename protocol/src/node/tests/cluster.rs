@@ -1,7 +1,7 @@
 //! Whole nodes wired together in one process: logs are lists of frames, disks do as they are
 //! told at once, links carry messages in order, and time moves only when a test moves it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::super::*;
@@ -56,6 +56,9 @@ pub(super) struct Cluster {
     /// (from, to) → the session at each end and what is under way.
     links: BTreeMap<(u8, u8), (SessionId, SessionId, VecDeque<Parcel>)>,
     pub(super) record: Option<ControlRecord>,
+    /// Hosts that do not reach the record; what they ask of it waits.
+    no_record: BTreeSet<u8>,
+    waiting: Vec<(u8, Action)>,
 }
 
 impl Cluster {
@@ -90,7 +93,9 @@ impl Cluster {
         let hosts = (0..count).map(host).collect();
         let wall = WallTime::from_micros(1);
         let clock = Clock { now: Now::default(), wall };
-        Self { hosts, config, clock, next_session: 1, links: BTreeMap::new(), record: None }
+        let (links, no_record) = (BTreeMap::new(), BTreeSet::new());
+        let (record, waiting) = (None, Vec::new());
+        Self { hosts, config, clock, next_session: 1, links, record, no_record, waiting }
     }
 
     /// Every member started and linked with every other, and everything settled.
@@ -137,6 +142,7 @@ impl Cluster {
         let host = &mut self.hosts[usize::from(index)];
         host.node = None;
         host.serving = false;
+        self.waiting.retain(|(of, _)| *of != index);
         let others = 0..self.hosts.len() as u8;
         others.filter(|other| *other != index).for_each(|other| self.cut(index, other));
     }
@@ -334,6 +340,11 @@ impl Cluster {
                 let end = host.frames.last().map_or(genesis, Frame::position_after);
                 self.tell(index, Event::Truncated(end));
             }
+            action @ (Action::ReadRecord | Action::Propose(_))
+                if self.no_record.contains(&index) =>
+            {
+                self.waiting.push((index, action));
+            }
             Action::ReadRecord => self.tell(index, Event::RecordRead(self.record.clone())),
             Action::Propose(record) => {
                 let number = self.record.as_ref().map_or(0, |record| record.number);
@@ -353,6 +364,29 @@ impl Cluster {
         let lsn = frame.end();
         self.post(session, Parcel::Frame(frame));
         self.tell(index, Event::Handed { session, lsn });
+    }
+
+    /// From here on a host does not reach the record.
+    pub(super) fn cut_record(&mut self, index: u8) {
+        self.no_record.insert(index);
+    }
+
+    /// It does again, and what it has asked meanwhile is done.
+    pub(super) fn heal_record(&mut self, index: u8) {
+        self.no_record.remove(&index);
+        let (own, others) = self.waiting.drain(..).partition(|(of, _)| *of == index);
+        self.waiting = others;
+        let own: Vec<(u8, Action)> = own;
+        own.into_iter().for_each(|(_, action)| self.carry_out(index, action));
+        self.run();
+    }
+
+    pub(super) fn reaches_record(&self, index: u8) -> bool {
+        !self.no_record.contains(&index)
+    }
+
+    pub(super) fn now(&self) -> Now {
+        self.clock.now
     }
 
     /// From here on the sockets of a host take no frames.

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod figures;
+mod leases;
 mod stories;
 mod tables;
 mod told;

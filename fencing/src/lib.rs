@@ -1,0 +1,17 @@
+//! Ownership marks on devices and files (design §7): the hands of the rules in
+//! [`hadrian_protocol::marks`].
+//!
+//! - [`marker`]: one device or file: opened, read, written, durably and past the page cache.
+//! - [`making`]: a marker made of a blank device; what is foreign is never written.
+//! - [`show`]: what stands on a marker, for people.
+//! - [`service`]: the threads that keep this member's lease and the control records: one for the
+//!   rules and one for each marker, so that a marker that hangs holds up nobody else.
+//! - [`clock`]: time that goes on while the host sleeps.
+
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
+pub mod clock;
+pub mod making;
+pub mod marker;
+pub mod service;
+pub mod show;

@@ -1,0 +1,333 @@
+//! The threads that keep this member's lease and change control records.
+//!
+//! One thread runs the rules; each marker has one that reads and writes it, so a marker that hangs
+//! wedges its own thread alone. Nothing here waits for a resource: what is heard goes to a
+//! [`Listener`], which must not block.
+
+mod finding;
+mod worker;
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hadrian_protocol::ids::{ClusterId, Incarnation, MemberId, ResourceId};
+use hadrian_protocol::marks::keeper::{Action, Event, Health, Keeper, Setup};
+use hadrian_protocol::marks::layout::Place;
+use hadrian_protocol::marks::lease::Timing;
+use hadrian_protocol::marks::proposer::Said;
+use hadrian_protocol::marks::tenure::Term;
+use hadrian_protocol::marks::watch::Sight;
+use hadrian_protocol::record::ControlRecord;
+use hadrian_protocol::time::Now;
+
+use crate::clock;
+use finding::Finding;
+use worker::{Job, Outcome, Worker};
+
+/// Longest that the thread of the rules sleeps.
+const NAP: Duration = Duration::from_secs(1);
+
+/// What a service is started with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The cluster's name.
+    pub cluster: String,
+    /// This member.
+    pub me: MemberId,
+    /// How many members there are.
+    pub members: u8,
+    /// The markers, in the order of the configuration.
+    pub markers: Vec<std::path::PathBuf>,
+    /// How this member times its lease.
+    pub timing: Timing,
+    /// The resources, in the order in which they are numbered here.
+    pub resources: Vec<ResourceId>,
+    /// Drawn at random.
+    pub nonce: u64,
+    /// This host, by an identity that no other has.
+    pub host_id: u64,
+    /// Its name.
+    pub host: String,
+}
+
+/// What a listener hears.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Heard {
+    /// The answer to a wish of one resource.
+    Said(usize, Said),
+    /// The lease of this member is good until then.
+    Lease(Term),
+    /// It has ended.
+    LeaseLost,
+    /// What is known of another member, as of then.
+    Sight(MemberId, Sight, Now),
+}
+
+/// Who hears it; called on the thread of the rules, and must not block.
+pub type Listener = Box<dyn Fn(Heard) + Send>;
+
+/// What people see of this member's fencing.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Snapshot {
+    /// The term that holds.
+    pub term: Option<Term>,
+    /// The others.
+    pub sights: Vec<(MemberId, Sight)>,
+    /// Each marker, in words.
+    pub markers: Vec<String>,
+    /// Why nothing is kept, if so.
+    pub trouble: Option<String>,
+}
+
+enum Input {
+    Outcome(usize, Outcome),
+    Read(usize),
+    Change(usize, ControlRecord),
+    Linked(u8),
+    Leave(Sender<()>),
+}
+
+/// A running service; dropped, its threads end when their markers let them.
+#[derive(Debug)]
+pub struct Service {
+    inputs: Sender<Input>,
+    snapshot: Arc<Mutex<Snapshot>>,
+}
+
+impl Service {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// Where the system has no thread for it.
+    pub fn start(settings: Settings, listener: Listener) -> std::io::Result<Self> {
+        let (inputs, outcomes) = channel();
+        let snapshot = Arc::new(Mutex::new(Snapshot::default()));
+        let mut workers = Vec::new();
+        for (index, path) in settings.markers.iter().enumerate() {
+            let inputs = inputs.clone();
+            let tell = move |outcome| inputs.send(Input::Outcome(index, outcome)).is_ok();
+            workers.push(Worker::start(path.clone(), settings.cluster.clone(), tell)?);
+        }
+        let rules =
+            Rules { settings, workers, listener, snapshot: snapshot.clone(), leaving: Vec::new() };
+        let thread = std::thread::Builder::new().name("marks".into());
+        thread.spawn(move || rules.run(&outcomes))?;
+        Ok(Self { inputs, snapshot })
+    }
+
+    /// Asks what the record of a resource holds.
+    pub fn read(&self, resource: usize) {
+        self.send(Input::Read(resource));
+    }
+
+    /// Asks for a change of it.
+    pub fn change(&self, resource: usize, record: ControlRecord) {
+        self.send(Input::Change(resource, record));
+    }
+
+    /// Members that this one is connected with, as bits.
+    pub fn linked(&self, members: u8) {
+        self.send(Input::Linked(members));
+    }
+
+    /// Leaves in order: this member serves nothing any more. Waits until the markers say so, or
+    /// for this long.
+    pub fn leave(&self, longest: Duration) -> bool {
+        let (done, left) = channel();
+        self.send(Input::Leave(done));
+        left.recv_timeout(longest).is_ok()
+    }
+
+    /// What people see.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.snapshot.lock().map(|snapshot| snapshot.clone()).unwrap_or_default()
+    }
+
+    fn send(&self, input: Input) {
+        // The thread ends with this handle only.
+        let _ = self.inputs.send(input);
+    }
+}
+
+/// What the thread of the rules has.
+struct Rules {
+    settings: Settings,
+    workers: Vec<Worker>,
+    listener: Listener,
+    snapshot: Arc<Mutex<Snapshot>>,
+    leaving: Vec<Sender<()>>,
+}
+
+impl Rules {
+    fn run(mut self, inputs: &Receiver<Input>) {
+        let mut early = Vec::new();
+        let Some(places) = self.find(inputs, &mut early) else { return };
+        let mut keeper = Keeper::new(self.setup(places), clock::now());
+        early.into_iter().for_each(|input| self.take(&mut keeper, input));
+        loop {
+            self.carry_out(&mut keeper);
+            let now = clock::now();
+            let due = keeper.deadline().map_or(NAP, |at| at.since(now.now));
+            match inputs.recv_timeout(due.min(NAP)) {
+                Ok(input) => self.take(&mut keeper, input),
+                Err(RecvTimeoutError::Timeout) => keeper.handle(clock::now(), Event::Tick),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Waits until a majority of the markers says where the resources have their places.
+    fn find(
+        &mut self,
+        inputs: &Receiver<Input>,
+        early: &mut Vec<Input>,
+    ) -> Option<Vec<(ResourceId, Place)>> {
+        let mut finding = Finding::new(self.workers.len());
+        loop {
+            let now = clock::now().now;
+            for index in finding.due(now) {
+                self.send(index, Job::Look);
+            }
+            match inputs.recv_timeout(NAP) {
+                Ok(Input::Outcome(index, outcome)) => finding.saw(index, outcome, now),
+                Ok(Input::Leave(done)) => {
+                    // Nothing was begun, so there is nothing to leave.
+                    let _ = done.send(());
+                }
+                Ok(input) => early.push(input),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+            if let Some(places) = finding.places(&self.settings.resources) {
+                self.change_snapshot(|snapshot| snapshot.trouble = None);
+                return Some(places);
+            }
+            let trouble = finding.trouble();
+            self.change_snapshot(|snapshot| snapshot.trouble = Some(trouble));
+        }
+    }
+
+    fn setup(&self, places: Vec<(ResourceId, Place)>) -> Setup {
+        let settings = &self.settings;
+        Setup {
+            cluster: ClusterId::derive(&settings.cluster),
+            me: settings.me,
+            members: settings.members,
+            markers: settings.markers.len(),
+            timing: settings.timing,
+            places,
+            incarnation: Incarnation::default().next_at(clock::now().wall),
+            nonce: settings.nonce,
+            host_id: settings.host_id,
+            host: settings.host.clone(),
+        }
+    }
+
+    fn take(&mut self, keeper: &mut Keeper, input: Input) {
+        let clock = clock::now();
+        match input {
+            Input::Outcome(marker, Outcome::Read(bytes)) => {
+                keeper.handle(clock, Event::Done { marker, bytes: &bytes });
+            }
+            Input::Outcome(marker, Outcome::Failed(error)) => {
+                tracing::warn!(marker, %error, "a marker cannot be read or written");
+                keeper.handle(clock, Event::Failed { marker });
+            }
+            // A look that was late.
+            Input::Outcome(_, Outcome::Places(_)) => {}
+            Input::Read(resource) => keeper.handle(clock, Event::Read(resource)),
+            Input::Change(resource, record) => {
+                keeper.handle(clock, Event::Change(resource, record));
+            }
+            Input::Linked(members) => keeper.handle(clock, Event::Linked(members)),
+            Input::Leave(done) => {
+                self.leaving.push(done);
+                keeper.handle(clock, Event::Leave);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, keeper: &mut Keeper) {
+        while let Some(action) = keeper.poll() {
+            match action {
+                Action::Order { marker, write, read } => {
+                    self.send(marker, Job::Order { write, read });
+                }
+                Action::Said(resource, said) => (self.listener)(Heard::Said(resource, said)),
+                Action::Lease(term) => {
+                    self.change_snapshot(|snapshot| snapshot.term = Some(term));
+                    (self.listener)(Heard::Lease(term));
+                }
+                Action::LeaseLost => {
+                    tracing::warn!("this member's lease on the marks has ended");
+                    self.change_snapshot(|snapshot| snapshot.term = None);
+                    (self.listener)(Heard::LeaseLost);
+                }
+                Action::Sight(member, sight, as_of) => {
+                    tracing::debug!(%member, sight = sight.name(), "seen on the marks");
+                    self.change_snapshot(|snapshot| {
+                        snapshot.sights.retain(|(known, _)| *known != member);
+                        snapshot.sights.push((member, sight));
+                    });
+                    (self.listener)(Heard::Sight(member, sight, as_of));
+                }
+                Action::Marker(index, health) => self.tell_health(index, &health),
+                Action::Joined(writer) => {
+                    let life = writer.incarnation.get();
+                    tracing::info!(life, "this member keeps a lease on the marks");
+                }
+                Action::Refused(block) => self.refuse(&block.lease.host),
+                Action::Left => self.leaving.drain(..).for_each(|done| {
+                    // Who waited may have given up.
+                    let _ = done.send(());
+                }),
+            }
+        }
+    }
+
+    fn refuse(&self, host: &str) {
+        let text = format!(
+            "another host, {host:?}, keeps a lease in this member's name; two daemons run as one \
+             member: stop one of them, or correct --member"
+        );
+        tracing::error!("{text}");
+        self.change_snapshot(|snapshot| snapshot.trouble = Some(text));
+    }
+
+    fn tell_health(&self, index: usize, health: &Health) {
+        let words = match health {
+            Health::Unknown => "not read yet".to_owned(),
+            Health::Good => "good".to_owned(),
+            Health::Late => "does not answer in time".to_owned(),
+            Health::Failed => "cannot be read or written".to_owned(),
+            Health::Unread(unread) => unread.to_string(),
+            Health::Overwritten(what) => format!("{what}; it is not used until a restart"),
+        };
+        let path = self.settings.markers.get(index);
+        let path = path.map(|path| path.display().to_string()).unwrap_or_default();
+        match health {
+            Health::Good => tracing::info!(marker = path, "{words}"),
+            _ => tracing::warn!(marker = path, "{words}"),
+        }
+        self.change_snapshot(|snapshot| {
+            snapshot.markers.resize(self.settings.markers.len(), "not read yet".into());
+            if let Some(marker) = snapshot.markers.get_mut(index) {
+                *marker = words;
+            }
+        });
+    }
+
+    fn change_snapshot(&self, change: impl FnOnce(&mut Snapshot)) {
+        if let Ok(mut snapshot) = self.snapshot.lock() {
+            change(&mut snapshot);
+        }
+    }
+
+    fn send(&self, index: usize, job: Job) {
+        if let Some(worker) = self.workers.get(index) {
+            worker.send(job);
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The right to serve (design §7): this member's lease on the marks or, while those cannot be
+//! reached, the word of every other member of the in-sync set.
+//!
+//! A standby that acknowledges what its primary says promises with it not to take over for as long
+//! as a lease is waited out. So a primary is sure of its resource for the time of a lease from
+//! when it sent what all of them have heard; the loss of the marks alone stops nobody, nor does
+//! the loss of the links.
+//!
+//! Where both are gone, clients are held before the lease ends. They are let in again only after
+//! the control record was changed once more: a takeover that is about to be decided knows the
+//! record as it was before, and cannot win any more. Acknowledged writes do not rest on any of
+//! this, but on the in-sync set in the record (design §5.2); reads do, and that one host at most
+//! shows a device that can be written.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Action, Denied, Node, Note, Part};
+use crate::ids::{Incarnate, MemberId};
+use crate::marks::lease::Timing;
+use crate::marks::watch::Sight;
+use crate::record::ControlRecord;
+use crate::time::{Now, micros};
+
+/// How leases bound what a node does; none where there are no marks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LeaseConfig {
+    /// How long a renewal, or a word of a standby, is good for.
+    pub lease: Duration,
+    /// How long before its end clients are held.
+    pub guard: Duration,
+    /// How long others wait until it is over for certain.
+    pub wait_out: Duration,
+    /// Whether a member of the in-sync set takes over by itself when the owner's lease is over.
+    pub auto_takeover: bool,
+}
+
+impl LeaseConfig {
+    /// What follows from the times of a lease.
+    #[must_use]
+    pub fn new(timing: &Timing, auto_takeover: bool) -> Self {
+        let (lease, guard, wait_out) = (timing.lease, timing.guard(), timing.wait_out());
+        Self { lease, guard, wait_out, auto_takeover }
+    }
+}
+
+/// What is known of leases.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lease {
+    /// The end of the own one on the marks.
+    until: Option<Now>,
+    gate: Gate,
+    /// The others', and as of when.
+    sights: BTreeMap<MemberId, (Sight, Now)>,
+    /// When this primary sent what each life of a standby has heard last: its promise counts from
+    /// there.
+    grants: BTreeMap<Incarnate, Now>,
+    /// When this standby last told a primary that it hears it.
+    granted_at: BTreeMap<MemberId, Now>,
+    /// The next attempt to take over by itself.
+    try_at: Now,
+}
+
+/// Whether clients are let through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Gate {
+    #[default]
+    Open,
+    /// Since then.
+    Shut(Now),
+    /// There is a lease again; it opens when the record has a higher number than this.
+    Opening(u64, Now),
+}
+
+impl Lease {
+    /// This standby has told a primary that it hears it.
+    pub(super) fn granted(&mut self, member: MemberId, now: Now) {
+        self.granted_at.insert(member, now);
+    }
+
+    /// This primary was told so, of what it had sent then. Of each member one life counts.
+    pub(super) fn hears(&mut self, life: Incarnate, sent: Now) {
+        self.grants.retain(|known, _| known.member != life.member || *known == life);
+        self.grants.insert(life, sent);
+    }
+}
+
+impl Node {
+    pub(super) fn lease_told(&mut self, until: Option<Now>) {
+        self.lease.until = until;
+    }
+
+    pub(super) fn sighted(&mut self, member: MemberId, sight: Sight, as_of: Now) {
+        self.lease.sights.insert(member, (sight, as_of));
+    }
+
+    /// Whether this member may serve what it owns.
+    pub(super) fn lease_holds(&self) -> bool {
+        self.config.lease.is_none_or(|config| {
+            self.lease_end().is_some_and(|end| self.clock.now.after(config.guard) < end)
+        })
+    }
+
+    /// Until when the right to serve lasts, from either source.
+    pub(super) fn lease_end(&self) -> Option<Now> {
+        self.lease.until.max(self.grants_end())
+    }
+
+    /// Until when every other member of the set has promised not to take over.
+    fn grants_end(&self) -> Option<Now> {
+        let lease = self.config.lease?.lease;
+        self.granted_since().map(|sent| sent.after(lease))
+    }
+
+    /// Every other member of the set, and there is one, has heard what was sent then.
+    fn granted_since(&self) -> Option<Now> {
+        let grants = self.blockers().map(|life| self.lease.grants.get(&life).copied());
+        grants.reduce(|one, other| Some(one?.min(other?)))?
+    }
+
+    /// Whether answers are held because the right to serve has ended, or is about to.
+    pub(super) fn is_gate_shut(&self) -> bool {
+        self.lease.gate != Gate::Open || !self.lease_holds()
+    }
+
+    pub(super) fn lease_deadline(&self) -> Option<Now> {
+        let config = self.config.lease?;
+        let end = self.lease_end().filter(|_| self.leads_or_ends())?;
+        // Before its end, by as much as is needed to hold everybody.
+        let left = micros(end.since(Now::default())).saturating_sub(micros(config.guard));
+        Some(Now::from_micros(left)).filter(|at| *at > self.clock.now)
+    }
+
+    pub(super) fn settle_lease(&mut self) {
+        if self.config.lease.is_none() {
+            return;
+        }
+        if !matches!(self.standing, Part::Leading) {
+            self.lease.gate = Gate::Open;
+            return self.settle_auto_takeover();
+        }
+        match (self.lease.gate, self.lease_holds()) {
+            (Gate::Open, false) => {
+                self.lease.gate = Gate::Shut(self.clock.now);
+                self.out.push_back(Action::Hold(true));
+                self.out.push_back(Action::Note(Note::LeaseOver));
+            }
+            (Gate::Shut(since), true) => self.begin_to_open(since),
+            (Gate::Opening(_, since), false) => self.lease.gate = Gate::Shut(since),
+            (Gate::Opening(number, _), true) => {
+                // Whoever it names otherwise was obeyed before.
+                match self.record().is_some_and(|record| record.number > number) {
+                    true => self.open_gate(),
+                    false => self.wish_to_stay(),
+                }
+            }
+            (Gate::Open, true) | (Gate::Shut(_), false) => {}
+        }
+    }
+
+    fn begin_to_open(&mut self, since: Now) {
+        // They follow still, each in the life that could have taken over: none of them has.
+        if self.granted_since().is_some_and(|sent| sent > since) {
+            return self.open_gate();
+        }
+        if let Some(number) = self.record().map(|record| record.number) {
+            self.lease.gate = Gate::Opening(number, since);
+            self.wish_to_stay();
+        }
+    }
+
+    fn open_gate(&mut self) {
+        self.lease.gate = Gate::Open;
+        self.out.push_back(Action::Hold(false));
+        self.out.push_back(Action::Note(Note::LeaseBack));
+    }
+
+    /// Whether whom the record names serves nothing any more, so that another may propose itself:
+    /// it has said so, its lease is over, or an operator answers for it.
+    pub(super) fn owner_is_out(&self, record: &ControlRecord) -> bool {
+        let owner = record.owner.member;
+        let (Some(config), false) = (self.config.lease, owner == self.state.member) else {
+            return true;
+        };
+        let answered_for = match &self.standing {
+            Part::Candidate(candidate) => {
+                let promised = candidate.promises.contains_key(&owner);
+                promised || candidate.over == Some((owner, record.epoch))
+            }
+            _ => false,
+        };
+        let released = record.release.is_some();
+        // What was seen before this record was known may have been seen before it was made: then
+        // the owner may have come back in it.
+        let seen = self.lease.sights.get(&owner);
+        let over = seen.is_some_and(|(sight, as_of)| {
+            sight.is_over() && self.register.known_since().is_some_and(|since| *as_of >= since)
+        });
+        let grant = self.lease.granted_at.get(&owner);
+        let lapsed = grant.is_none_or(|at| at.after(config.wait_out) <= self.clock.now);
+        answered_for || released || over && lapsed
+    }
+
+    /// Why a forced takeover would be refused, if the owner is not out: it runs, and is not
+    /// connected, so that nobody can tell it to stop.
+    pub(super) fn owner_lives(&self) -> Option<Denied> {
+        let record = self.record()?;
+        let owner = record.owner.member;
+        let connected = self.connected().contains(&owner);
+        let lives = !connected && !self.owner_is_out(record);
+        lives.then_some(Denied::OwnerLives { owner, epoch: record.epoch })
+    }
+
+    /// A member of the in-sync set takes over by itself, and by that right alone: nothing that was
+    /// answered is lost (design §5.2).
+    fn settle_auto_takeover(&mut self) {
+        let wants = self.config.lease.is_some_and(|config| config.auto_takeover);
+        let idle = matches!(self.standing, Part::Standby(None)) && !self.follow.cutting;
+        if !wants || !idle || self.clock.now < self.lease.try_at || !self.register.is_fresh() {
+            return;
+        }
+        let me = self.state.life();
+        let may = self.record().is_some_and(|record| {
+            let owner = record.owner.member;
+            record.release.is_none()
+                && owner != me.member
+                && record.counts(me)
+                && !self.connected().contains(&owner)
+                && self.owner_is_out(record)
+        });
+        if may && self.lease_holds() {
+            self.lease.try_at = self.clock.now.after(self.config.heartbeat());
+            self.out.push_back(Action::Note(Note::TakesOverAlone));
+            self.stand_by_force(true, None, None);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Leases: who may serve when the marks, the links or both are gone, and who takes over by itself.
+
+use std::time::Duration;
+
+use super::super::*;
+use super::cluster::{Cluster, member};
+use crate::ids::MemberId;
+use crate::marks::lease::Timing;
+use crate::marks::watch::Sight;
+use crate::replica::Mode;
+use crate::time::Now;
+
+const FORCE: Command = Command::forced();
+
+/// Two members with marks, each of which keeps its lease as long as it reaches them.
+struct Marked {
+    cluster: Cluster,
+    /// When each lease was renewed last.
+    renewed: [Now; 2],
+}
+
+const STEP: Duration = Duration::from_millis(500);
+
+fn config(auto_takeover: bool) -> NodeConfig {
+    let mut config = NodeConfig::new(vec![member(0), member(1)], Mode::Nearsync);
+    config.record = RecordKind::Register;
+    config.lease = Some(LeaseConfig::new(&Timing::DEFAULT, auto_takeover));
+    config
+}
+
+impl Marked {
+    fn started(auto_takeover: bool) -> Self {
+        let cluster = Cluster::with_config(2, config(auto_takeover));
+        let mut marked = Self { cluster, renewed: [Now::default(); 2] };
+        marked.cluster.start_all();
+        marked.seconds(15);
+        assert!(marked.cluster.hosts[0].serving, "the first primary serves under its lease");
+        assert!(marked.cluster.record.as_ref().unwrap().in_sync.len() == 2);
+        marked
+    }
+
+    /// Time goes on, and every member renews its lease and looks at the other's.
+    fn seconds(&mut self, seconds: u64) {
+        for _ in 0..seconds * 2 {
+            self.cluster.pass(STEP);
+            let now = self.cluster.now();
+            for index in 0..2_u8 {
+                if self.cluster.hosts[usize::from(index)].node.is_none()
+                    || !self.cluster.reaches_record(index)
+                {
+                    continue;
+                }
+                self.renewed[usize::from(index)] = now;
+                let until = now.after(Timing::DEFAULT.lease);
+                self.cluster.tell(index, Event::Lease(Some(until)));
+                let other = 1 - index;
+                let over = self.renewed[usize::from(other)].after(Timing::DEFAULT.wait_out());
+                let sight = if over <= now { Sight::Over } else { Sight::Live };
+                let sighted = Event::Sighted { member: member(other), sight, as_of: now };
+                self.cluster.tell(index, sighted);
+            }
+            self.cluster.run();
+        }
+    }
+
+    fn answers(&self, index: u8) -> bool {
+        let host = &self.cluster.hosts[usize::from(index)];
+        host.serving && host.node.as_ref().is_some_and(|node| !node.is_gate_shut())
+    }
+
+    fn owner(&self) -> MemberId {
+        self.cluster.record.as_ref().unwrap().owner.member
+    }
+}
+
+#[test]
+fn a_primary_that_dies_is_followed_by_itself_once_its_lease_is_over() {
+    let mut marked = Marked::started(true);
+    let written = marked.cluster.write(0, 7);
+    marked.cluster.run();
+    marked.cluster.kill(0);
+    marked.seconds(8);
+    assert!(!marked.answers(1), "its lease runs still");
+    marked.seconds(6);
+    assert!(marked.answers(1));
+    assert!(marked.cluster.node(1).log_end() > written, "with all that was answered");
+    assert!(marked.cluster.told(1).contains(&"takes_over_alone"));
+}
+
+#[test]
+fn without_auto_takeover_an_operator_is_told_that_the_owner_may_live() {
+    let mut marked = Marked::started(false);
+    marked.cluster.kill(0);
+    marked.seconds(1);
+    let denied = marked.cluster.command(1, FORCE);
+    assert!(matches!(denied, Err(Denied::OwnerLives { .. })), "{denied:?}");
+    marked.seconds(20);
+    assert!(!marked.answers(1), "nobody asked it to");
+    assert!(matches!(marked.cluster.command(1, FORCE), Ok(Done::Leading(_))));
+}
+
+#[test]
+fn the_loss_of_the_marks_alone_stops_nobody() {
+    let mut marked = Marked::started(true);
+    (0..2).for_each(|index| marked.cluster.cut_record(index));
+    marked.seconds(60);
+    assert!(marked.answers(0), "the standby has promised not to take over");
+    marked.cluster.write(0, 1);
+    marked.cluster.run();
+    (0..2).for_each(|index| marked.cluster.heal_record(index));
+    marked.seconds(5);
+    assert!(marked.answers(0) && marked.owner() == member(0));
+}
+
+#[test]
+fn the_loss_of_the_link_alone_leaves_the_owner_what_it_was() {
+    let mut marked = Marked::started(true);
+    marked.cluster.cut(0, 1);
+    marked.seconds(60);
+    assert!(marked.answers(0), "it goes on alone, by its lease");
+    assert!(!marked.cluster.hosts[1].serving);
+    assert_eq!(marked.cluster.record.as_ref().unwrap().in_sync.len(), 1);
+}
+
+#[test]
+fn a_primary_that_loses_both_holds_before_the_other_takes_over() {
+    let mut marked = Marked::started(true);
+    marked.cluster.cut_record(0);
+    marked.cluster.cut(0, 1);
+    let mut held = None;
+    for second in 0..30 {
+        marked.seconds(1);
+        assert!(!(marked.answers(0) && marked.answers(1)), "both serve after {second} s");
+        if !marked.answers(0) && held.is_none() {
+            held = Some(second);
+        }
+    }
+    assert!(held.is_some_and(|second| second < 11), "{held:?}");
+    assert!(marked.answers(1));
+    // It comes back, hears whose the resource is, and is a standby.
+    marked.cluster.heal_record(0);
+    marked.cluster.link(0, 1);
+    marked.cluster.run();
+    marked.seconds(5);
+    assert!(!marked.cluster.hosts[0].serving && marked.answers(1));
+}
+
+#[test]
+fn a_primary_that_nobody_overtook_meanwhile_goes_on_after_a_change_of_the_record() {
+    let mut marked = Marked::started(false);
+    marked.cluster.cut_record(0);
+    marked.cluster.cut(0, 1);
+    marked.seconds(30);
+    assert!(!marked.answers(0));
+    let number = marked.cluster.record.as_ref().unwrap().number;
+    marked.cluster.heal_record(0);
+    marked.seconds(3);
+    assert!(marked.answers(0));
+    assert!(marked.cluster.record.as_ref().unwrap().number > number);
+    assert!(marked.cluster.told(0).ends_with(&["lease_back"]) || marked.answers(0));
+}
+
+#[test]
+fn what_was_seen_before_the_record_changed_counts_for_nothing() {
+    let mut marked = Marked::started(false);
+    marked.cluster.cut_record(0);
+    marked.cluster.cut(0, 1);
+    marked.seconds(30);
+    // The owner comes back, and changes the record; the other one hears of that, and its look at
+    // the marks is as old as it was.
+    marked.cluster.heal_record(0);
+    let until = marked.cluster.now().after(Timing::DEFAULT.lease);
+    marked.cluster.tell(0, Event::Lease(Some(until)));
+    marked.cluster.run();
+    assert!(marked.answers(0));
+    marked.cluster.pass(Duration::from_secs(3));
+    let denied = marked.cluster.command(1, FORCE);
+    assert!(matches!(denied, Err(Denied::OwnerLives { .. })), "{denied:?}");
+}
+
+#[test]
+fn a_member_without_a_lease_does_not_begin_to_lead() {
+    let mut cluster = Cluster::with_config(2, config(true));
+    cluster.start_all();
+    cluster.pass(Duration::from_secs(5));
+    assert!(!cluster.hosts[0].serving);
+    let reasons = cluster.node(0).status().reasons;
+    assert!(reasons.iter().any(|reason| reason.why == Why::NoLease), "{reasons:?}");
+}
