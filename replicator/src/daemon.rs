@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hadrian_blockdev::replica::ReplicaError;
-use hadrian_protocol::node::{Command, Done, NodeConfig};
+use hadrian_protocol::node::{Command, Done, LeaseConfig, NodeConfig, RecordKind};
 use hadrian_protocol::wire::{PREAMBLE_LEN, Preamble};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
@@ -15,11 +15,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::{LocalSet, spawn_local};
 
-use crate::config::{Config, ConfigError, Member, Resource};
-use crate::control::{self, Handler, Request, ResourceStatus, Response};
+use crate::config::{Config, ConfigError, Fencing, Member, Resource};
+use crate::control::{self, FencingStatus, Handler, Request, ResourceStatus, Response};
 use crate::driver::{
     Ask, ResourceHandle, ResourceOptions, ResourceStart, Share, Starting, TcpStreamParts, start,
 };
+use crate::marks::Keeping;
 use crate::recording;
 use crate::tls::{Fingerprint, LinkKeys, TlsError, pair_paths};
 
@@ -81,6 +82,7 @@ struct Daemon {
     config: Config,
     me: Member,
     keys: Arc<LinkKeys>,
+    marks: Option<Keeping>,
     // Held only to look up or replace a handle; never on the data path.
     running: Mutex<BTreeMap<String, Result<ResourceHandle, String>>>,
 }
@@ -102,7 +104,9 @@ pub fn run(config: &Path, member: &str) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| DaemonError::Io { what: "runtime".into(), source })?;
     let running = Mutex::new(BTreeMap::new());
-    let daemon = Arc::new(Daemon { config, me, keys, running });
+    let marks = Keeping::start(&config, &me)
+        .map_err(|source| DaemonError::Io { what: "marks".into(), source })?;
+    let daemon = Arc::new(Daemon { config, me, keys, marks, running });
     LocalSet::new().block_on(&runtime, daemon.serve())
 }
 
@@ -149,6 +153,9 @@ impl Daemon {
         }
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         self.stop_all().await;
+        if let Some(marks) = &self.marks {
+            marks.leave();
+        }
         let _ = std::fs::remove_file(socket);
         Ok(())
     }
@@ -174,6 +181,12 @@ impl Daemon {
         node.commit_on_write = resource.commit_on_write;
         node.peer_window = resource.peer_window;
         node.timeout = self.config.timeout;
+        let place = self.config.resources.iter().position(|other| other.id == resource.id);
+        let marks = self.marks.as_ref().zip(place).and_then(|(marks, place)| marks.door(place));
+        if let Some(settings) = self.config.fencing.marks() {
+            node.record = RecordKind::Register;
+            node.lease = Some(LeaseConfig::new(&settings.timing, resource.auto_takeover));
+        }
         let pace = &resource.pace;
         node.standbys.clone_from(&pace.standbys);
         node.on_window_end = pace.on_window_end;
@@ -198,6 +211,7 @@ impl Daemon {
                 ublk_queues: resource.ublk_queues,
                 held_bytes: node.held_bytes,
                 share,
+                marks,
                 recording: resource.recording_bytes.map(|limit| {
                     let dir = self.me.replica_dir(resource);
                     recording::Wanted { dir, limit }
@@ -288,9 +302,20 @@ impl Daemon {
                 divergence: seen.as_ref().and_then(|seen| seen.divergence.clone()),
                 node: seen.map(|seen| seen.node),
                 stopped,
+                fencing: self.fencing(),
             });
         }
         all
+    }
+
+    fn fencing(&self) -> Option<FencingStatus> {
+        match &self.config.fencing {
+            Fencing::None { is_said } => is_said.then_some(FencingStatus::None),
+            Fencing::Marks(marks) => {
+                let keeping = self.marks.as_ref()?;
+                Some(keeping.status(marks, |member| self.config.name_of(member).to_owned()))
+            }
+        }
     }
 
     async fn events(&self, name: &str, after: u64) -> Response {

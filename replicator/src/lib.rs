@@ -8,5 +8,6 @@ pub mod daemon;
 pub mod demo;
 pub mod driver;
 pub mod logs;
+mod marks;
 pub mod recording;
 pub mod tls;

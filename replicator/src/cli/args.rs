@@ -77,6 +77,11 @@ pub(super) enum Verb {
         #[command(subcommand)]
         front: Front,
     },
+    /// Ownership marks: make them, show what stands on them
+    Mark {
+        #[command(subcommand)]
+        what: Mark,
+    },
     /// Make this member the primary
     Takeover(Takeover),
     /// Change the mode of a resource; on its primary
@@ -150,6 +155,21 @@ fn at_most(text: &str, limit: Duration) -> Result<Duration, String> {
         return Ok(found);
     }
     Err(format!("at most {}", humantime::format_duration(limit)))
+}
+
+/// What to do with ownership marks.
+#[derive(Debug, Subcommand)]
+pub(super) enum Mark {
+    /// Make markers of blank devices or files, and give places to resources that have none; once,
+    /// on one member. What holds anything else is never written
+    Format {
+        /// How many resources there is to be room for
+        #[arg(long, value_name = "COUNT", default_value_t = 64,
+              value_parser = clap::value_parser!(u16).range(1..=1000))]
+        places: u16,
+    },
+    /// Show members, leases, and the owner of each resource
+    Show,
 }
 
 /// What makes the block device.

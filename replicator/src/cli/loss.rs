@@ -111,6 +111,7 @@ mod tests {
             divergence: None,
             node: Some(node),
             stopped: None,
+            fencing: None,
         }
     }
 

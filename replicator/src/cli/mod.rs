@@ -9,6 +9,7 @@ mod explain;
 mod hadr;
 mod inspect;
 mod loss;
+mod mark;
 mod pages;
 mod progress;
 mod replay;
@@ -105,6 +106,7 @@ fn carry_out(args: Args) -> anyhow::Result<()> {
             let connections = usize::try_from(*connections)?;
             attach::nbd(&args, &attach::Wish { volume, device, connections, hold })
         }
+        Verb::Mark { what } => mark::mark(&args, what),
         Verb::Takeover(wish) => takeover::takeover(&args, wish),
         Verb::Mode { resource, mode } => {
             command(&args, Request::Mode { resource: resource.clone(), mode: (*mode).into() })

@@ -97,6 +97,9 @@ fn screen(status: &ResourceStatus) -> String {
     for peer in &node.peers {
         table.add_row(vec![words::name(status, peer.member).into(), other(peer)]);
     }
+    if let Some(fencing) = &status.fencing {
+        table.add_row(vec!["fencing".into(), words::fencing(fencing)]);
+    }
     table.add_row(vec!["a failure".into(), words::failure(node)]);
     table.to_string()
 }

@@ -9,7 +9,7 @@ use hadrian_protocol::node::{
 };
 use hadrian_protocol::time::WallTime;
 
-use crate::control::ResourceStatus;
+use crate::control::{FencingStatus, ResourceStatus};
 
 /// Ranges of a divergence that are shown to people.
 const RANGES_SHOWN: usize = 20;
@@ -169,4 +169,25 @@ pub(super) fn divergent_ranges(status: &ResourceStatus, found: &Divergence) -> V
         lines.push(format!("  and {more} more; status --json has them all"));
     }
     lines
+}
+
+/// What keeps two members from being primary.
+pub(super) fn fencing(fencing: &FencingStatus) -> String {
+    let FencingStatus::Marks { lease_us, members, markers, trouble } = fencing else {
+        return "none, as configured: after a forced takeover two members could be primary".into();
+    };
+    let lease = match (trouble, lease_us) {
+        (Some(trouble), _) => return format!("no lease: {trouble}"),
+        (None, Some(us)) => format!("lease for {} more", time(*us)),
+        (None, None) => "no lease".to_owned(),
+    };
+    let others = members.iter().map(|(name, sight)| format!("{name} {}", sight.name()));
+    let bad = markers.iter().filter(|(_, health)| health != "good");
+    let bad = bad.map(|(path, health)| format!("{} {health}", path.display()));
+    let marks = match markers.len() {
+        1 => "1 marker".to_owned(),
+        count => format!("{count} markers"),
+    };
+    let parts = std::iter::once(lease).chain(others).chain([marks]).chain(bad);
+    parts.collect::<Vec<_>>().join(", ")
 }

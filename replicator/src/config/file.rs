@@ -11,10 +11,29 @@ use toml::Spanned;
 pub(super) struct File {
     pub(super) cluster: Spanned<String>,
     pub(super) memory: Option<Spanned<String>>,
+    pub(super) fencing: Option<Spanned<Fencing>>,
     #[serde(default)]
     pub(super) link: Link,
     pub(super) member: Vec<Member>,
     pub(super) resource: Vec<Resource>,
+}
+
+/// The word `"none"`, or what members share.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Fencing {
+    Word(String),
+    Table(FencingTable),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FencingTable {
+    #[serde(default)]
+    pub(super) marks: Vec<PathBuf>,
+    pub(super) lease: Option<String>,
+    pub(super) renew_interval: Option<String>,
+    pub(super) io_timeout: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -59,6 +78,7 @@ pub(super) struct Resource {
     pub(super) log_sync_interval: Option<Spanned<String>>,
     pub(super) recording: Option<Spanned<String>>,
     pub(super) primary: Option<Spanned<String>>,
+    pub(super) auto_takeover: Option<Spanned<bool>>,
     #[serde(default)]
     pub(super) ublk: bool,
     pub(super) ublk_queues: Option<Spanned<u16>>,

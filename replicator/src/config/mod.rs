@@ -9,7 +9,7 @@ mod model;
 mod problem;
 
 pub use check::KEYS;
-pub use model::{Config, Member, Resource, Volume};
+pub use model::{Config, Fencing, Marks, Member, Resource, Volume};
 pub use problem::{ConfigError, Problem};
 
 use std::path::Path;

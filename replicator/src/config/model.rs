@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hadrian_protocol::ids::{MemberId, ResourceId};
+use hadrian_protocol::marks::lease::Timing;
 use hadrian_protocol::node::OnWindowEnd;
 use hadrian_protocol::replica::{Mode, VolumeGeometry};
 
@@ -19,6 +20,8 @@ pub struct Config {
     pub cluster: String,
     /// Most bytes that a daemon uses for the frames of all its resources.
     pub memory_bytes: u64,
+    /// What keeps two members from being primary at the same time.
+    pub fencing: Fencing,
     /// Whether links go unprotected.
     pub plaintext: bool,
     /// Silence that ends a link.
@@ -31,6 +34,38 @@ pub struct Config {
     pub resources: Vec<Resource>,
     /// What may be used as it is written but should be known.
     pub warnings: Vec<Problem>,
+}
+
+/// What keeps two members from being primary at the same time (design §7).
+#[derive(Clone, Debug)]
+pub enum Fencing {
+    /// Nothing but the members' own words.
+    None {
+        /// The file says so, and does not just say nothing.
+        is_said: bool,
+    },
+    /// Ownership marks.
+    Marks(Marks),
+}
+
+/// Ownership marks, and how leases on them are timed.
+#[derive(Clone, Debug)]
+pub struct Marks {
+    /// The markers: one or three devices or files that all members reach.
+    pub paths: Vec<PathBuf>,
+    /// The times of each member's lease.
+    pub timing: Timing,
+}
+
+impl Fencing {
+    /// The marks, if there are any.
+    #[must_use]
+    pub fn marks(&self) -> Option<&Marks> {
+        match self {
+            Self::None { .. } => None,
+            Self::Marks(marks) => Some(marks),
+        }
+    }
 }
 
 /// A host of the cluster.
@@ -77,6 +112,8 @@ pub struct Resource {
     pub recording_bytes: Option<u64>,
     /// The first primary.
     pub primary: MemberId,
+    /// Whether an in-sync standby takes over by itself when the primary's lease is over.
+    pub auto_takeover: bool,
     /// Its volumes.
     pub volumes: Vec<Volume>,
     /// Whether its volumes are block devices of the primary's kernel, and with how many queues, at

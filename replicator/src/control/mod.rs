@@ -9,6 +9,7 @@ pub use server::{Handler, Listener, converse, listen, serve};
 use std::path::PathBuf;
 
 use hadrian_protocol::divergence::Divergence;
+use hadrian_protocol::marks::watch::Sight;
 use hadrian_protocol::node::{Command, Denied, Done, How};
 pub use hadrian_protocol::node::{NodeStatus, StandbyState};
 use hadrian_protocol::replica::Mode;
@@ -127,6 +128,27 @@ pub struct ResourceStatus {
     pub node: Option<NodeStatus>,
     /// Why it does not run, if so.
     pub stopped: Option<String>,
+    /// What keeps two members from being primary; none: the configuration says nothing of it.
+    pub fencing: Option<FencingStatus>,
+}
+
+/// What keeps two members from being primary, as this member's daemon sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FencingStatus {
+    /// Nothing, as the configuration says.
+    None,
+    /// Ownership marks.
+    Marks {
+        /// Microseconds until this member's lease ends, if it is not renewed; none: it has none.
+        lease_us: Option<u64>,
+        /// The other members by name, and what is known of their leases.
+        members: Vec<(String, Sight)>,
+        /// Each marker: where it is, and how.
+        markers: Vec<(PathBuf, String)>,
+        /// Why this member keeps no lease, if so.
+        trouble: Option<String>,
+    },
 }
 
 impl Response {

@@ -23,6 +23,8 @@ const RESOURCE: &str = "db";
 const VOLUME: &str = "data";
 const NAMES: [&str; 2] = ["alpha", "beta"];
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Room for the places that `hadrian mark format` makes unless it is told otherwise.
+const MARKER_BYTES: u64 = 17 << 20;
 
 /// Which of the two.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,6 +83,10 @@ pub struct Spec {
     pub plaintext: bool,
     /// Silence that ends a link, and how long answers are held then; `None`: as configured.
     pub timers: Option<(Duration, Duration)>,
+    /// Ownership marks, on so many files that both members share; 0: none.
+    pub markers: usize,
+    /// The lease on them, and the pause between renewals; a read or write may take as long.
+    pub lease: (Duration, Duration),
     /// Further lines of each resource's configuration.
     pub settings: String,
     /// The folder for the files of both; `None`: where the system has temporary ones.
@@ -104,6 +110,8 @@ impl Spec {
             tcp: false,
             plaintext: false,
             timers: None,
+            markers: 0,
+            lease: (Duration::from_secs(2), Duration::from_millis(250)),
             settings: String::new(),
             folder: None,
             places: None,
@@ -147,6 +155,9 @@ impl Cluster {
         let daemons = [None, None];
         let mut cluster = Self { dir, daemons, resources, programs, ports, enter };
         cluster.configure(&spec)?;
+        if spec.markers > 0 {
+            cluster.tool(Side::Alpha, &["mark", "format"])?;
+        }
         for side in [Side::Alpha, Side::Beta] {
             for resource in &cluster.resources {
                 cluster.tool(side, &["create", resource])?;
@@ -163,7 +174,8 @@ impl Cluster {
 
     fn configure(&self, spec: &Spec) -> anyhow::Result<()> {
         let packing = if spec.compression == Compression::Zstd { "zstd" } else { "none" };
-        let mut text = format!("cluster = \"test\"\n[link]\ncompression = \"{packing}\"\n");
+        let mut text = format!("cluster = \"test\"\n{}", self.fencing_of(spec)?);
+        text += &format!("[link]\ncompression = \"{packing}\"\n");
         text += &format!("plaintext = {}\n", spec.plaintext);
         let mut settings = spec.settings.clone();
         if let Some((timeout, held)) = spec.timers {
@@ -194,6 +206,28 @@ impl Cluster {
         }
         fs::write(self.path("hadrian.toml"), text)?;
         Ok(())
+    }
+
+    /// The files of the markers, blank, and the part of the configuration that names them.
+    fn fencing_of(&self, spec: &Spec) -> anyhow::Result<String> {
+        if spec.markers == 0 {
+            return Ok(String::new());
+        }
+        let paths: Vec<_> = (0..spec.markers).map(|index| self.marker(index)).collect();
+        for path in &paths {
+            File::create_new(path)?.set_len(MARKER_BYTES)?;
+        }
+        let (lease, renew) = (spec.lease.0.as_millis(), spec.lease.1.as_millis());
+        Ok(format!(
+            "fencing = {{ marks = {paths:?}, lease = \"{lease}ms\", \
+             renew_interval = \"{renew}ms\", io_timeout = \"{renew}ms\" }}\n"
+        ))
+    }
+
+    /// The marker of this number, counted from 0.
+    #[must_use]
+    pub fn marker(&self, index: usize) -> PathBuf {
+        self.path(&format!("marker-{index}"))
     }
 
     fn configuration_of(&self, spec: &Spec, index: usize, name: &str, settings: &str) -> String {

@@ -12,6 +12,7 @@ mod device;
 mod device;
 mod hold;
 mod link;
+mod marks;
 mod ready;
 mod resource;
 mod share;
@@ -19,6 +20,7 @@ mod thread;
 mod told;
 
 pub use link::{Compression, LinkError, LinkStream, PackingError};
+pub use marks::{Mailbox, MarksDoor};
 pub use resource::ResourceOptions;
 pub use share::Share;
 pub use thread::{Ask, ResourceHandle, ResourceStart, Starting, TcpStreamParts, start};

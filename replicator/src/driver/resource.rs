@@ -1,10 +1,5 @@
 //! The resource's one owner: whatever happened goes to the node, whatever the node wants is done.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
-use std::rc::Rc;
-use std::time::{Instant, SystemTime};
-
 use hadrian_blockdev::buffer::IoBuf;
 use hadrian_blockdev::export::{Close, CloseHandle, ExportInfo, RequestError};
 use hadrian_blockdev::nbd::{Export, ExportTable, Exports, Found, Listed};
@@ -15,14 +10,18 @@ use hadrian_protocol::node::{
     About, Action, Command, Denied, Done, Event, FailedPart, Note, Reason, Recorded, Standing, Why,
 };
 use hadrian_protocol::replica::VolumeGeometry;
-use hadrian_protocol::time::{Clock, Now, WallTime};
+use hadrian_protocol::time::{Clock, Now};
 use hadrian_protocol::wire::Message;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use tokio::sync::{Notify, oneshot};
 
 use super::Seen;
 use super::clients::{Clients, VolumeBackend};
 use super::device::Devices;
 use super::link::{Compression, Outgoing};
+use super::marks::MarksDoor;
 use super::share::Share;
 use super::told::{Told, ToldEvent};
 use crate::recording::Wanted;
@@ -53,6 +52,8 @@ pub struct ResourceOptions {
     pub held_bytes: u64,
     /// The memory that it may use.
     pub share: Share,
+    /// Where its control record is, where there are marks.
+    pub marks: Option<MarksDoor>,
 }
 
 /// Where an operator waits for an answer.
@@ -81,7 +82,7 @@ pub(super) struct Inner {
     links: BTreeMap<SessionId, Rc<Outgoing>>,
     commands: BTreeMap<u64, Asker>,
     next_number: u64,
-    began: Instant,
+    marks: Option<MarksDoor>,
     pub(super) serving: bool,
     /// It leads, and serves as soon as nothing waits for the image in the log alone.
     opening: bool,
@@ -138,7 +139,6 @@ impl Shared {
         resource: ResourceId,
         member: MemberId,
         options: &ResourceOptions,
-        began: Instant,
     ) -> Rc<Self> {
         let inner = Inner {
             node,
@@ -147,7 +147,7 @@ impl Shared {
             links: BTreeMap::new(),
             commands: BTreeMap::new(),
             next_number: 1,
-            began,
+            marks: options.marks.clone(),
             serving: false,
             opening: false,
             takers: Vec::new(),
@@ -180,7 +180,7 @@ impl Shared {
         })
     }
 
-    fn event(&self, event: Event) {
+    pub(super) fn event(&self, event: Event) {
         let mut inner = self.inner.borrow_mut();
         let clock = inner.clock();
         inner.node.handle(clock, event);
@@ -345,11 +345,9 @@ impl Shared {
 }
 
 impl Inner {
+    /// The clock of the marks' thread, so that the end of a lease means the same here.
     pub(super) fn clock(&self) -> Clock {
-        let micros = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let wall = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
-        Clock { now: Now::from_micros(micros), wall: WallTime::from_micros(wall) }
+        hadrian_fencing::clock::now()
     }
 
     fn number(&mut self) -> u64 {
@@ -501,9 +499,15 @@ impl Inner {
             Action::Hold(hold) => self.hold(hold),
             Action::Serve(serve) => self.serve(serve),
             Action::Reply { id, result } => self.reply(id, result),
-            // Nobody configures a record yet: the core asks for none.
-            Action::ReadRecord | Action::Propose(_) => {
-                tracing::error!(resource = %self.name, "there is no control record to speak to");
+            Action::ReadRecord => {
+                if let Some(marks) = &self.marks {
+                    marks.read();
+                }
+            }
+            Action::Propose(record) => {
+                if let Some(marks) = &self.marks {
+                    marks.propose(record);
+                }
             }
             Action::Stopped => self.stopped = true,
             Action::Note(note) => self.note(note),

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use hadrian_blockdev::buffer;
 use hadrian_blockdev::engine::EngineChoice;
@@ -18,13 +18,13 @@ use hadrian_protocol::node::{
     Command, Denied, Done, NodeConfig, RECORDING_VERSION, Recorded, Start,
 };
 use hadrian_protocol::replica::{VolumeGeometry, describe};
-use hadrian_protocol::time::{Clock, Now, WallTime};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local};
 
 use super::Seen;
 use super::link;
+use super::marks::Mailbox;
 use super::ready::DisksReady;
 use super::resource::{Disks, ExportBook, ResourceOptions, Shared};
 use super::told::ToldEvent;
@@ -170,10 +170,7 @@ fn run(
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "no runtime for a resource"),
     };
-    let began = Instant::now();
-    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let wall = WallTime::from_micros(u64::try_from(wall.as_micros()).unwrap_or(u64::MAX));
-    let clock = Clock { now: Now::default(), wall };
+    let clock = hadrian_fencing::clock::now();
     let geometry = state.volumes.clone();
     let config = fit(start.node.clone(), replica.log_capacity());
     let program = format!("hadriand {}", env!("CARGO_PKG_VERSION"));
@@ -187,7 +184,7 @@ fn run(
         }
     });
     let node = Recorded::start(Start { version, program, config, state, recovered, clock }, tape);
-    let shared = Shared::new(node, replica, start.resource, start.member, &start.options, began);
+    let shared = Shared::new(node, replica, start.resource, start.member, &start.options);
     LocalSet::new().block_on(&runtime, serve(shared, start, geometry, asked));
 }
 
@@ -217,6 +214,9 @@ async fn serve(
         spawn_local(dial(shared, start.member, member, address, keys));
     }
     spawn_local(answer(shared.clone(), start.clone(), asked));
+    if let Some(marks) = &start.options.marks {
+        spawn_local(hear_marks(shared.clone(), marks.mailbox.clone()));
+    }
     while !shared.stopped.get() {
         shared.ended.notified().await;
     }
@@ -278,6 +278,12 @@ async fn listen(shared: &Rc<Shared>, start: &ResourceStart) -> std::io::Result<(
         spawn_local(serve_tcp(listener, table, switch, slots, limits));
     }
     Ok(())
+}
+
+async fn hear_marks(shared: Rc<Shared>, mailbox: Arc<Mailbox>) {
+    while !shared.stopped.get() {
+        mailbox.events().await.into_iter().for_each(|event| shared.event(event));
+    }
 }
 
 async fn answer(shared: Rc<Shared>, start: ResourceStart, mut asked: mpsc::Receiver<Ask>) {

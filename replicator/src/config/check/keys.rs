@@ -9,8 +9,9 @@ use super::Checker;
 
 /// Every key that there is, table by table; `""` is the top of the file. Keys of `resource.nbd`
 /// and `resource.volume.store` are names of members.
-pub const KEYS: [(&str, &[&str]); 5] = [
-    ("", &["cluster", "memory", "link", "member", "resource"]),
+pub const KEYS: [(&str, &[&str]); 6] = [
+    ("", &["cluster", "memory", "fencing", "link", "member", "resource"]),
+    ("fencing", &["marks", "lease", "renew_interval", "io_timeout"]),
     ("link", &["plaintext", "timeout", "compression"]),
     ("member", &["name", "address", "fingerprint", "state_dir", "run_dir", "key_dir"]),
     (
@@ -33,6 +34,7 @@ pub const KEYS: [(&str, &[&str]); 5] = [
             "log_sync_interval",
             "recording",
             "primary",
+            "auto_takeover",
             "nbd",
             "ublk",
             "ublk_queues",

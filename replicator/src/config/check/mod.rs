@@ -4,6 +4,7 @@
 //! This file reads single values; `members` and `resources` read what belongs together, `places`
 //! looks for what two of them must not share, `keys` for what is no key at all.
 
+mod fencing;
 mod keys;
 mod members;
 mod pace;
@@ -51,6 +52,8 @@ pub(super) fn check(raw: &file::File, text: &str, path: &Path) -> Result<Config,
     let timeout = checker.duration(raw.link.timeout.as_ref(), TIMEOUT_DEFAULT, TIMEOUT);
     let compression = checker.compression(raw.link.compression.as_ref());
     let members = checker.members(raw);
+    let fencing = checker.fencing(raw.fencing.as_ref());
+    checker.takeovers(&fencing, raw);
     let resources: Vec<_> = raw
         .resource
         .iter()
@@ -61,6 +64,7 @@ pub(super) fn check(raw: &file::File, text: &str, path: &Path) -> Result<Config,
     let config = Config {
         cluster,
         memory_bytes,
+        fencing,
         plaintext: raw.link.plaintext,
         timeout,
         compression,

@@ -16,6 +16,7 @@ const SOCKET_PATH_MAX: usize = 107;
 
 pub(super) fn look(checker: &mut Checker<'_>, raw: &file::File, config: &Config) {
     stores(checker, raw, config);
+    markers(checker, raw, config);
     folders(checker, raw, config);
     sockets(checker, raw, config);
     addresses(checker, raw, config);
@@ -46,6 +47,22 @@ fn stores(checker: &mut Checker<'_>, raw: &file::File, config: &Config) {
             };
             checker
                 .problem(path, format!("store {shown} is used {whose}; each volume has its own"));
+        }
+    }
+}
+
+/// A marker on what is replicated would be overwritten, or replicated with its marks.
+fn markers(checker: &mut Checker<'_>, raw: &file::File, config: &Config) {
+    let Some(marks) = config.fencing.marks() else { return };
+    let all = raw.resource.iter().flat_map(|r| &r.volume).flat_map(|volume| &volume.store);
+    for (member, path) in all {
+        if marks.paths.contains(path.get_ref()) {
+            let shown = path.get_ref().display();
+            let text = format!(
+                "{shown} is a store of {member} and a marker of fencing.marks; a marker is a \
+                 device or file of its own"
+            );
+            checker.problem(path, text);
         }
     }
 }
