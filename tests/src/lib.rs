@@ -1,11 +1,13 @@
 //! Whole daemons in real processes, and real clients. The cluster and the client that remembers its
 //! answers are those of `hadrian demo`.
 
+pub mod fencing;
 mod memory;
 pub mod mounted;
 pub mod namespaces;
 pub mod rounds;
 pub mod tools;
 pub mod troubles;
+pub mod ways;
 
 pub use hadrian_replicator::demo::{Client, Cluster, Compression, Side, Spec};

@@ -1,9 +1,9 @@
 //! What a member sees of another's lease, by its own clock alone.
 //!
-//! It notes when it first saw the lease as it is. Once it has waited as long as the lease asks
-//! for, and a majority of the markers, read after that, still shows nothing newer, the other's
-//! lease is over, wherever the other's clock stands: a renewal that had counted would be on one of
-//! them.
+//! Of each marker it notes when it first showed the lease as it is. Once it has waited as long as
+//! the lease asks for, and a majority of the markers, read after that, still show the same, the
+//! other's lease is over, wherever the other's clock stands: a lease needs renewals on a majority.
+//! That the other still writes to the markers that are left says nothing.
 
 use serde::{Deserialize, Serialize};
 
@@ -48,16 +48,33 @@ impl Sight {
     }
 }
 
-/// One other member.
+/// One other member, on each marker.
 #[derive(Clone, Debug)]
 pub struct Watch {
-    newest: Option<LeaseBlock>,
-    /// When a majority showed nothing newer than that for the first time.
-    since: Option<Now>,
-    /// It was seen to change.
+    markers: Vec<Option<Shown>>,
+}
+
+/// What one marker shows of it.
+#[derive(Clone, Debug)]
+struct Shown {
+    block: LeaseBlock,
+    /// When it was first seen to show that.
+    since: Now,
+    /// When the newest read of it was begun.
+    read: Now,
+    /// It showed something else before.
     moved: bool,
-    /// When the newest read of each marker was begun.
-    reads: Vec<Option<Now>>,
+}
+
+impl Shown {
+    fn is_down(&self) -> bool {
+        self.block.lease.state == LeaseState::Down
+    }
+
+    /// Nothing newer was there when it was read after the wait.
+    fn is_over(&self) -> bool {
+        self.read >= self.since.after(self.block.lease.timing.wait_out())
+    }
 }
 
 fn age(block: &LeaseBlock) -> (Incarnation, u64, u64) {
@@ -68,61 +85,56 @@ impl Watch {
     /// Watches over so many markers.
     #[must_use]
     pub fn new(markers: usize) -> Self {
-        Self { newest: None, since: None, moved: false, reads: vec![None; markers] }
+        Self { markers: vec![None; markers] }
     }
 
     /// `marker` was read, from `began` until `now`, and showed this.
     pub fn saw(&mut self, marker: usize, block: &LeaseBlock, (began, now): (Now, Now)) {
-        if let Some(read) = self.reads.get_mut(marker) {
-            *read = Some(began);
-        }
-        if self.newest.as_ref().is_none_or(|newest| age(newest) < age(block)) {
-            self.moved |= self.newest.is_some();
-            self.newest = Some(block.clone());
-            self.since = Some(now);
+        let Some(shown) = self.markers.get_mut(marker) else { return };
+        match shown {
+            Some(shown) if age(&shown.block) == age(block) => shown.read = began,
+            _ => {
+                let moved = shown.is_some();
+                *shown = Some(Shown { block: block.clone(), since: now, read: began, moved });
+            }
         }
     }
 
-    /// What its lease says.
+    /// The newest that any marker shows.
     #[must_use]
     pub fn newest(&self) -> Option<&LeaseBlock> {
-        self.newest.as_ref()
+        self.shown().map(|shown| &shown.block).max_by_key(|block| age(block))
     }
 
-    /// Since when it has not changed.
+    /// What is known of it now, and as of when.
     #[must_use]
-    pub fn unchanged_since(&self) -> Option<Now> {
-        self.since
-    }
-
-    /// What is known of it now.
-    #[must_use]
-    pub fn sight(&self, now: Now) -> Sight {
-        let (Some(newest), Some(since)) = (&self.newest, self.since) else {
-            return Sight::Unknown;
-        };
-        let Some(read) = self.read_since() else { return Sight::Unknown };
-        if newest.lease.state == LeaseState::Down {
-            return Sight::Down;
-        }
-        let timing = newest.lease.timing;
-        let over = since.after(timing.wait_out());
-        match () {
-            () if read >= over && now >= over => Sight::Over,
-            () if now >= since.after(timing.lease) => Sight::Stalled,
-            () if self.moved => Sight::Live,
-            () => Sight::Unknown,
+    pub fn sight(&self, now: Now) -> (Sight, Now) {
+        let all = self.majority(|_| true);
+        let Some(as_of) = all else { return (Sight::Unknown, Now::default()) };
+        let over = self.majority(Shown::is_over);
+        let down = self.majority(Shown::is_down);
+        let stalled = |shown: &Shown| now >= shown.since.after(shown.block.lease.timing.lease);
+        match (down, over) {
+            (Some(as_of), _) => (Sight::Down, as_of),
+            (None, Some(as_of)) => (Sight::Over, as_of),
+            _ if self.majority(stalled).is_some() => (Sight::Stalled, as_of),
+            _ if self.shown().any(|shown| shown.moved) => (Sight::Live, as_of),
+            _ => (Sight::Unknown, as_of),
         }
     }
 
-    /// A majority of the markers was read, each from this moment on or later: so old is what is
-    /// known.
-    #[must_use]
-    pub fn read_since(&self) -> Option<Now> {
-        let mut reads = self.reads.clone();
+    /// Whether a majority of the markers is like that: then a lease has no majority that is not.
+    /// As of when: each of the majority was read from that moment on.
+    fn majority(&self, is_so: impl Fn(&Shown) -> bool) -> Option<Now> {
+        let mut reads: Vec<_> =
+            self.shown().filter(|shown| is_so(shown)).map(|shown| shown.read).collect();
         reads.sort_unstable();
         reads.reverse();
-        *reads.get(reads.len() / 2)?
+        reads.get(self.markers.len() / 2).copied()
+    }
+
+    fn shown(&self) -> impl Iterator<Item = &Shown> {
+        self.markers.iter().flatten()
     }
 }
 
@@ -146,7 +158,7 @@ mod tests {
 
     fn saw(watch: &mut Watch, marker: usize, sequence: u64, ms: u64) -> Sight {
         watch.saw(marker, &block(sequence), (at(ms), at(ms + 5)));
-        watch.sight(at(ms + 5))
+        watch.sight(at(ms + 5)).0
     }
 
     #[test]
@@ -156,7 +168,7 @@ mod tests {
         assert_eq!(saw(&mut watch, 0, 2, 2000), Sight::Live);
         assert_eq!(saw(&mut watch, 0, 2, 11_999), Sight::Live);
         assert_eq!(saw(&mut watch, 0, 2, 12_005), Sight::Stalled);
-        assert_eq!(watch.sight(at(60_000)), Sight::Stalled, "nobody has looked since");
+        assert_eq!(watch.sight(at(60_000)).0, Sight::Stalled, "nobody has looked since");
         assert_eq!(saw(&mut watch, 0, 2, 12_704), Sight::Stalled, "a moment too early");
         assert_eq!(saw(&mut watch, 0, 2, 12_705), Sight::Over);
         assert_eq!(saw(&mut watch, 0, 3, 20_000), Sight::Live, "it is back");
@@ -168,9 +180,25 @@ mod tests {
         for ms in [0, 20_000] {
             assert_eq!(saw(&mut watch, 0, 1, ms), Sight::Unknown);
         }
-        assert_eq!(saw(&mut watch, 1, 2, 20_000), Sight::Live, "the other one is newer");
+        assert_eq!(saw(&mut watch, 1, 2, 20_000), Sight::Unknown, "the other one is news");
         assert_eq!(saw(&mut watch, 0, 1, 40_000), Sight::Stalled);
         assert_eq!(saw(&mut watch, 1, 2, 40_000), Sight::Over, "two of three, after the wait");
+    }
+
+    #[test]
+    fn a_member_that_still_writes_to_one_marker_of_three_has_no_lease() {
+        let mut watch = Watch::new(3);
+        for marker in 0..3 {
+            saw(&mut watch, marker, 1, 0);
+        }
+        let mut last = Sight::Unknown;
+        for second in 1..12 {
+            for marker in 0..2 {
+                saw(&mut watch, marker, 1, second * 1000);
+            }
+            last = saw(&mut watch, 2, second + 1, second * 1000);
+        }
+        assert_eq!(last, Sight::Over);
     }
 
     #[test]
@@ -179,7 +207,7 @@ mod tests {
         let mut gone = block(7);
         gone.lease.state = LeaseState::Down;
         watch.saw(0, &gone, (at(0), at(5)));
-        assert!(watch.sight(at(5)).is_over());
+        assert!(watch.sight(at(5)).0.is_over());
     }
 
     #[test]
@@ -190,6 +218,6 @@ mod tests {
         let mut reborn = block(1);
         reborn.incarnation = Incarnation::new(reborn.incarnation.get() + 1);
         watch.saw(0, &reborn, (at(11_500), at(11_505)));
-        assert_eq!(watch.sight(at(12_000)), Sight::Live);
+        assert_eq!(watch.sight(at(12_000)).0, Sight::Live);
     }
 }

@@ -335,9 +335,6 @@ impl Node {
         if quiet || self.follow.must_ack || self.follow.said != positions {
             (self.follow.said, self.follow.must_ack) = (positions, false);
             self.send(session, Message::Ack(ack));
-            if let Some(member) = self.member_of(session) {
-                self.lease.granted(member, self.clock.now);
-            }
         }
     }
 }

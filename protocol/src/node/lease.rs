@@ -1,8 +1,8 @@
 //! The right to serve (design §7): this member's lease on the marks or, while those cannot be
 //! reached, the word of every other member of the in-sync set.
 //!
-//! A standby that acknowledges what its primary says promises with it not to take over for as long
-//! as a lease is waited out. So a primary is sure of its resource for the time of a lease from
+//! A standby that has heard its primary takes nothing over for as long as a lease is waited out
+//! from then on, and tells it what it has heard. So a primary is sure of its resource for the time of a lease from
 //! when it sent what all of them have heard; the loss of the marks alone stops nobody, nor does
 //! the loss of the links.
 //!
@@ -57,7 +57,7 @@ pub(super) struct Lease {
     /// When this primary sent what each life of a standby has heard last: its promise counts from
     /// there.
     grants: BTreeMap<Incarnate, Now>,
-    /// When this standby last told a primary that it hears it.
+    /// When this standby last heard a primary: it tells that one, which relies on it.
     granted_at: BTreeMap<MemberId, Now>,
     /// The next attempt to take over by itself.
     try_at: Now,
@@ -75,7 +75,7 @@ enum Gate {
 }
 
 impl Lease {
-    /// This standby has told a primary that it hears it.
+    /// This standby hears a primary, and will say so.
     pub(super) fn granted(&mut self, member: MemberId, now: Now) {
         self.granted_at.insert(member, now);
     }

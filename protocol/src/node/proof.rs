@@ -91,6 +91,7 @@ impl Node {
     pub(super) fn hear_word(&mut self, member: MemberId, progress: &Progress) {
         let now = self.clock.now;
         self.follow.heard = progress.number;
+        self.lease.granted(member, now);
         self.follow.must_ack |= !progress.in_set && self.follow.proof.is_some();
         self.follow.proof = match progress.echo.filter(|_| progress.in_set) {
             // A stamp from the future is none that this standby has sent.

@@ -26,6 +26,14 @@ impl Client {
         Ok(Self { stream })
     }
 
+    /// From here on an answer that does not come in time is an error.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn wait_at_most(&mut self, time: Duration) -> io::Result<()> {
+        self.stream.set_read_timeout(Some(time))
+    }
+
     /// Writes and waits for the answer.
     ///
     /// # Errors

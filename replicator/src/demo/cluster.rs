@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use hadrian_protocol::marks::lease::Timing;
 use hadrian_protocol::node::{NodeStatus, StandbyState};
 use hadrian_protocol::replica::Mode;
 use rustix::process::{Pid, Signal, kill_process};
@@ -24,7 +25,7 @@ const VOLUME: &str = "data";
 const NAMES: [&str; 2] = ["alpha", "beta"];
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Room for the places that `hadrian mark format` makes unless it is told otherwise.
-const MARKER_BYTES: u64 = 17 << 20;
+pub const MARKER_BYTES: u64 = 17 << 20;
 
 /// Which of the two.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,10 +84,11 @@ pub struct Spec {
     pub plaintext: bool,
     /// Silence that ends a link, and how long answers are held then; `None`: as configured.
     pub timers: Option<(Duration, Duration)>,
-    /// Ownership marks, on so many files that both members share; 0: none.
-    pub markers: usize,
-    /// The lease on them, and the pause between renewals; a read or write may take as long.
-    pub lease: (Duration, Duration),
+    /// Ownership marks on these files, which both members reach, blank and of at least
+    /// [`MARKER_BYTES`]; none: there are no marks.
+    pub markers: Vec<PathBuf>,
+    /// The times of leases on them.
+    pub lease: Timing,
     /// Further lines of each resource's configuration.
     pub settings: String,
     /// The folder for the files of both; `None`: where the system has temporary ones.
@@ -110,8 +112,8 @@ impl Spec {
             tcp: false,
             plaintext: false,
             timers: None,
-            markers: 0,
-            lease: (Duration::from_secs(2), Duration::from_millis(250)),
+            markers: Vec::new(),
+            lease: Timing::DEFAULT,
             settings: String::new(),
             folder: None,
             places: None,
@@ -155,7 +157,7 @@ impl Cluster {
         let daemons = [None, None];
         let mut cluster = Self { dir, daemons, resources, programs, ports, enter };
         cluster.configure(&spec)?;
-        if spec.markers > 0 {
+        if !spec.markers.is_empty() {
             cluster.tool(Side::Alpha, &["mark", "format"])?;
         }
         for side in [Side::Alpha, Side::Beta] {
@@ -174,7 +176,7 @@ impl Cluster {
 
     fn configure(&self, spec: &Spec) -> anyhow::Result<()> {
         let packing = if spec.compression == Compression::Zstd { "zstd" } else { "none" };
-        let mut text = format!("cluster = \"test\"\n{}", self.fencing_of(spec)?);
+        let mut text = format!("cluster = \"test\"\n{}", fencing_of(spec));
         text += &format!("[link]\ncompression = \"{packing}\"\n");
         text += &format!("plaintext = {}\n", spec.plaintext);
         let mut settings = spec.settings.clone();
@@ -206,28 +208,6 @@ impl Cluster {
         }
         fs::write(self.path("hadrian.toml"), text)?;
         Ok(())
-    }
-
-    /// The files of the markers, blank, and the part of the configuration that names them.
-    fn fencing_of(&self, spec: &Spec) -> anyhow::Result<String> {
-        if spec.markers == 0 {
-            return Ok(String::new());
-        }
-        let paths: Vec<_> = (0..spec.markers).map(|index| self.marker(index)).collect();
-        for path in &paths {
-            File::create_new(path)?.set_len(MARKER_BYTES)?;
-        }
-        let (lease, renew) = (spec.lease.0.as_millis(), spec.lease.1.as_millis());
-        Ok(format!(
-            "fencing = {{ marks = {paths:?}, lease = \"{lease}ms\", \
-             renew_interval = \"{renew}ms\", io_timeout = \"{renew}ms\" }}\n"
-        ))
-    }
-
-    /// The marker of this number, counted from 0.
-    #[must_use]
-    pub fn marker(&self, index: usize) -> PathBuf {
-        self.path(&format!("marker-{index}"))
     }
 
     fn configuration_of(&self, spec: &Spec, index: usize, name: &str, settings: &str) -> String {
@@ -530,6 +510,22 @@ impl Cluster {
             _ => home.join(format!("store{}", index + 1)),
         }
     }
+}
+
+/// The part of the configuration that names the markers.
+fn fencing_of(spec: &Spec) -> String {
+    if spec.markers.is_empty() {
+        return String::new();
+    }
+    let Timing { lease, renew, io, .. } = spec.lease;
+    format!(
+        "fencing = {{ marks = {:?}, lease = \"{}ms\", renew_interval = \"{}ms\", \
+         io_timeout = \"{}ms\" }}\n",
+        spec.markers,
+        lease.as_millis(),
+        renew.as_millis(),
+        io.as_millis()
+    )
 }
 
 fn is_peer(node: &NodeStatus) -> bool {

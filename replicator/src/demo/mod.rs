@@ -7,7 +7,7 @@ mod cluster;
 
 pub use crate::driver::Compression;
 pub use client::Client;
-pub use cluster::{Cluster, Place, Side, Spec};
+pub use cluster::{Cluster, MARKER_BYTES, Place, Side, Spec};
 
 use std::collections::BTreeMap;
 use std::sync::mpsc;

@@ -62,7 +62,7 @@ impl Join {
         let clean = last.lease.state == LeaseState::Down;
         // A process of this host that has ended, or the driver would not have come here.
         let here = last.lease.host_id == host_id;
-        let over = clean || here || self.own.sight(now) == Sight::Over;
+        let over = clean || here || self.own.sight(now).0 == Sight::Over;
         match (self.changed, over) {
             (true, _) => Verdict::Refuse(last.clone()),
             (false, true) => Verdict::Join { last: last.clone(), clean },

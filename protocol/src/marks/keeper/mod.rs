@@ -538,7 +538,7 @@ impl Keeper {
         let now = self.clock.now;
         let mut live = 1 << self.setup.me.index();
         for Watched { member, watch, told } in &mut self.watches {
-            let (sight, as_of) = (watch.sight(now), watch.read_since().unwrap_or_default());
+            let (sight, as_of) = watch.sight(now);
             if sight == Sight::Live {
                 live |= 1 << member.index();
             }
