@@ -10,6 +10,17 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use io_uring::IoUring;
 use rustix::event::{EventfdFlags, eventfd};
 
+/// When a ring's thread does what the kernel has for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum WorkIs {
+    /// When it looks.
+    LeftToIt,
+    /// At once, whatever it does. Commands of a ublk device need that: a request that is left to a
+    /// thread which ends meanwhile is given back to nobody, and the device waits for it for ever
+    /// (Linux 6.12: `ublk_wait_tagset_rqs_idle`, when a daemon under load is replaced).
+    Urgent,
+}
+
 /// A ring and its bell.
 pub(crate) struct Ring {
     ring: IoUring,
@@ -26,7 +37,7 @@ impl Ring {
     ///
     /// # Errors
     /// As the system says.
-    pub(crate) fn new(depth: u32, answers: Option<u32>) -> io::Result<Self> {
+    pub(crate) fn new(depth: u32, answers: Option<u32>, work: WorkIs) -> io::Result<Self> {
         let build = |left: bool| {
             let mut builder = IoUring::builder();
             builder.setup_clamp();
@@ -38,7 +49,7 @@ impl Ring {
             }
             builder.build(depth)
         };
-        let ring = match build(true) {
+        let ring = match build(work == WorkIs::LeftToIt) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => build(false),
             ring => ring,
         }?;

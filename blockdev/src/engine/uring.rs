@@ -18,7 +18,7 @@ use slab::Slab;
 
 use super::files::{self, Files, Note, Open};
 use super::{Completion, Engine, FileId, Op, OpenAs, Token};
-use crate::ring::Ring;
+use crate::ring::{Ring, WorkIs};
 
 /// Buffered writes shorter than this, in bytes, are done by a plain system call.
 pub const SMALL_WRITE_LEN: usize = 16 << 10;
@@ -91,7 +91,8 @@ impl Uring {
     /// # Errors
     /// [`UringError`], which names what is missing.
     pub fn new(depth: u32) -> Result<Self, UringError> {
-        let ring = Ring::new(depth.clamp(2, 4096), None).map_err(UringError::Setup)?;
+        let ring =
+            Ring::new(depth.clamp(2, 4096), None, WorkIs::LeftToIt).map_err(UringError::Setup)?;
         probe(&ring)?;
         Ok(Self {
             ring,

@@ -8,7 +8,7 @@ use io_uring::{opcode, squeue, types};
 use libublk::sys;
 use tokio::io::unix::AsyncFd;
 
-use crate::ring::Ring;
+use crate::ring::{Ring, WorkIs};
 
 /// Commands that are handed to the kernel together, at most. Its queue of results must not be
 /// shorter, however few slots there are: one queue alone has fewer.
@@ -63,7 +63,7 @@ impl Commands {
     /// # Errors
     /// As the system says.
     pub(super) fn new(device: &OwnedFd, slots: u32) -> io::Result<Self> {
-        let ring = Ring::new(BATCH, Some(slots.max(BATCH)))?;
+        let ring = Ring::new(BATCH, Some(slots.max(BATCH)), WorkIs::Urgent)?;
         Ok(Self { ring, device: device.as_raw_fd() })
     }
 
