@@ -261,7 +261,9 @@ impl Rules {
                     (self.listener)(Heard::Lease(term));
                 }
                 Action::LeaseLost => {
-                    tracing::warn!("this member's lease on the marks has ended");
+                    if self.leaving.is_empty() {
+                        tracing::warn!("this member's lease on the marks has ended");
+                    }
                     self.change_snapshot(|snapshot| snapshot.term = None);
                     (self.listener)(Heard::LeaseLost);
                 }

@@ -104,5 +104,6 @@ fn status() -> ResourceStatus {
         exports: vec!["db/data".into()],
         node: None,
         stopped: Some("stopped in order".into()),
+        fencing: None,
     }
 }

@@ -8,6 +8,7 @@ pub mod control;
 pub mod frame;
 pub mod handshake;
 pub mod journal;
+pub mod marks;
 mod memory;
 mod mend;
 pub mod nbd_negotiation;
@@ -29,12 +30,13 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     Target { name: "configuration", run: configuration::run, seeds: seeds::configuration },
     Target { name: "control", run: control::run, seeds: seeds::control },
     Target { name: "frame", run: frame::run, seeds: seeds::frame },
     Target { name: "handshake", run: handshake::run, seeds: seeds::handshake },
     Target { name: "journal", run: journal::run, seeds: seeds::journal },
+    Target { name: "marks", run: marks::run, seeds: seeds::marks },
     Target { name: "nbd_negotiation", run: nbd_negotiation::run, seeds: seeds::nbd_negotiation },
     Target { name: "nbd_requests", run: nbd_requests::run, seeds: seeds::nbd_requests },
     Target { name: "superblock", run: superblock::run, seeds: seeds::superblock },

@@ -77,6 +77,25 @@ pub(crate) fn handshake() -> Vec<Seed> {
     seeds
 }
 
+/// A record that stands `at` blocks behind the first of what is read.
+fn on_marker(at: usize, record: &[u8]) -> Vec<u8> {
+    [&vec![0; at * 512], record].concat()
+}
+
+pub(crate) fn marks() -> Vec<Seed> {
+    let file = |name| golden("protocol", name);
+    // The lease of the second member has the number 5, its control block the number 6.
+    let (lease, control) =
+        (on_marker(3, &file("marks-lease")), on_marker(6, &file("marks-control")));
+    vec![
+        seed("lease", &[&[1], &lease]),
+        seed("control", &[&[3], &control]),
+        seed("header", &[&[5], &file("marks-header")]),
+        seed("label", &[&[7], &file("marks-label")]),
+        seed("lease-unchanged", &[&[0], &lease]),
+    ]
+}
+
 pub(crate) fn superblock() -> Vec<Seed> {
     let copy = golden("blockdev", "superblock");
     let used = 128 + u32_at(&copy, 12) as usize;

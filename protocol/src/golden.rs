@@ -5,7 +5,7 @@ use bytes::Bytes;
 use hadrian_golden::Golden;
 
 use crate::frame::{Began, ChainHash, Draft, Frame, HEAD_LEN, Record, SealAs};
-use crate::ids::{Epoch, Incarnation, Lsn, MemberId, ResourceId, VolumeIndex};
+use crate::ids::{ClusterId, Epoch, Incarnation, Lsn, MemberId, ResourceId, VolumeIndex};
 use crate::range::ByteRange;
 use crate::replica::ReplicaState;
 use crate::time::WallTime;
@@ -148,6 +148,35 @@ fn the_state_of_a_replica_in_version_1_has_these_bytes_and_is_read_back_from_the
     }
 }
 
+#[test]
+fn what_stands_on_a_marker_in_version_1_has_these_bytes_and_is_read_back_from_them() {
+    use crate::marks::block::RECORD_LEN;
+    use crate::marks::control::{ControlBlock, tests::full as control};
+    use crate::marks::header::{Header, Label, tests::full as header};
+    use crate::marks::layout::{BlockIndex, Place};
+    use crate::marks::lease::{LeaseBlock, tests::full as lease};
+    let (cluster, place) = (ClusterId::derive("orders"), Place::new(0).unwrap());
+    let file = |name: &str, block: crate::marks::block::Block| {
+        assert!(block.as_bytes()[RECORD_LEN..].iter().all(|byte| *byte == 0), "{name}");
+        golden().check(name, &block.as_bytes()[..RECORD_LEN])
+    };
+    let [first, _] = BlockIndex::HEADERS;
+    let bytes = file("marks-header", header().seal(cluster, first));
+    assert_eq!(Header::open(&bytes, cluster, first), Ok(header()));
+    let label = Label { resource: resource(), name: "db".into() };
+    let bytes = file("marks-label", label.seal(cluster, place));
+    assert_eq!(Label::open(&bytes, cluster, place), Ok(label));
+    let bytes = file("marks-lease", lease().seal(cluster));
+    let read = LeaseBlock::open(&bytes, (cluster, lease().member), lease().index());
+    assert_eq!(read, Ok(lease()));
+    let (names, block) = ((cluster, resource()), control(2));
+    let bytes = file("marks-control", block.seal(cluster, place));
+    assert_eq!(ControlBlock::open(&bytes, names, block.member, block.index(place)), Ok(block));
+}
+
+/// Names of its files.
+const MARKS: [&str; 4] = ["marks-header", "marks-label", "marks-lease", "marks-control"];
+
 fn states() -> [(&'static str, ReplicaState); 2] {
     use crate::replica::tests::{full, just_created};
     [("state-full", full()), ("state-created", just_created())]
@@ -159,6 +188,7 @@ fn no_golden_file_is_left_uncompared() {
     let states = states().into_iter().map(|(name, _)| name.to_owned());
     let fixed = ["preamble", "envelope-frame", "envelope-packed-frame"].map(str::to_owned);
     let messages = messages().into_iter().map(|(name, _)| name);
+    let fixed = fixed.into_iter().chain(MARKS.map(str::to_owned));
     let names: Vec<_> = frames.chain(states).chain(fixed).chain(messages).collect();
     golden().check_names(names.iter().map(String::as_str));
 }

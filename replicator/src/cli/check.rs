@@ -2,17 +2,21 @@
 //! keys, its replicas.
 
 use std::io;
+use std::time::{Duration, Instant};
 
 use hadrian_blockdev::replica::{ReplicaError, read_state};
 use hadrian_blockdev::superblock::SuperblockError;
 use hadrian_blockdev::volume::{StoreError, check_store};
+use hadrian_fencing::making::header_of;
+use hadrian_fencing::marker::Marker;
+use hadrian_protocol::marks::layout::Run;
 use hadrian_protocol::node::OnWindowEnd;
 use hadrian_protocol::replica::describe;
 use serde::Serialize;
 
 use super::args::Args;
 use super::{Ended, Exit};
-use crate::config::{Config, Member, Resource};
+use crate::config::{Config, Fencing, Marks, Member, Resource};
 use crate::daemon::{DaemonError, load_keys};
 use crate::tls::TlsError;
 
@@ -20,6 +24,19 @@ use crate::tls::TlsError;
 const NO_MARKS: &str = "there are no ownership marks: after a forced takeover the old primary, if \
 it still runs, may go on alone when its peer window ends. Make sure that it is down first, or set \
 on_window_end = \"hold\", which alone excludes two primaries here; not set for";
+
+/// Reads of a marker that are timed.
+const READS: u32 = 16;
+
+fn slowest_read(marker: &mut Marker) -> io::Result<Duration> {
+    let mut slowest = Duration::ZERO;
+    for _ in 0..READS {
+        let began = Instant::now();
+        marker.read(Run::leases())?;
+        slowest = slowest.max(began.elapsed());
+    }
+    Ok(slowest)
+}
 
 /// What was found.
 #[derive(Default, Debug, Serialize)]
@@ -41,7 +58,10 @@ pub(super) fn check(args: &Args) -> anyhow::Result<()> {
         findings.look_at_stores(resource, &me);
         findings.look_at_replica(resource, &me);
     }
-    findings.look_at_windows(&config);
+    match &config.fencing {
+        Fencing::Marks(marks) => findings.look_at_marks(&config, marks),
+        Fencing::None { .. } => findings.look_at_windows(&config),
+    }
     findings.look_at_delays(&config);
     if args.json {
         println!("{}", serde_json::to_string(&findings)?);
@@ -62,6 +82,39 @@ pub(super) fn check(args: &Args) -> anyhow::Result<()> {
 }
 
 impl Findings {
+    /// Whether each marker is one, and answers fast enough for the lease.
+    fn look_at_marks(&mut self, config: &Config, marks: &Marks) {
+        for path in &marks.paths {
+            let shown = path.display();
+            let mut marker = match header_of(path, &config.cluster) {
+                Ok((marker, _)) => marker,
+                Err(error) => {
+                    self.problems.push(error.to_string());
+                    continue;
+                }
+            };
+            if !marker.is_direct() {
+                self.notes.push(format!(
+                    "{shown} cannot be used past the page cache: it is good for members on one \
+                     host only"
+                ));
+            }
+            let (slowest, limit) = (slowest_read(&mut marker), marks.timing.io);
+            match slowest {
+                Ok(slowest) if slowest > limit => self.problems.push(format!(
+                    "{shown} took {slowest:?} for a read, more than fencing.io_timeout, {limit:?}; \
+                     make that longer, and the lease with it"
+                )),
+                Ok(slowest) if slowest * 4 > limit => self.notes.push(format!(
+                    "{shown} took {slowest:?} for a read, and fencing.io_timeout is {limit:?}: \
+                     little is left for a busy moment"
+                )),
+                Ok(_) => {}
+                Err(error) => self.problems.push(format!("{shown}: {error}")),
+            }
+        }
+    }
+
     /// Who could have two primaries by nobody's mistake.
     fn look_at_windows(&mut self, config: &Config) {
         let going_on = config.resources.iter();

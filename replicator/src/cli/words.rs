@@ -135,6 +135,7 @@ pub(super) fn failure(node: &NodeStatus) -> String {
         (Some(Loss::Everything), _) => {
             "of this primary now would lose everything: no standby was heard yet".into()
         }
+        (None, _) if node.record.is_some() => by_record(node, &takeover),
         (None, Some(us)) if us > 0 => {
             let us = time(us);
             format!(
@@ -142,6 +143,21 @@ pub(super) fn failure(node: &NodeStatus) -> String {
             )
         }
         (None, _) => format!("of the primary: what it would lose is seen there{takeover}"),
+    }
+}
+
+/// With a control record it is known at any time what a standby is worth.
+fn by_record(node: &NodeStatus, takeover: &str) -> String {
+    let in_sync = node.record.as_ref().map(|record| &record.in_sync);
+    match in_sync.is_some_and(|in_sync| in_sync.contains(&node.member)) {
+        true => format!(
+            "of the primary now would lose no answered write: the record has this standby in sync, \
+             and gives it the resource when the primary's lease is over{takeover}"
+        ),
+        false => format!(
+            "of the primary: the record does not have this standby in sync, so a takeover needs \
+             --override and may lose writes{takeover}"
+        ),
     }
 }
 

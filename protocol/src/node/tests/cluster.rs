@@ -340,12 +340,17 @@ impl Cluster {
                 let end = host.frames.last().map_or(genesis, Frame::position_after);
                 self.tell(index, Event::Truncated(end));
             }
-            action @ (Action::ReadRecord | Action::Propose(_))
-                if self.no_record.contains(&index) =>
-            {
-                self.waiting.push((index, action));
-            }
-            Action::ReadRecord => self.tell(index, Event::RecordRead(self.record.clone())),
+            Action::ReadRecord | Action::Propose(_) => self.ask_record(index, action),
+            Action::Hold(true) => self.tell(index, Event::Held),
+            Action::Hold(false) => {}
+            Action::Serve(serving) => host.serving = serving,
+            Action::Reply { id, result } => host.replies.push((id, result)),
+        }
+    }
+
+    fn ask_record(&mut self, index: u8, action: Action) {
+        match action {
+            _ if self.no_record.contains(&index) => self.waiting.push((index, action)),
             Action::Propose(record) => {
                 let number = self.record.as_ref().map_or(0, |record| record.number);
                 if record.number == number + 1 {
@@ -353,10 +358,7 @@ impl Cluster {
                 }
                 self.tell(index, Event::Decided(self.record.clone()));
             }
-            Action::Hold(true) => self.tell(index, Event::Held),
-            Action::Hold(false) => {}
-            Action::Serve(serving) => host.serving = serving,
-            Action::Reply { id, result } => host.replies.push((id, result)),
+            _ => self.tell(index, Event::RecordRead(self.record.clone())),
         }
     }
 
