@@ -59,12 +59,20 @@ crash-soak:
 soak:
 	$(MAKE) crash-soak ROUNDS=200
 	$(MAKE) link-soak ROUNDS=100
+	$(MAKE) fence-soak ROUNDS=100
 	$(MAKE) sim SEEDS=100000 FIRST=1000000
 
 # Links that are cut and daemons that stand still, ROUNDS times in each mode. Needs to be root.
 .PHONY: link-soak
 link-soak: tools
 	HADRIAN_LINK_ROUNDS=$(ROUNDS) cargo test -p hadrian-tests --test links -- --nocapture
+
+# A pair with ownership marks that fails over by itself: daemons killed or standing still, links
+# cut, markers that hang, ROUNDS times. Needs to be root.
+.PHONY: fence-soak
+fence-soak: tools
+	HADRIAN_FENCE_ROUNDS=$(ROUNDS) cargo test -p hadrian-tests --test fencing -- \
+		--nocapture no_fault_loses
 
 # Whole clusters on simulated time, one for each seed; the first that breaks a promise is told.
 .PHONY: sim
