@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use hadrian_protocol::ids::{ClusterId, Incarnation, MemberId, ResourceId};
 use hadrian_protocol::marks::keeper::{Action, Event, Health, Keeper, Setup};
-use hadrian_protocol::marks::layout::Place;
 use hadrian_protocol::marks::lease::Timing;
 use hadrian_protocol::marks::proposer::Said;
 use hadrian_protocol::marks::tenure::Term;
@@ -22,7 +21,7 @@ use hadrian_protocol::record::ControlRecord;
 use hadrian_protocol::time::Now;
 
 use crate::clock;
-use finding::Finding;
+use finding::{Finding, Places};
 use worker::{Job, Outcome, Worker};
 
 /// Longest that the thread of the rules sleeps.
@@ -179,11 +178,7 @@ impl Rules {
     }
 
     /// Waits until a majority of the markers says where the resources have their places.
-    fn find(
-        &mut self,
-        inputs: &Receiver<Input>,
-        early: &mut Vec<Input>,
-    ) -> Option<Vec<(ResourceId, Place)>> {
+    fn find(&mut self, inputs: &Receiver<Input>, early: &mut Vec<Input>) -> Option<Places> {
         let mut finding = Finding::new(self.workers.len());
         loop {
             let now = clock::now().now;
@@ -209,7 +204,7 @@ impl Rules {
         }
     }
 
-    fn setup(&self, places: Vec<(ResourceId, Place)>) -> Setup {
+    fn setup(&self, places: Places) -> Setup {
         let settings = &self.settings;
         Setup {
             cluster: ClusterId::derive(&settings.cluster),

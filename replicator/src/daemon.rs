@@ -185,7 +185,9 @@ impl Daemon {
         let marks = self.marks.as_ref().zip(place).and_then(|(marks, place)| marks.door(place));
         if let Some(settings) = self.config.fencing.marks() {
             node.record = RecordKind::Register;
-            node.lease = Some(LeaseConfig::new(&settings.timing, resource.auto_takeover));
+            let lease = LeaseConfig::new(&settings.timing, resource.auto_takeover);
+            let takeovers_max = resource.auto_takeover_limit;
+            node.lease = Some(LeaseConfig { takeovers_max, ..lease });
         }
         let pace = &resource.pace;
         node.standbys.clone_from(&pace.standbys);

@@ -142,7 +142,7 @@ impl Story {
             places: Some(places),
             markers: ways.markers(),
             lease: TIMING,
-            settings: "auto_takeover = true\n".into(),
+            settings: "auto_takeover = true\nauto_takeover_limit = 0\n".into(),
             ..Spec::new(Mode::Nearsync)
         };
         Ok(Self {

@@ -37,7 +37,8 @@ fn root() -> PathBuf {
 /// Every source file of the project, with its path from the top.
 fn sources() -> Vec<(String, String)> {
     let mut found = Vec::new();
-    for folder in ["protocol", "blockdev", "replicator", "fuzz", "benches", "tests"] {
+    let folders = ["protocol", "fencing", "blockdev", "replicator", "fuzz", "benches", "tests"];
+    for folder in folders {
         collect(&root().join(folder), &mut found);
     }
     assert!(found.len() > 100, "only {} sources were found", found.len());

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use hadrian_protocol::ids::ResourceId;
 use hadrian_protocol::marks::header::{Header, Label};
-use hadrian_protocol::marks::layout::{PLACES_MAX, Place};
+use hadrian_protocol::marks::layout::Place;
 use hadrian_protocol::time::Now;
 
 use super::worker::Outcome;
 
 /// Pause before a marker that could not be read is looked at again.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// Resources with their places.
+pub(super) type Places = Vec<(ResourceId, Option<Place>)>;
 
 type Look = (Header, Vec<(Place, Label)>);
 
@@ -55,9 +58,8 @@ impl Finding {
         marker.look = Some(look);
     }
 
-    /// The place of each resource, once a majority of the markers agrees. A resource without one
-    /// gets a place that no marker has: its record can never be read.
-    pub(super) fn places(&self, resources: &[ResourceId]) -> Option<Vec<(ResourceId, Place)>> {
+    /// The place of each resource that has one, once a majority of the markers agrees.
+    pub(super) fn places(&self, resources: &[ResourceId]) -> Option<Places> {
         let looks: Vec<_> = self.good().collect();
         let (first, _) = looks.first()?;
         let agree = looks.iter().filter(|(header, _)| header.set == first.set).count();
@@ -69,13 +71,15 @@ impl Finding {
             let found = labels.filter(|(_, label)| label.resource == *resource);
             found.map(|(place, _)| *place).next()
         };
-        let nowhere = Place::new(PLACES_MAX - 1)?;
         let places = resources.iter().map(|resource| {
             let place = place_of(resource);
             if place.is_none() {
-                tracing::error!(%resource, "has no place on the markers; run: hadrian mark format");
+                tracing::error!(
+                    %resource,
+                    "has no place on the markers; run hadrian mark format and start hadriand again"
+                );
             }
-            (*resource, place.unwrap_or(nowhere))
+            (*resource, place)
         });
         Some(places.collect())
     }

@@ -379,10 +379,18 @@ impl Proposer {
     /// Stands for what anybody stood for last, or for the own wish where nobody did.
     fn accept(&mut self, ballot: Ballot) {
         self.weigh(self.own.accepted.clone().as_ref());
-        let wish = self.change.clone();
-        if let Some(value) = self.best.take().map(|best| best.value).or(wish) {
-            self.own.accepted = Some(Accepted { ballot, value });
-            self.begin_write(Stage::Accepting(ballot));
+        let instance = self.own.instance;
+        // Another wish may have taken the place of the one that this began with.
+        let wish = self.change.clone().filter(|record| record.number == instance);
+        match self.best.take().map(|best| best.value).or(wish) {
+            Some(value) => {
+                self.own.accepted = Some(Accepted { ballot, value });
+                self.begin_write(Stage::Accepting(ballot));
+            }
+            None => {
+                self.stage = Stage::Idle;
+                self.go_on();
+            }
         }
     }
 

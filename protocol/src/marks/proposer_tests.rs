@@ -2,14 +2,28 @@
 
 use std::collections::BTreeMap;
 
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
-
 use super::*;
 use crate::frame::Began;
 use crate::ids::{Epoch, Incarnate};
 
 const MEMBERS: usize = 3;
+
+/// Numbers by chance, the same for one seed: a step of the splitmix64 sequence each.
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        usize::try_from((mixed ^ (mixed >> 31)) % limit as u64).unwrap()
+    }
+
+    fn half(&mut self) -> bool {
+        self.below(2) == 0
+    }
+}
 
 /// A job under way on one marker: first its write lands, then it reads.
 struct UnderWay {
@@ -31,7 +45,7 @@ struct Member {
 struct World {
     /// Repeats it.
     seed: u64,
-    rng: SmallRng,
+    draw: Draw,
     now: Now,
     /// The newest block of each member on each marker.
     markers: Vec<BTreeMap<MemberId, ControlBlock>>,
@@ -69,7 +83,7 @@ impl World {
         let formatted: BTreeMap<_, _> = (0..MEMBERS).map(blank).collect();
         Self {
             seed,
-            rng: SmallRng::seed_from_u64(seed),
+            draw: Draw(seed),
             now: Now::default(),
             markers: vec![formatted; markers],
             members: (0..MEMBERS).map(|member| newborn(member, 1, markers)).collect(),
@@ -81,9 +95,8 @@ impl World {
     }
 
     fn step(&mut self) {
-        let (member, marker) =
-            (self.rng.random_range(0..MEMBERS), self.rng.random_range(0..self.markers.len()));
-        match self.rng.random_range(0..100) {
+        let (member, marker) = (self.draw.below(MEMBERS), self.draw.below(self.markers.len()));
+        match self.draw.below(100) {
             0 => self.restart(member),
             1..8 => self.wish(member),
             8..14 => {
@@ -106,7 +119,7 @@ impl World {
         let (own, others) = self.jobs.drain(..).partition(|job: &UnderWay| job.member == member);
         self.jobs = others;
         for job in own {
-            if self.rng.random_bool(0.5) {
+            if self.draw.half() {
                 self.land(&job);
             }
         }
@@ -115,7 +128,7 @@ impl World {
     }
 
     fn wish(&mut self, index: usize) {
-        let (floor, reads) = (self.heard, self.rng.random_bool(0.5));
+        let (floor, reads) = (self.heard, self.draw.half());
         let member = &mut self.members[index];
         if reads && member.read_from.is_none() {
             member.read_from = Some(floor);
@@ -137,11 +150,11 @@ impl World {
         if self.jobs.is_empty() {
             return;
         }
-        let at = self.rng.random_range(0..self.jobs.len());
+        let at = self.draw.below(self.jobs.len());
         let mut job = self.jobs.swap_remove(at);
         let (member, marker, now) = (job.member, job.marker, self.now);
-        if self.rng.random_bool(0.05) {
-            if self.rng.random_bool(0.5) {
+        if self.draw.below(20) == 0 {
+            if self.draw.half() {
                 self.land(&job);
             }
             self.members[member].proposer.failed(marker, now);
@@ -265,6 +278,20 @@ fn what_a_dead_life_stood_for_is_decided_by_whoever_comes_next_be_it_the_same_me
         let said = world.members[next].proposer.said();
         assert_eq!(said, [Said::Decided(Some(record(1, 0, 1)))], "member {next}");
     }
+}
+
+#[test]
+fn a_wish_for_another_number_is_not_decided_under_this_one() {
+    let mut world = alone(1);
+    world.members[0].proposer.change(record(1, 0, 1));
+    let job = world.members[0].proposer.job(0).unwrap();
+    // Whoever wished that has gone, and the next one wishes from what it read elsewhere.
+    world.members[0].proposer.change(record(2, 0, 1));
+    world.land(&UnderWay { member: 0, marker: 0, write: job.write });
+    let blocks: Vec<_> = world.markers[0].values().cloned().collect();
+    world.members[0].proposer.done(0, &blocks, world.now).unwrap();
+    settle(&mut world, 0, &[0]);
+    assert_eq!(world.members[0].proposer.said(), [Said::Decided(None)], "nothing was decided");
 }
 
 #[test]

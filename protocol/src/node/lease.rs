@@ -12,7 +12,7 @@
 //! this, but on the in-sync set in the record (design §5.2); reads do, and that one host at most
 //! shows a device that can be written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -35,14 +35,19 @@ pub struct LeaseConfig {
     pub wait_out: Duration,
     /// Whether a member of the in-sync set takes over by itself when the owner's lease is over.
     pub auto_takeover: bool,
+    /// How often it does so within an hour; then it waits for an operator. Zero: without limit.
+    pub takeovers_max: u32,
 }
+
+/// Over which takeovers are counted.
+const HOUR: Duration = Duration::from_secs(3600);
 
 impl LeaseConfig {
     /// What follows from the times of a lease.
     #[must_use]
     pub fn new(timing: &Timing, auto_takeover: bool) -> Self {
         let (lease, guard, wait_out) = (timing.lease, timing.guard(), timing.wait_out());
-        Self { lease, guard, wait_out, auto_takeover }
+        Self { lease, guard, wait_out, auto_takeover, takeovers_max: 0 }
     }
 }
 
@@ -61,6 +66,8 @@ pub(super) struct Lease {
     granted_at: BTreeMap<MemberId, Now>,
     /// The next attempt to take over by itself.
     try_at: Now,
+    /// When it has taken over by itself, as far as that counts.
+    taken: VecDeque<Now>,
 }
 
 /// Whether clients are let through.
@@ -213,11 +220,22 @@ impl Node {
         lives.then_some(Denied::OwnerLives { owner, epoch: record.epoch })
     }
 
+    /// Whether it has taken over by itself as often within an hour as it may: two members that fall
+    /// again and again must not hand the resource to and fro for ever.
+    pub(super) fn takes_over_too_often(&self) -> bool {
+        let most = self.config.lease.map_or(0, |config| config.takeovers_max);
+        let counts = |at: &&Now| at.after(HOUR) > self.clock.now;
+        let count = self.lease.taken.iter().filter(counts).count();
+        most > 0 && u32::try_from(count).unwrap_or(u32::MAX) >= most
+    }
+
     /// A member of the in-sync set takes over by itself, and by that right alone: nothing that was
     /// answered is lost (design §5.2).
     fn settle_auto_takeover(&mut self) {
         let wants = self.config.lease.is_some_and(|config| config.auto_takeover);
         let idle = matches!(self.standing, Part::Standby(None)) && !self.follow.cutting;
+        let now = self.clock.now;
+        self.lease.taken.retain(|at| at.after(HOUR) > now);
         if !wants || !idle || self.clock.now < self.lease.try_at || !self.register.is_fresh() {
             return;
         }
@@ -230,8 +248,11 @@ impl Node {
                 && !self.connected().contains(&owner)
                 && self.owner_is_out(record)
         });
-        if may && self.lease_holds() {
+        if may && self.lease_holds() && !self.takes_over_too_often() {
             self.lease.try_at = self.clock.now.after(self.config.heartbeat());
+            if self.config.lease.is_some_and(|config| config.takeovers_max > 0) {
+                self.lease.taken.push_back(self.clock.now);
+            }
             self.out.push_back(Action::Note(Note::TakesOverAlone));
             self.stand_by_force(true, None, None);
         }

@@ -91,6 +91,12 @@ pub enum Why {
          takeover --force, which says first what may be lost"
     )]
     NoPrimary,
+    /// It has taken over by itself too often.
+    #[error(
+        "it is a standby and has taken over by itself as often within an hour as \
+         auto_takeover_limit lets it; see why members fall, then: hadrian takeover --force"
+    )]
+    TakesOverTooOften,
     /// The start gate.
     #[error(
         "it was primary and waits until it hears this member, which may have later writes; start \
@@ -208,6 +214,7 @@ impl Why {
             Self::Leaves => "leaves",
             Self::IsStandby => "is_standby",
             Self::NoPrimary => "no_primary",
+            Self::TakesOverTooOften => "takes_over_too_often",
             Self::Gate => "start_gate",
             Self::NoRecord => "no_record",
             Self::TakingOver => "taking_over",
@@ -259,6 +266,7 @@ impl Node {
             Part::Standby(_) => match (self.follow.diverged, follows) {
                 (Some(fork), _) => (None, Why::Diverged { fork }),
                 (None, Some(primary)) => (Some(primary), Why::IsStandby),
+                (None, None) if self.takes_over_too_often() => (None, Why::TakesOverTooOften),
                 (None, None) => (None, Why::NoPrimary),
             },
             Part::Gate if self.gate_needs().is_none() => (None, Why::NoRecord),

@@ -79,6 +79,7 @@ pub(super) struct Resource {
     pub(super) recording: Option<Spanned<String>>,
     pub(super) primary: Option<Spanned<String>>,
     pub(super) auto_takeover: Option<Spanned<bool>>,
+    pub(super) auto_takeover_limit: Option<Spanned<u32>>,
     #[serde(default)]
     pub(super) ublk: bool,
     pub(super) ublk_queues: Option<Spanned<u16>>,

@@ -114,6 +114,8 @@ pub struct Resource {
     pub primary: MemberId,
     /// Whether an in-sync standby takes over by itself when the primary's lease is over.
     pub auto_takeover: bool,
+    /// How often within an hour; zero: without limit.
+    pub auto_takeover_limit: u32,
     /// Its volumes.
     pub volumes: Vec<Volume>,
     /// Whether its volumes are block devices of the primary's kernel, and with how many queues, at

@@ -52,6 +52,42 @@ fn a_configuration_in_order_is_taken_with_its_defaults() {
     assert_eq!(config.member("beta").unwrap().state_dir, Path::new("/var/lib/hadrian"));
 }
 
+/// The same with this as its fencing, and `auto_takeover` if it is asked for.
+fn fenced(fencing: &str, auto_takeover: bool) -> Result<Config, ConfigError> {
+    let text = GOOD.replacen("[link]", &format!("fencing = {fencing}\n[link]"), 1);
+    let wish = format!("name = \"db\"\nauto_takeover = {auto_takeover}");
+    Config::parse(&text.replacen("name = \"db\"", &wish, 1), Path::new("hadrian.toml"))
+}
+
+#[test]
+fn one_or_three_markers_are_taken_and_everything_else_is_refused_with_the_reason() {
+    let config = fenced("{ marks = [\"/dev/sdm\"], lease = \"20s\" }", true).unwrap();
+    let marks = config.fencing.marks().unwrap();
+    assert_eq!(marks.paths, [Path::new("/dev/sdm")]);
+    assert_eq!(marks.timing.lease, std::time::Duration::from_secs(20));
+    assert!(config.resource("db").unwrap().auto_takeover);
+    let none = fenced("\"none\"", false).unwrap();
+    assert!(matches!(none.fencing, Fencing::None { is_said: true }));
+    let cases = [
+        ("{ marks = [\"/dev/a\", \"/dev/b\"] }", "no better than one"),
+        ("{ marks = [] }", "names 0; name one or three"),
+        ("{ marks = [\"sdm\"] }", "sdm is not absolute"),
+        ("{ marks = [\"/dev/a\", \"/dev/a\", \"/dev/b\"] }", "one marker twice"),
+        ("{ marks = [\"/dev/a\"], lease = \"5s\" }", "a lease of 5s is too short"),
+        ("{ marks = [\"/dev/a\"], lease = \"soon\" }", "no duration"),
+        ("{ marks = [\"/srv/db.img\"] }", "is a store of alpha and a marker"),
+        ("{ marks = [\"/dev/a\"], speed = 1 }", "\"speed\" is no key of fencing"),
+        ("\"some\"", "no kind of fencing"),
+    ];
+    for (fencing, reason) in cases {
+        let error = fenced(fencing, false).unwrap_err().to_string();
+        assert!(error.contains(reason), "{fencing}: {error}");
+        assert!(error.contains("hadrian.toml:"), "{error}");
+    }
+    let alone = fenced("\"none\"", true).unwrap_err().to_string();
+    assert!(alone.contains("auto_takeover needs ownership marks"), "{alone}");
+}
+
 #[test]
 fn every_refusal_names_the_place_the_value_and_the_way_out() {
     let cases = [

@@ -46,6 +46,14 @@ impl Mailbox {
         self.news.notify_one();
     }
 
+    /// Forgets what a former life of the resource has asked; its lease and the others' are what they
+    /// are.
+    pub(super) fn forget_answers(&self) {
+        if let Ok(mut mail) = self.mail.lock() {
+            mail.said.clear();
+        }
+    }
+
     /// Waits for news; what there is of them, for the core.
     pub(super) async fn events(&self) -> Vec<Event> {
         self.news.notified().await;

@@ -281,6 +281,7 @@ async fn listen(shared: &Rc<Shared>, start: &ResourceStart) -> std::io::Result<(
 }
 
 async fn hear_marks(shared: Rc<Shared>, mailbox: Arc<Mailbox>) {
+    mailbox.forget_answers();
     while !shared.stopped.get() {
         mailbox.events().await.into_iter().for_each(|event| shared.event(event));
     }

@@ -43,8 +43,9 @@ pub struct Setup {
     pub markers: usize,
     /// How this member times its lease.
     pub timing: Timing,
-    /// The resources with their places, in the driver's order.
-    pub places: Vec<(ResourceId, Place)>,
+    /// The resources with their places, in the driver's order. Of one without a place nothing can
+    /// be heard.
+    pub places: Vec<(ResourceId, Option<Place>)>,
     /// This life's number, unless the markers know a higher one.
     pub incarnation: Incarnation,
     /// Drawn at random.
@@ -328,7 +329,7 @@ impl Keeper {
         (index, resource): (usize, usize),
         bytes: &[u8],
     ) -> Result<(), Health> {
-        let Some((id, place)) = self.setup.places.get(resource) else { return Ok(()) };
+        let Some((id, Some(place))) = self.setup.places.get(resource) else { return Ok(()) };
         let names = (self.setup.cluster, *id);
         let blocks =
             read_controls(bytes, names, (*place, self.setup.members)).map_err(Health::Unread)?;
@@ -509,10 +510,9 @@ impl Keeper {
         let count = self.proposers.len();
         let marker = self.markers.get_mut(index)?;
         for resource in (0..count).map(|step| (marker.turn + step) % count) {
+            let Some((_, Some(place))) = self.setup.places.get(resource) else { continue };
             let job = self.proposers.get_mut(resource).and_then(|proposer| proposer.job(index));
-            let (Some(job), Some((_, place))) = (job, self.setup.places.get(resource)) else {
-                continue;
-            };
+            let Some(job) = job else { continue };
             marker.turn = resource + 1;
             let seal = |block: &ControlBlock| (block.index(*place), block.seal(cluster, *place));
             let write = job.write.as_ref().map(seal);

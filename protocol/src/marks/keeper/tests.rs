@@ -97,7 +97,7 @@ impl Cluster {
             members: 2,
             markers: self.disks.len(),
             timing: Timing::DEFAULT,
-            places: vec![(resource(), Place::new(0).unwrap())],
+            places: vec![(resource(), Place::new(0)), (ResourceId::derive("orders", "new"), None)],
             incarnation: Incarnation::new(self.lives),
             nonce: self.lives,
             host_id,
@@ -335,6 +335,17 @@ fn a_restart_on_the_same_host_does_not_wait() {
     assert_eq!(cluster.answers(0), [], "what the dead life had under way may still land");
     cluster.seconds(3);
     assert_eq!(cluster.answers(0), [Said::Read(None)]);
+}
+
+#[test]
+fn a_resource_without_a_place_hears_nothing_and_harms_nobody() {
+    let mut cluster = Cluster::new(1);
+    cluster.seconds(10);
+    cluster.tell(0, Event::Read(1));
+    cluster.tell(0, Event::Read(0));
+    cluster.seconds(60);
+    assert_eq!(cluster.answers(0), [Said::Read(None)], "of the first alone");
+    assert!(cluster.holds(0));
 }
 
 #[test]

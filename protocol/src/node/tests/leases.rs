@@ -30,7 +30,11 @@ fn config(auto_takeover: bool) -> NodeConfig {
 
 impl Marked {
     fn started(auto_takeover: bool) -> Self {
-        let cluster = Cluster::with_config(2, config(auto_takeover));
+        Self::started_with(config(auto_takeover))
+    }
+
+    fn started_with(config: NodeConfig) -> Self {
+        let cluster = Cluster::with_config(2, config);
         let mut marked = Self { cluster, renewed: [Now::default(); 2] };
         marked.cluster.start_all();
         marked.seconds(15);
@@ -176,6 +180,42 @@ fn what_was_seen_before_the_record_changed_counts_for_nothing() {
     marked.cluster.pass(Duration::from_secs(3));
     let denied = marked.cluster.command(1, FORCE);
     assert!(matches!(denied, Err(Denied::OwnerLives { .. })), "{denied:?}");
+}
+
+#[test]
+fn members_that_fall_again_and_again_do_not_hand_the_resource_to_and_fro_for_ever() {
+    let mut config = config(true);
+    config.lease = config.lease.map(|lease| LeaseConfig { takeovers_max: 1, ..lease });
+    let mut marked = Marked::started_with(config);
+    marked.cluster.kill(0);
+    marked.seconds(15);
+    assert!(marked.answers(1), "once");
+    marked.cluster.start(0);
+    marked.cluster.link(0, 1);
+    marked.seconds(10);
+    assert_eq!(marked.cluster.record.as_ref().unwrap().in_sync.len(), 2);
+    marked.cluster.kill(1);
+    marked.seconds(15);
+    assert!(marked.answers(0), "the other one once, too");
+    marked.cluster.start(1);
+    marked.cluster.link(0, 1);
+    marked.seconds(10);
+    marked.cluster.kill(0);
+    marked.seconds(30);
+    // A restart has forgotten what it has done; the count is that of one life.
+    assert!(marked.answers(1));
+    marked.cluster.start(0);
+    marked.cluster.link(0, 1);
+    marked.seconds(10);
+    marked.cluster.command(0, Command::planned()).unwrap();
+    marked.seconds(10);
+    marked.cluster.kill(0);
+    marked.seconds(30);
+    assert!(!marked.answers(1), "not twice within an hour");
+    let reasons = marked.cluster.node(1).status().reasons;
+    assert!(reasons.iter().any(|reason| reason.why == Why::TakesOverTooOften), "{reasons:?}");
+    marked.seconds(3600);
+    assert!(marked.answers(1), "an hour later it does");
 }
 
 #[test]

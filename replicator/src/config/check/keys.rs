@@ -35,6 +35,7 @@ pub const KEYS: [(&str, &[&str]); 6] = [
             "recording",
             "primary",
             "auto_takeover",
+            "auto_takeover_limit",
             "nbd",
             "ublk",
             "ublk_queues",

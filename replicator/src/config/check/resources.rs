@@ -12,6 +12,9 @@ use super::Checker;
 use crate::config::file;
 use crate::config::model::{Member, Resource, Volume};
 
+/// Takeovers by itself within an hour.
+const TAKEOVERS_DEFAULT: u32 = 4;
+const TAKEOVERS_MAX: u32 = 1000;
 const LOG_SIZE_DEFAULT: u64 = 1 << 30;
 const LOG_SIZE_MIN: u64 = 64 << 20;
 const LOG_SIZE_MAX: u64 = 1 << 40;
@@ -59,10 +62,20 @@ impl Checker<'_> {
             recording_bytes: self.recording(raw.recording.as_ref()),
             pace: self.pace(members, raw, mode),
             primary: primary?,
+            auto_takeover_limit: self.takeover_limit(raw.auto_takeover_limit.as_ref()),
             auto_takeover: raw.auto_takeover.as_ref().is_some_and(|takes| *takes.get_ref()),
             volumes,
             tcp,
         })
+    }
+
+    fn takeover_limit(&mut self, limit: Option<&Spanned<u32>>) -> u32 {
+        let Some(limit) = limit else { return TAKEOVERS_DEFAULT };
+        if *limit.get_ref() > TAKEOVERS_MAX {
+            let text = format!("write 0, for no limit, to {TAKEOVERS_MAX} takeovers an hour");
+            self.problem(limit, text);
+        }
+        *limit.get_ref()
     }
 
     fn commit(&mut self, text: Option<&Spanned<String>>) -> bool {
