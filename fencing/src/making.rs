@@ -207,7 +207,7 @@ fn look(marker: &mut Marker, wanted: &Wanted, index: usize) -> Result<Found, Mak
 fn is_own(block: &[u8], cluster: ClusterId, at: BlockIndex) -> bool {
     !matches!(
         Header::open(block, cluster, at),
-        Err(Void::Magic | Void::Checksum | Void::Foreign { .. } | Void::Newer { .. })
+        Err(Void::Blank | Void::Magic | Void::Checksum | Void::Foreign { .. } | Void::Newer { .. })
     )
 }
 

@@ -25,15 +25,15 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 const WINDOW: Duration = Duration::from_secs(1);
 /// Times of a lease that let a round be short.
 pub const TIMING: Timing = Timing {
-    lease: Duration::from_secs(2),
-    renew: Duration::from_millis(250),
-    io: Duration::from_millis(250),
+    lease: Duration::from_secs(3),
+    renew: Duration::from_millis(300),
+    io: Duration::from_millis(300),
     ..Timing::DEFAULT
 };
 /// What starting a process and asking it takes on a busy machine.
 const SLACK: Duration = Duration::from_secs(3);
 /// Longer than any lease, window or silence.
-const LONG: Duration = Duration::from_secs(5);
+const LONG: Duration = Duration::from_secs(6);
 /// Beyond what the writers of the story use.
 const SCRATCH: u64 = VOLUME_BYTES;
 /// Longest that a deposed primary is given to answer what it must not.
