@@ -62,7 +62,7 @@ impl Timing {
         asked + asked * 2 * self.drift_ppm / MILLION + self.lease / Self::SPARE_PART
     }
 
-    /// Longest from a member's end to the takeover of what it owned, with marks that answer in time.
+    /// Longest from a member's end to the takeover of what it owned, where marks answer in time.
     #[must_use]
     pub fn takeover_bound(&self) -> Duration {
         self.wait_out() + self.renew + self.io * 6

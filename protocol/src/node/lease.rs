@@ -2,9 +2,9 @@
 //! reached, the word of every other member of the in-sync set.
 //!
 //! A standby that has heard its primary takes nothing over for as long as a lease is waited out
-//! from then on, and tells it what it has heard. So a primary is sure of its resource for the time of a lease from
-//! when it sent what all of them have heard; the loss of the marks alone stops nobody, nor does
-//! the loss of the links.
+//! from then on, and tells it what it has heard. So a primary is sure of its resource for the time
+//! of a lease from when it sent what all of them have heard; the loss of the marks alone stops
+//! nobody, nor does the loss of the links.
 //!
 //! Where both are gone, clients are held before the lease ends. They are let in again only after
 //! the control record was changed once more: a takeover that is about to be decided knows the

@@ -46,8 +46,7 @@ impl Mailbox {
         self.news.notify_one();
     }
 
-    /// Forgets what a former life of the resource has asked; its lease and the others' are what they
-    /// are.
+    /// Forgets what a former life of the resource has asked; leases are what they are.
     pub(super) fn forget_answers(&self) {
         if let Ok(mut mail) = self.mail.lock() {
             mail.said.clear();
