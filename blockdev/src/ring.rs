@@ -18,6 +18,7 @@ pub(crate) enum WorkIs {
     /// At once, whatever it does. Commands of a ublk device need that: a request that is left to a
     /// thread which ends meanwhile is given back to nobody, and the device waits for it for ever
     /// (Linux 6.12: `ublk_wait_tagset_rqs_idle`, when a daemon under load is replaced).
+    #[cfg_attr(not(feature = "ublk"), allow(dead_code, reason = "only such devices ask for it"))]
     Urgent,
 }
 
