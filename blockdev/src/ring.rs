@@ -1,7 +1,8 @@
-//! An io_uring that leaves its work to the one thread that owns it.
+//! An io_uring of one thread, and a bell that tells of what it has done.
 //!
 //! By default the kernel interrupts a thread for what its ring has done, also out of a wait for
-//! something else. Here it only rings a bell, and the thread does that work when it looks.
+//! something else. A ring that leaves its work to the thread only rings the bell, and the thread
+//! does that work when it looks.
 
 use std::io;
 use std::marker::PhantomData;

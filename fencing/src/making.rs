@@ -56,7 +56,7 @@ pub enum MakeError {
     #[error(transparent)]
     Marker(#[from] MarkerError),
     /// The system refuses a read or write.
-    #[error("{path}: {source}; nothing on it is a marker that was none before")]
+    #[error("{path}: {source}; see that the device answers, and ask again")]
     Io {
         /// Which marker.
         path: PathBuf,

@@ -73,8 +73,8 @@ pub struct Snapshot {
     pub term: Option<Term>,
     /// The others.
     pub sights: Vec<(MemberId, Sight)>,
-    /// Each marker, in words.
-    pub markers: Vec<String>,
+    /// What is wrong with each marker, if anything is.
+    pub markers: Vec<Option<String>>,
     /// Why nothing is kept, if so.
     pub trouble: Option<String>,
 }
@@ -83,7 +83,6 @@ enum Input {
     Outcome(usize, Outcome),
     Read(usize),
     Change(usize, ControlRecord),
-    Linked(u8),
     Leave(Sender<()>),
 }
 
@@ -101,7 +100,8 @@ impl Service {
     /// Where the system has no thread for it.
     pub fn start(settings: Settings, listener: Listener) -> std::io::Result<Self> {
         let (inputs, outcomes) = channel();
-        let snapshot = Arc::new(Mutex::new(Snapshot::default()));
+        let markers = vec![Some("not read yet".to_owned()); settings.markers.len()];
+        let snapshot = Arc::new(Mutex::new(Snapshot { markers, ..Snapshot::default() }));
         let mut workers = Vec::new();
         for (index, path) in settings.markers.iter().enumerate() {
             let inputs = inputs.clone();
@@ -123,11 +123,6 @@ impl Service {
     /// Asks for a change of it.
     pub fn change(&self, resource: usize, record: ControlRecord) {
         self.send(Input::Change(resource, record));
-    }
-
-    /// Members that this one is connected with, as bits.
-    pub fn linked(&self, members: u8) {
-        self.send(Input::Linked(members));
     }
 
     /// Leaves in order: this member serves nothing any more. Waits until the markers say so, or
@@ -236,7 +231,6 @@ impl Rules {
             Input::Change(resource, record) => {
                 keeper.handle(clock, Event::Change(resource, record));
             }
-            Input::Linked(members) => keeper.handle(clock, Event::Linked(members)),
             Input::Leave(done) => {
                 self.leaving.push(done);
                 keeper.handle(clock, Event::Leave);
@@ -294,24 +288,25 @@ impl Rules {
     }
 
     fn tell_health(&self, index: usize, health: &Health) {
-        let words = match health {
-            Health::Unknown => "not read yet".to_owned(),
-            Health::Good => "good".to_owned(),
-            Health::Late => "does not answer in time".to_owned(),
-            Health::Failed => "cannot be read or written".to_owned(),
-            Health::Unread(unread) => unread.to_string(),
-            Health::Overwritten(what) => format!("{what}; it is not used until a restart"),
+        let wrong = match health {
+            Health::Unknown => Some("not read yet".to_owned()),
+            Health::Good => None,
+            Health::Late => Some("does not answer in time".to_owned()),
+            Health::Failed => Some("cannot be read or written".to_owned()),
+            Health::Unread(unread) => Some(unread.to_string()),
+            Health::Overwritten(what) => {
+                Some(format!("{what}; it is not used until hadriand is started again"))
+            }
         };
         let path = self.settings.markers.get(index);
         let path = path.map(|path| path.display().to_string()).unwrap_or_default();
-        match health {
-            Health::Good => tracing::info!(marker = path, "{words}"),
-            _ => tracing::warn!(marker = path, "{words}"),
+        match &wrong {
+            None => tracing::info!(marker = path, "the marker does what it is told"),
+            Some(wrong) => tracing::warn!(marker = path, "{wrong}"),
         }
         self.change_snapshot(|snapshot| {
-            snapshot.markers.resize(self.settings.markers.len(), "not read yet".into());
             if let Some(marker) = snapshot.markers.get_mut(index) {
-                *marker = words;
+                *marker = wrong;
             }
         });
     }

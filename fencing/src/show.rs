@@ -55,8 +55,6 @@ pub struct ShownMember {
     pub wait_out_ms: u64,
     /// Members whose leases it sees, as bits.
     pub sees_on_marks: u8,
-    /// Members that it is connected with, as bits.
-    pub sees_on_link: u8,
 }
 
 /// A resource, by its control record.
@@ -134,6 +132,5 @@ fn shown(block: &LeaseBlock) -> ShownMember {
         lease_ms: ms(lease.timing.lease),
         wait_out_ms: ms(lease.timing.wait_out()),
         sees_on_marks: lease.sees_on_marks,
-        sees_on_link: lease.sees_on_link,
     }
 }

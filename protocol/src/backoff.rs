@@ -32,18 +32,18 @@ impl Backoff {
         let middle = self.next;
         self.next = (self.next * 2).min(self.last);
         let span = u64::try_from(middle.as_micros() / 2).unwrap_or(u64::MAX / 2);
-        let jitter = Duration::from_micros(self.draw() % (span + 1));
+        let jitter = Duration::from_micros(draw(&mut self.seed) % (span + 1));
         middle - middle / 4 + jitter
     }
+}
 
-    /// A step of the splitmix64 sequence.
-    const fn draw(&mut self) -> u64 {
-        self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.seed;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
+/// A step of the splitmix64 sequence.
+pub(crate) const fn draw(seed: &mut u64) -> u64 {
+    *seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut mixed = *seed;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
 }
 
 #[cfg(test)]

@@ -50,11 +50,10 @@ impl Keeping {
     pub(crate) fn status(&self, marks: &Marks, name: impl Fn(MemberId) -> String) -> FencingStatus {
         let Snapshot { term, sights, markers, trouble } = self.service.snapshot();
         let now = hadrian_fencing::clock::now().now;
-        let words = markers.into_iter().chain(std::iter::repeat("not read yet".to_owned()));
         FencingStatus::Marks {
             lease_us: term.map(|term| micros(term.until.since(now))),
             members: sights.into_iter().map(|(member, sight)| (name(member), sight)).collect(),
-            markers: marks.paths.iter().cloned().zip(words).collect(),
+            markers: marks.paths.iter().cloned().zip(markers).collect(),
             trouble,
         }
     }

@@ -102,21 +102,12 @@ impl Commands {
     /// Gives the kernel what was pushed.
     pub(super) fn enter(&mut self) -> io::Result<()> {
         while !self.ring.submission().is_empty() {
-            self.submit()?;
+            match self.ring.submit() {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
         }
         Ok(())
-    }
-
-    /// Has the kernel do what it has left to this thread: its answers are there then.
-    pub(super) fn look(&mut self) -> io::Result<()> {
-        if self.ring.has_work() { self.submit() } else { Ok(()) }
-    }
-
-    fn submit(&mut self) -> io::Result<()> {
-        match self.ring.submit() {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
-            _ => Ok(()),
-        }
     }
 
     /// What has come since, without waiting.

@@ -138,7 +138,6 @@ impl Queues {
     }
 
     fn collect(&mut self) -> io::Result<()> {
-        self.commands.look()?;
         while let Some(came) = self.commands.next() {
             match came {
                 Came::Request(slot) => self.pending.push_back(slot),

@@ -176,8 +176,6 @@ pub struct Lease {
     pub timing: Timing,
     /// Members whose leases it sees change.
     pub sees_on_marks: u8,
-    /// Members that it is connected with.
-    pub sees_on_link: u8,
     /// When it was written, for people.
     pub wall: WallTime,
     /// When its state last changed, for people.
@@ -197,7 +195,6 @@ impl Lease {
             state: LeaseState::Down,
             timing: Timing::DEFAULT,
             sees_on_marks: 0,
-            sees_on_link: 0,
             wall: WallTime::default(),
             changed: WallTime::default(),
             host_id: 0,
@@ -214,7 +211,6 @@ impl Lease {
         }
         out.put_u32_le(drift_ppm);
         out.put_u8(self.sees_on_marks);
-        out.put_u8(self.sees_on_link);
         out.put_u64_le(self.wall.as_micros());
         out.put_u64_le(self.changed.as_micros());
         out.put_u64_le(self.host_id);
@@ -233,7 +229,6 @@ impl Lease {
                 .ok_or(CodecError::Value { field: "lease state", value: u64::from(state) })?,
             timing: Timing { lease, renew, io, watchdog, drift_ppm: drift(&mut reader)? },
             sees_on_marks: reader.u8("view on marks")?,
-            sees_on_link: reader.u8("view on links")?,
             wall: WallTime::from_micros(reader.u64("wall time")?),
             changed: WallTime::from_micros(reader.u64("time of change")?),
             host_id: reader.u64("host identity")?,
@@ -311,7 +306,6 @@ pub(crate) mod tests {
             state: LeaseState::Joined,
             timing: Timing { watchdog: Duration::from_secs(15), ..Timing::DEFAULT },
             sees_on_marks: 0b11,
-            sees_on_link: 0b10,
             wall: WallTime::from_micros(1_795_000_000_000_000),
             changed: WallTime::from_micros(1_794_000_000_000_000),
             host_id: 77,

@@ -253,12 +253,6 @@ impl Proposer {
         std::mem::take(&mut self.said)
     }
 
-    /// The newest record that this member knows to be decided.
-    #[must_use]
-    pub fn learned(&self) -> Option<&ControlRecord> {
-        self.own.learned.as_ref()
-    }
-
     /// Decisions count wherever and whenever they are seen.
     fn learn(&mut self, blocks: &[ControlBlock]) {
         for control in blocks.iter().map(|block| &block.control) {

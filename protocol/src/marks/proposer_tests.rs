@@ -3,21 +3,18 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::backoff::draw;
 use crate::frame::Began;
 use crate::ids::{Epoch, Incarnate};
 
 const MEMBERS: usize = 3;
 
-/// Numbers by chance, the same for one seed: a step of the splitmix64 sequence each.
+/// Numbers by chance, the same for one seed.
 struct Draw(u64);
 
 impl Draw {
     fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        usize::try_from((mixed ^ (mixed >> 31)) % limit as u64).unwrap()
+        usize::try_from(draw(&mut self.0) % limit as u64).unwrap()
     }
 
     fn half(&mut self) -> bool {

@@ -22,12 +22,12 @@ pub struct Term {
 #[derive(Clone, Copy, Debug, Default)]
 struct Marker {
     next_at: Now,
+    /// It is not what it was, and is not written to any more.
+    is_forgotten: bool,
     /// The write under way: when it was begun, and its sequence number.
     under_way: Option<(Now, u64)>,
     /// When the newest write that is done was begun.
     since: Option<Now>,
-    /// The sequence number that it holds for certain; 0: not known.
-    holds: u64,
     /// Which of the copies is written next.
     turn: u64,
 }
@@ -54,7 +54,7 @@ impl Tenure {
     pub fn job(&mut self, marker: usize, clock: Clock) -> Option<LeaseBlock> {
         let renew = self.lease.timing.renew;
         let marker = self.markers.get_mut(marker)?;
-        if marker.under_way.is_some() || clock.now < marker.next_at {
+        if marker.under_way.is_some() || marker.is_forgotten || clock.now < marker.next_at {
             return None;
         }
         // Each write has a number of its own, and the copies of a marker take turns.
@@ -88,7 +88,6 @@ impl Tenure {
         if found != expected {
             return Err(Overwritten { expected, found });
         }
-        marker.holds = expected;
         marker.since = Some(began);
         self.settle(now);
         Ok(())
@@ -98,14 +97,13 @@ impl Tenure {
     pub fn failed(&mut self, marker: usize) {
         if let Some(marker) = self.markers.get_mut(marker) {
             marker.under_way = None;
-            marker.holds = 0;
         }
     }
 
-    /// Nothing was ever renewed: the marker is not what it was.
+    /// The marker is not what it was: nothing on it counts, and nothing is written there any more.
     pub fn forget(&mut self, marker: usize) {
         if let Some(marker) = self.markers.get_mut(marker) {
-            *marker = Marker { next_at: Now::from_micros(u64::MAX), ..Marker::default() };
+            *marker = Marker { is_forgotten: true, ..Marker::default() };
         }
     }
 
@@ -116,10 +114,7 @@ impl Tenure {
 
     /// Every marker is written to again at once.
     pub fn hurry(&mut self) {
-        self.markers
-            .iter_mut()
-            .filter(|marker| marker.next_at.as_micros() < u64::MAX)
-            .for_each(|marker| marker.next_at = Now::default());
+        self.markers.iter_mut().for_each(|marker| marker.next_at = Now::default());
     }
 
     /// The term that holds now, if one does.
@@ -139,8 +134,8 @@ impl Tenure {
     /// When the next renewal is due.
     #[must_use]
     pub fn deadline(&self) -> Option<Now> {
-        let idle = self.markers.iter().filter(|marker| marker.under_way.is_none());
-        idle.map(|marker| marker.next_at).filter(|at| at.as_micros() < u64::MAX).min()
+        let idle = |marker: &&Marker| marker.under_way.is_none() && !marker.is_forgotten;
+        self.markers.iter().filter(idle).map(|marker| marker.next_at).min()
     }
 
     /// A majority of the markers holds a renewal that was begun at or after this.

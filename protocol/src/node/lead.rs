@@ -158,9 +158,10 @@ impl Node {
             _ if self.follow.cutting => return Some(Err(Denied::Busy)),
             _ => {}
         }
-        let lives = if over.is_none() { self.owner_lives() } else { None };
+        if let Some(why) = self.owner_is_out_of_reach().filter(|_| over.is_none()) {
+            return Some(Err(why));
+        }
         let right = match (by_proof, self.has_register()) {
-            _ if lives.is_some() => lives.map_or(Ok(()), Err),
             (true, false) => self.prove(),
             (_, true) if test => self.right_to_own(by_proof, over, |_| false).map(|_| ()),
             _ => Ok(()),

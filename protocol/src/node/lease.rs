@@ -66,7 +66,7 @@ pub(super) struct Lease {
     granted_at: BTreeMap<MemberId, Now>,
     /// The next attempt to take over by itself.
     try_at: Now,
-    /// When it has taken over by itself, as far as that counts.
+    /// When it has taken over by itself, within the last hour.
     taken: VecDeque<Now>,
 }
 
@@ -105,9 +105,11 @@ impl Node {
 
     /// Whether this member may serve what it owns.
     pub(super) fn lease_holds(&self) -> bool {
-        self.config.lease.is_none_or(|config| {
-            self.lease_end().is_some_and(|end| self.clock.now.after(config.guard) < end)
-        })
+        let Some(config) = self.config.lease else { return true };
+        let guarded = self.clock.now.after(config.guard);
+        let holds = |end: Option<Now>| end.is_some_and(|end| guarded < end);
+        // The set is looked through only where the marks do not do.
+        holds(self.lease.until) || holds(self.grants_end())
     }
 
     /// Until when the right to serve lasts, from either source.
@@ -136,8 +138,8 @@ impl Node {
         let config = self.config.lease?;
         let end = self.lease_end().filter(|_| self.leads_or_ends())?;
         // Before its end, by as much as is needed to hold everybody.
-        let left = micros(end.since(Now::default())).saturating_sub(micros(config.guard));
-        Some(Now::from_micros(left)).filter(|at| *at > self.clock.now)
+        let hold_at = end.as_micros().saturating_sub(micros(config.guard));
+        Some(Now::from_micros(hold_at)).filter(|at| *at > self.clock.now)
     }
 
     pub(super) fn settle_lease(&mut self) {
@@ -210,23 +212,24 @@ impl Node {
         answered_for || released || over && lapsed
     }
 
-    /// Why a forced takeover would be refused, if the owner is not out: it runs, and is not
-    /// connected, so that nobody can tell it to stop.
+    /// Why nobody else may own the resource now: whom the record names may be serving.
     pub(super) fn owner_lives(&self) -> Option<Denied> {
-        let record = self.record()?;
-        let owner = record.owner.member;
-        let connected = self.connected().contains(&owner);
-        let lives = !connected && !self.owner_is_out(record);
-        lives.then_some(Denied::OwnerLives { owner, epoch: record.epoch })
+        let record = self.record().filter(|record| !self.owner_is_out(record))?;
+        Some(Denied::OwnerLives { owner: record.owner.member, epoch: record.epoch })
+    }
+
+    /// Why a forced takeover is not even begun: the owner lives, and nobody can tell it to stop.
+    pub(super) fn owner_is_out_of_reach(&self) -> Option<Denied> {
+        let owner = self.record()?.owner.member;
+        self.owner_lives().filter(|_| !self.connected().contains(&owner))
     }
 
     /// Whether it has taken over by itself as often within an hour as it may: two members that fall
     /// again and again must not hand the resource to and fro for ever.
     pub(super) fn takes_over_too_often(&self) -> bool {
         let most = self.config.lease.map_or(0, |config| config.takeovers_max);
-        let counts = |at: &&Now| at.after(HOUR) > self.clock.now;
-        let count = self.lease.taken.iter().filter(counts).count();
-        most > 0 && u32::try_from(count).unwrap_or(u32::MAX) >= most
+        let count = u32::try_from(self.lease.taken.len()).unwrap_or(u32::MAX);
+        most > 0 && count >= most
     }
 
     /// A member of the in-sync set takes over by itself, and by that right alone: nothing that was
@@ -250,9 +253,7 @@ impl Node {
         });
         if may && self.lease_holds() && !self.takes_over_too_often() {
             self.lease.try_at = self.clock.now.after(self.config.heartbeat());
-            if self.config.lease.is_some_and(|config| config.takeovers_max > 0) {
-                self.lease.taken.push_back(self.clock.now);
-            }
+            self.lease.taken.push_back(self.clock.now);
             self.out.push_back(Action::Note(Note::TakesOverAlone));
             self.stand_by_force(true, None, None);
         }

@@ -331,19 +331,16 @@ impl Node {
         if let Some(record) = won {
             return Verdict::Begin(record.began);
         }
-        match self.right_to_own(candidate.by_proof, candidate.over, heard) {
-            Err(why) => Verdict::No(why),
+        let right = self.right_to_own(candidate.by_proof, candidate.over, heard);
+        match (right, self.owner_lives()) {
+            (Err(why), _) => Verdict::No(why),
             // A change of a former life came late, and names members that were not heard: back to
             // the gate. Nobody goes on without them but by an operator's word (design §6.3).
-            Ok(Began::Forced) if !candidate.force => Verdict::No(Denied::GivenUp),
-            Ok(_) if known.is_some_and(|record| !self.owner_is_out(record)) => {
-                let (owner, epoch) =
-                    known.map_or((me.member, epoch), |known| (known.owner.member, known.epoch));
-                Verdict::No(Denied::OwnerLives { owner, epoch })
-            }
+            (Ok(Began::Forced), _) if !candidate.force => Verdict::No(Denied::GivenUp),
+            (Ok(_), Some(why)) => Verdict::No(why),
             // Promises do not pass through the record, nor every epoch of it through a promise.
-            Ok(_) if lower => Verdict::Higher,
-            Ok(began) => {
+            (Ok(_), None) if lower => Verdict::Higher,
+            (Ok(began), None) => {
                 let in_sync = vec![me];
                 let (number, owner, release) = (number + 1, me, None);
                 self.propose(ControlRecord { number, epoch, began, owner, in_sync, release });

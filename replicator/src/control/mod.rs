@@ -144,8 +144,8 @@ pub enum FencingStatus {
         lease_us: Option<u64>,
         /// The other members by name, and what is known of their leases.
         members: Vec<(String, Sight)>,
-        /// Each marker: where it is, and how.
-        markers: Vec<(PathBuf, String)>,
+        /// Each marker, and what is wrong with it, if anything is.
+        markers: Vec<(PathBuf, Option<String>)>,
         /// Why this member keeps no lease, if so.
         trouble: Option<String>,
     },

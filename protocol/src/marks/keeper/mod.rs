@@ -75,8 +75,6 @@ pub enum Event<'a> {
     Read(usize),
     /// A resource asks for a change of its record.
     Change(usize, ControlRecord),
-    /// Members that this one is connected with, as bits, for people who look at the markers.
-    Linked(u8),
     /// This member leaves in order: it serves nothing any more.
     Leave,
     /// Time passed.
@@ -220,11 +218,6 @@ impl Keeper {
             Event::Failed { marker } => self.failed(marker, Health::Failed),
             Event::Read(resource) => self.wish(resource, None),
             Event::Change(resource, record) => self.wish(resource, Some(record)),
-            Event::Linked(members) => {
-                if let Some(tenure) = self.tenure() {
-                    tenure.say(|lease| lease.sees_on_link = members);
-                }
-            }
             Event::Leave => self.leave(),
             Event::Tick => {}
         }
@@ -265,16 +258,6 @@ impl Keeper {
             Part::Joined(tenure) => tenure.term(self.clock.now),
             _ => None,
         }
-    }
-
-    /// What is known of the other members.
-    pub fn others(&self) -> impl Iterator<Item = (MemberId, &Watch)> {
-        self.watches.iter().map(|watched| (watched.member, &watched.watch))
-    }
-
-    /// How the markers are.
-    pub fn healths(&self) -> impl Iterator<Item = &Health> {
-        self.markers.iter().map(|marker| &marker.health)
     }
 
     fn tenure(&mut self) -> Option<&mut Tenure> {
