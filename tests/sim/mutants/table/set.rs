@@ -176,8 +176,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "an epoch is proposed that is below the record's",
         "I4",
         REGISTER,
-        "            Ok(_) if lower => Verdict::Higher,\n",
-        "            Ok(_) if lower && false => Verdict::Higher,\n",
+        "            (Ok(_), None) if lower => Verdict::Higher,\n",
+        "            (Ok(_), None) if lower && false => Verdict::Higher,\n",
     )
     .told("record_stories", "an_epoch_won_over_a_record_that_moved_on_is_above_it_all_the_same"),
     mutant(
