@@ -81,6 +81,8 @@ FIRST ?= 0
 sim:
 	cargo run --release --quiet -p hadrian-sim --bin hadrian-sim -- \
 		--seeds $(SEEDS) --first $(FIRST)
+	cargo run --release --quiet -p hadrian-sim --bin hadrian-sim -- --marks \
+		--seeds $$(($(SEEDS) / 4)) --first $(FIRST)
 
 # Every interleaving of small clusters, DEEPER moves further than `make test` looks ahead, and
 # stories to their end with DETOURS from the simplest order.

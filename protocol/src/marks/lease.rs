@@ -62,6 +62,13 @@ impl Timing {
         asked + asked * 2 * self.drift_ppm / MILLION + self.lease / Self::SPARE_PART
     }
 
+    /// How long what was asked of a marker, and is not waited for any more, may still land: after an
+    /// error, or when whoever asked is gone with its host.
+    #[must_use]
+    pub fn settle(&self) -> Duration {
+        self.io * 2
+    }
+
     /// Longest from a member's end to the takeover of what it owned, where marks answer in time.
     #[must_use]
     pub fn takeover_bound(&self) -> Duration {

@@ -48,12 +48,14 @@ struct Late {
     reply: Reply,
 }
 
-/// A change as it waits.
+/// A change as it waits, or a question that came when this member may have lost the right to answer.
 enum Change {
     Small(u64, Vec<u8>),
     Large(u64, VecDeque<Piece>),
     Zero(u64, u64),
     Trim(u64, u64),
+    Read(u64, u64),
+    Status(u64, u64),
 }
 
 /// Adds a record without payload to a frame.
@@ -66,7 +68,7 @@ impl Change {
         match self {
             Self::Small(_, bytes) => bytes.len() as u64,
             Self::Large(_, pieces) => pieces.front().map_or(0, |piece| piece.len as u64),
-            Self::Zero(..) | Self::Trim(..) => 0,
+            Self::Zero(..) | Self::Trim(..) | Self::Read(..) | Self::Status(..) => 0,
         }
     }
 }
@@ -162,6 +164,9 @@ impl Inner {
         // What is in the open frame is not in the overlay yet.
         self.seal_draft();
         self.run_node();
+        if self.holding {
+            return self.ask_later(volume, Change::Read(offset, len), reply);
+        }
         let id = self.clients.reads.insert(reply);
         self.replica.read(id as u64, volume, range);
     }
@@ -172,6 +177,9 @@ impl Inner {
         };
         self.seal_draft();
         self.run_node();
+        if self.holding {
+            return self.ask_later(volume, Change::Status(offset, len), reply);
+        }
         let regions = self.replica.regions(volume, range, EXTENT_COUNT_MAX);
         let extent = |region: hadrian_blockdev::volume::Region| Extent {
             len: region.len,
@@ -179,6 +187,12 @@ impl Inner {
             zero: region.zero,
         };
         reply.status(regions.into_iter().map(extent).collect());
+    }
+
+    /// Clients are held. Whoever stood still past its lease learns that only now, and what it would
+    /// show may be of the past (design §7).
+    fn ask_later(&mut self, volume: VolumeIndex, change: Change, reply: Reply) {
+        self.clients.late.push_back(Late { volume, change, commit: false, reply });
     }
 
     /// A flush waits until everything that was answered before it is where the mode wants it.
@@ -217,6 +231,8 @@ impl Inner {
             }
             Change::Zero(offset, len) => self.mark(late, offset, len, Draft::zero),
             Change::Trim(offset, len) => self.mark(late, offset, len, Draft::trim),
+            Change::Read(offset, len) => self.read(late.volume, offset, len, late.reply),
+            Change::Status(offset, len) => self.status(late.volume, offset, len, late.reply),
         }
     }
 

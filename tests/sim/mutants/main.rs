@@ -114,6 +114,19 @@ impl House {
                 &["build", "--bin", "hadrian-sim"],
                 vec!["run", "--bin", "hadrian-sim", "--", "--until-broken", "--seeds", &seeds],
             ),
+            Witness::Marked => (
+                &["build", "--bin", "hadrian-sim"],
+                vec![
+                    "run",
+                    "--bin",
+                    "hadrian-sim",
+                    "--",
+                    "--until-broken",
+                    "--marks",
+                    "--seeds",
+                    &seeds,
+                ],
+            ),
             Witness::Exploration => {
                 (&["build", "--bin", "hadrian-explore"], vec!["run", "--bin", "hadrian-explore"])
             }

@@ -17,6 +17,9 @@ struct Args {
     /// The first of them.
     #[arg(long, default_value_t = 0)]
     first: u64,
+    /// Clusters with marks.
+    #[arg(long)]
+    marks: bool,
     /// Stop at the first violation and tell no story.
     #[arg(long)]
     until_broken: bool,
@@ -27,16 +30,17 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    let plan_of = if args.marks { Plan::marked_from_seed } else { Plan::from_seed };
     if args.tell {
-        tell(&Plan::from_seed(args.first), Telling::Everything);
+        tell(&plan_of(args.first), Telling::Everything);
         return ExitCode::SUCCESS;
     }
-    let total = sweep::sweep(args.first, args.seeds, args.until_broken);
+    let total = sweep::sweep(plan_of, (args.first, args.seeds), args.until_broken);
     for (seed, violation) in &total.broken {
         println!("seed {seed}: {violation}");
     }
     if let Some((seed, violation)) = total.broken.first().filter(|_| !args.until_broken) {
-        let short = shrink::shrink(&Plan::from_seed(*seed), violation.rule);
+        let short = shrink::shrink(&plan_of(*seed), violation.rule);
         println!("\nthe shortest story of seed {seed} that breaks {}:", violation.rule);
         tell(&short, Telling::Prose);
     }

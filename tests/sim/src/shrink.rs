@@ -12,12 +12,14 @@ use crate::{NAMES, SECOND, world};
 const TRIES_MAX: u32 = 500;
 
 /// What makes a plan simpler; each is tried on its own.
-const SIMPLER: [fn(&mut Plan); 12] = [
+const SIMPLER: [fn(&mut Plan); 14] = [
     two_members,
     |plan| plan.clients = 1,
     |plan| plan.commit_on_write = false,
     |plan| plan.hold = false,
-    |plan| plan.record = false,
+    |plan| (plan.record, plan.marks) = (false, None),
+    |plan| plan.marks.iter_mut().for_each(|marks| marks.auto_takeover = false),
+    |plan| plan.marks.iter_mut().for_each(|marks| marks.markers = 1),
     |plan| plan.degrade.clear(),
     |plan| (plan.peer_wait_limit, plan.replay_delay) = (Duration::ZERO, Duration::ZERO),
     |plan| (plan.spool_limit, plan.spool_memory) = (u64::MAX, u64::MAX),

@@ -23,10 +23,10 @@ pub struct Sweep {
     pub made: Made,
 }
 
-/// Runs `count` seeds from `first` on. Each run is alone on its thread, so its outcome is the same
+/// Runs the plans of `count` seeds from `first` on. Each run is alone on its thread, so its outcome is the same
 /// as in any other order. `until_broken`: no run is begun behind the first that breaks a promise.
 #[must_use]
-pub fn sweep(first: u64, count: u64, until_broken: bool) -> Sweep {
+pub fn sweep(plan_of: fn(u64) -> Plan, (first, count): (u64, u64), until_broken: bool) -> Sweep {
     let next = AtomicU64::new(first);
     let total = Mutex::new(Sweep::default());
     let work = || {
@@ -35,7 +35,7 @@ pub fn sweep(first: u64, count: u64, until_broken: bool) -> Sweep {
             if seed >= first + count {
                 return;
             }
-            let report = world::run(&Plan::from_seed(seed), false);
+            let report = world::run(&plan_of(seed), false);
             if until_broken && report.violation.is_some() {
                 next.store(u64::MAX / 2, Ordering::Relaxed);
             }

@@ -135,7 +135,8 @@ pub enum Health {
 enum Work {
     Join,
     Lease,
-    Control(usize),
+    /// Of which resource, and whether a block of it is written.
+    Control(usize, bool),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -143,6 +144,9 @@ struct Marker {
     work: Option<(Work, Now)>,
     health: Health,
     retry_at: Option<Now>,
+    /// A control block that was to be written and failed may land until then: none is written
+    /// before. Four later ones would end in its place.
+    settled_at: Now,
     /// The resource that comes first the next time.
     turn: usize,
 }
@@ -239,14 +243,15 @@ impl Keeper {
         };
         let markers = self.markers.iter();
         let late = markers.clone().filter_map(late);
-        let retries = markers.filter_map(|marker| marker.retry_at);
+        let retries = markers.clone().filter_map(|marker| marker.retry_at);
         let own = match &self.part {
             Part::Joining(join) => join.deadline(self.clock.now),
             Part::Joined(tenure) | Part::Leaving(tenure, _) => tenure.deadline(),
             Part::Out => None,
         };
         let proposers = self.proposers.iter().filter_map(Proposer::deadline);
-        let settled = (self.settled_at > self.clock.now).then_some(self.settled_at);
+        let settled = markers.map(|marker| marker.settled_at).chain([self.settled_at]);
+        let settled = settled.filter(|at| *at > self.clock.now);
         let ends = self.told.map(|term| term.until);
         late.chain(retries).chain(own).chain(proposers).chain(settled).chain(ends).min()
     }
@@ -297,7 +302,7 @@ impl Keeper {
         let Some(marker) = self.markers.get_mut(index) else { return };
         let Some((work, began)) = marker.work.take() else { return };
         let health = match work {
-            Work::Control(resource) => self.done_control((index, resource), bytes),
+            Work::Control(resource, _) => self.done_control((index, resource), bytes),
             Work::Join | Work::Lease => self.done_leases(index, bytes, began),
         };
         match health {
@@ -367,14 +372,14 @@ impl Keeper {
     }
 
     fn failed_work(&mut self, index: usize, work: &Work, health: Health) {
-        let now = self.clock.now;
+        let (now, settle) = (self.clock.now, self.setup.timing.settle());
         match work {
             Work::Join | Work::Lease => {
                 if let Some(tenure) = self.tenure() {
                     tenure.failed(index);
                 }
             }
-            Work::Control(resource) => {
+            Work::Control(resource, _) => {
                 if let Some(proposer) = self.proposers.get_mut(*resource) {
                     proposer.failed(index, now);
                 }
@@ -382,6 +387,9 @@ impl Keeper {
         }
         if let Some(marker) = self.markers.get_mut(index) {
             marker.retry_at = Some(now.after(RETRY));
+            if matches!(work, Work::Control(_, true)) {
+                marker.settled_at = now.after(settle);
+            }
         }
         self.set_health(index, health);
     }
@@ -434,7 +442,7 @@ impl Keeper {
             places.map(|(resource, _)| Proposer::new(*resource, writer, markers)).collect();
         // What a former life had under way may still land; after this it will not.
         if !clean {
-            self.settled_at = self.clock.now.after(timing.io * 2);
+            self.settled_at = self.clock.now.after(timing.settle());
         }
         self.out.push_back(Action::Joined(writer));
         for (resource, change) in std::mem::take(&mut self.wishes) {
@@ -492,6 +500,9 @@ impl Keeper {
         let (cluster, members) = (self.setup.cluster, self.setup.members);
         let count = self.proposers.len();
         let marker = self.markers.get_mut(index)?;
+        if marker.settled_at > self.clock.now {
+            return None;
+        }
         for resource in (0..count).map(|step| (marker.turn + step) % count) {
             let Some((_, Some(place))) = self.setup.places.get(resource) else { continue };
             let job = self.proposers.get_mut(resource).and_then(|proposer| proposer.job(index));
@@ -499,7 +510,11 @@ impl Keeper {
             marker.turn = resource + 1;
             let seal = |block: &ControlBlock| (block.index(*place), block.seal(cluster, *place));
             let write = job.write.as_ref().map(seal);
-            return Some((Work::Control(resource), write, Run::controls(*place, members)));
+            return Some((
+                Work::Control(resource, write.is_some()),
+                write,
+                Run::controls(*place, members),
+            ));
         }
         None
     }

@@ -1,6 +1,7 @@
 //! Bugs that somebody could make: a rule of the contract each, taken out of the code.
 
 mod disk;
+mod marks;
 mod members;
 mod set;
 
@@ -28,6 +29,8 @@ pub(crate) struct Mutant {
 pub(crate) enum Witness {
     /// The simulator, by its seeds.
     Seeds,
+    /// The simulator, by its seeds of clusters with marks.
+    Marked,
     /// The exploration: so rare an order of events that seeds do not meet it.
     Exploration,
     /// A story that the simulator is told, in this file and of this name: seeds met it once in
@@ -51,6 +54,11 @@ impl Mutant {
         self
     }
 
+    const fn marked(mut self) -> Self {
+        self.witness = Witness::Marked;
+        self
+    }
+
     const fn explored(mut self) -> Self {
         self.witness = Witness::Exploration;
         self
@@ -64,5 +72,5 @@ impl Mutant {
 
 /// All of them.
 pub(crate) fn mutants() -> impl Iterator<Item = &'static Mutant> {
-    [members::MUTANTS, set::MUTANTS, disk::MUTANTS].into_iter().flatten()
+    [members::MUTANTS, set::MUTANTS, disk::MUTANTS, marks::MUTANTS].into_iter().flatten()
 }

@@ -92,6 +92,8 @@ pub(crate) struct Host {
     /// Its clock runs so many thousandths faster than the world's.
     pub(crate) drift: i64,
     pub(crate) paused_until: Micros,
+    /// For so long its clocks stood still, within the life of its process.
+    pub(crate) frozen: Micros,
     pub(crate) hangs_until: Micros,
     /// One of its operations was told to fail.
     pub(crate) fails: bool,
@@ -109,6 +111,8 @@ pub(crate) struct Host {
     pub(crate) spool_memory: u64,
     /// Bytes of log whose large changes may wait for the image.
     pub(crate) wait_bytes: u64,
+    /// Its right to serve ends with time.
+    pub(crate) has_leases: bool,
 }
 
 pub(crate) fn resource() -> ResourceId {
@@ -146,6 +150,7 @@ impl Host {
             wall_offset: i64::from(member.index()) * 1_700,
             drift: i64::try_from(seed % 9).unwrap_or_default() - 4,
             paused_until: 0,
+            frozen: 0,
             hangs_until: 0,
             fails: false,
             strayed: false,
@@ -155,6 +160,7 @@ impl Host {
             recordings: None,
             spool_memory: u64::MAX,
             wait_bytes: 0,
+            has_leases: false,
         };
         let role = if member.index() == 0 { Role::Primary } else { Role::Standby };
         host.create(role, Base::Zero, BLOCK * BLOCKS);
@@ -214,6 +220,11 @@ impl Host {
         self.process().is_some_and(|process| process.serving)
     }
 
+    /// Clients are let in, and answered.
+    pub(crate) fn is_open(&self) -> bool {
+        self.process().is_some_and(|process| process.serving && !process.holding)
+    }
+
     pub(crate) fn has_stopped(&self) -> bool {
         self.process().is_some_and(|process| process.stopped)
     }
@@ -226,11 +237,12 @@ impl Host {
         self.wall_offset += seconds * 1_000_000;
     }
 
-    fn clock(&self, now: Micros) -> Clock {
+    pub(crate) fn clock(&self, now: Micros) -> Clock {
         let began = self.process().map_or(now, |process| process.began);
         let wall = WALL_START + i64::try_from(now).unwrap_or(i64::MAX) + self.wall_offset;
         let wall = WallTime::from_micros(u64::try_from(wall).unwrap_or_default());
-        let lived = i64::try_from(now - began).unwrap_or(i64::MAX / 2_000);
+        let lived = now.saturating_sub(began + self.frozen);
+        let lived = i64::try_from(lived).unwrap_or(i64::MAX / 2_000);
         let lived = u64::try_from(lived * (1000 + self.drift) / 1000).unwrap_or_default();
         Clock { now: Now::from_micros(lived), wall }
     }
@@ -256,6 +268,7 @@ impl Host {
         oracle: &mut Oracle,
     ) -> Result<(), ReplicaError> {
         self.life += 1;
+        self.frozen = 0;
         let (paths, dir) = ([PathBuf::from(STORE)], Path::new(DIR));
         let (mut replica, state, recovered) =
             Replica::open_over(self.disk.clone(), dir, resource(), &paths, Store::open_in)?;
@@ -313,6 +326,10 @@ impl Host {
     pub(crate) fn ask(&mut self, now: Micros, id: u64, ask: &Ask, oracle: &mut Oracle) -> bool {
         let (clock, member) = (self.clock(now), self.member);
         let Some(process) = &mut self.process else { return false };
+        if self.has_leases {
+            // Whoever stood still may have lost the right to serve meanwhile.
+            process.pump(clock, member, oracle);
+        }
         let taken = process.serving && !process.holding && process.has_room();
         if taken {
             process.take(clock, member, id, ask, oracle);
@@ -326,10 +343,14 @@ impl Host {
         let process = self.process()?;
         let quiet = process.quiet_at(process.looked_at);
         let at = process.node.next_deadline();
-        let at = quiet.map_or(at, |quiet| quiet.min(at)).as_micros();
-        let at = i64::try_from(at).unwrap_or(i64::MAX / 2_000);
-        let after = u64::try_from(at * 1000 / (1000 + self.drift) + 1).unwrap_or_default();
-        Some(process.began + after)
+        Some(self.world_time(quiet.map_or(at, |quiet| quiet.min(at))))
+    }
+
+    /// When its clock shows `at`.
+    pub(crate) fn world_time(&self, at: Now) -> Micros {
+        let began = self.process().map_or(0, |process| process.began) + self.frozen;
+        let at = i64::try_from(at.as_micros()).unwrap_or(i64::MAX).min(i64::MAX / 2_000);
+        began + u64::try_from(at * 1000 / (1000 + self.drift) + 1).unwrap_or_default()
     }
 }
 

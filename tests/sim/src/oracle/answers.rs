@@ -30,6 +30,8 @@ pub(super) struct Answered {
     was_forced: bool,
     restarted_by_record: bool,
     force_was_tried: bool,
+    /// Clocks stood still with their host: time says nothing any more.
+    frozen: bool,
     /// Who has answered in an epoch.
     voices: BTreeMap<Epoch, Incarnate>,
     pub(super) writes: u64,
@@ -120,6 +122,16 @@ impl Oracle {
     /// Whether an operator has used force at all, successfully or not.
     pub(crate) fn force_was_tried(&self) -> bool {
         self.answered.force_was_tried
+    }
+
+    pub(crate) fn clocks_freeze(&mut self) {
+        self.answered.frozen = true;
+    }
+
+    /// Whether two may be open at the same time: an operator has answered for the old owner, or
+    /// clocks were frozen.
+    pub(crate) fn are_excused(&self) -> bool {
+        self.answered.force_was_tried || self.answered.frozen
     }
 
     /// Whether anybody has served in this epoch.
@@ -389,11 +401,13 @@ impl Oracle {
     }
 
     /// A read sees every write that anybody was answered for before it was asked, at whichever
-    /// member. Not where its member was overtaken and does not know yet: reads go on there until it
-    /// does (design §4), and who moves clients must see to it that they are not left behind.
+    /// member. Without leases, not where its member was overtaken and does not know yet: reads go
+    /// on there until it does (design §4), and who moves clients must see to it that they are not
+    /// left behind. Nor where an operator has answered for the old owner.
     fn sees_every_answer(&mut self, member: MemberId, taken: &Taken, from: Lsn) {
         let newest = self.answered.begun.last_key_value().map(|(epoch, _)| *epoch);
-        if newest > Some(taken.epoch) {
+        let overtaken = newest > Some(taken.epoch);
+        if overtaken && (!self.with_leases || self.are_excused()) {
             return;
         }
         let path = &self.members[usize::from(member.index())].path;

@@ -49,6 +49,8 @@ pub struct Oracle {
     now: Micros,
     /// A control record decides.
     by_record: bool,
+    /// And who serves holds a lease.
+    with_leases: bool,
     /// Standbys apply later than they could.
     delayed: bool,
     /// Nobody is left out of the set without an operator or the record.
@@ -104,6 +106,7 @@ impl Oracle {
         Self {
             now: 0,
             by_record: plan.record,
+            with_leases: plan.marks.is_some(),
             delayed: !plan.replay_delay.is_zero(),
             asks_first: plan.hold || plan.record,
             silence_and_window: micros(plan.silence() + plan.peer_window) / 100 * 101,

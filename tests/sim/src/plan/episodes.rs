@@ -273,6 +273,49 @@ impl Episodes<'_> {
         time
     }
 
+    /// Markers hang or fail for somebody, or for all; now and then with something else that could
+    /// only be told from it by the marks.
+    pub(super) fn marks(&mut self) -> Micros {
+        let (host, time) = (self.host(), self.time());
+        let markers = self.plan.marks.map_or(0, |marks| marks.markers);
+        let everybody = self.rng.random_bool(0.2);
+        let hosts = if everybody { 0..self.plan.members } else { host..host + 1 };
+        let fails = self.rng.random_bool(0.4);
+        for (host, marker) in hosts.flat_map(|host| (0..markers).map(move |n| (host, n))) {
+            if markers > 1 && self.rng.random_bool(0.4) {
+                continue;
+            }
+            let hits = if fails { Happening::MarkerFails } else { Happening::MarkerHangs };
+            self.add(0, hits(host, marker));
+            self.add(time, Happening::MarkerHeals(host, marker));
+        }
+        let moment = self.rng.random_range(0..=time);
+        let mut took = time + 300 * MS;
+        match self.rng.random_range(0..8) {
+            0 | 1 => {
+                let ((a, b), way) = (self.pair(), self.way());
+                self.add(moment, Happening::Cut(a, b, way));
+                self.add(time + 300 * MS, Happening::Heal(a, b));
+            }
+            2 => {
+                self.add(moment, Happening::PowerLoss(host));
+                let pause = self.rng.random_range(1..800) * MS;
+                self.add(moment + pause, Happening::Start(host));
+            }
+            3 => {
+                let stands = self.rng.random_range(1..2500) * MS;
+                self.add(moment, Happening::Pause(host, stands));
+                took = took.max(moment + stands);
+            }
+            4 => {
+                self.add(moment, Happening::Kill(host));
+                self.add(time + 100 * MS, Happening::Start(host));
+            }
+            _ => {}
+        }
+        took
+    }
+
     fn link_trouble(&mut self) -> Micros {
         let ((a, b), time) = (self.pair(), self.time());
         match self.rng.random_range(0..3) {

@@ -61,6 +61,8 @@ pub enum Happening {
     Disorder(Host, Host),
     /// A daemon stands still for so long (SIGSTOP, a paused virtual machine).
     Pause(Host, Micros),
+    /// A host stands still, and its clocks with it: a hypervisor has frozen it.
+    Freezes(Host, Micros),
     /// A disk does nothing for so long.
     DiskHangs(Host, Micros),
     /// The n-th further change of a disk fails with EIO.
@@ -88,6 +90,14 @@ pub enum Happening {
     RecordCut(Host),
     /// See there.
     RecordHeals(Host),
+    /// What a host asks of a marker hangs from here on.
+    MarkerHangs(Host, u8),
+    /// What a host asks of a marker fails; whether it was written, nobody knows.
+    MarkerFails(Host, u8),
+    /// A host reaches a marker again.
+    MarkerHeals(Host, u8),
+    /// A marker holds what it held when the run began: a snapshot was rolled back.
+    MarkerForgets(u8),
     /// An operator takes over against what the record says, naming its owner.
     Override(Host),
     /// An operator's command.
@@ -126,6 +136,9 @@ impl fmt::Display for Happening {
                 write!(f, "the link {}-{} doubles and swaps what it carries", name(a), name(b))
             }
             Self::Pause(a, time) => write!(f, "{} stands still for {} ms", name(a), ms(time)),
+            Self::Freezes(a, time) => {
+                write!(f, "{} is frozen with its clocks for {} ms", name(a), ms(time))
+            }
             Self::DiskHangs(a, time) => {
                 write!(f, "the disk of {} hangs for {} ms", name(a), ms(time))
             }
@@ -153,6 +166,10 @@ impl fmt::Display for Happening {
             Self::WallJumps(a, by) => write!(f, "the wall clock of {} jumps by {by} s", name(a)),
             Self::RecordCut(a) => write!(f, "{} loses sight of the record", name(a)),
             Self::RecordHeals(a) => write!(f, "{} sees the record again", name(a)),
+            Self::MarkerHangs(a, n) => write!(f, "marker {n} hangs for {}", name(a)),
+            Self::MarkerFails(a, n) => write!(f, "marker {n} fails for {}", name(a)),
+            Self::MarkerHeals(a, n) => write!(f, "marker {n} works again for {}", name(a)),
+            Self::MarkerForgets(n) => write!(f, "marker {n} is what it was in the beginning"),
             Self::Override(a) => write!(f, "operator on {}: override the owner", name(a)),
             Self::Command(a, command) => {
                 write!(f, "operator on {}: {}", name(a), in_words(*command))

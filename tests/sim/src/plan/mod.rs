@@ -5,6 +5,7 @@ mod happening;
 
 use std::time::Duration;
 
+use hadrian_protocol::marks::lease::Timing;
 use hadrian_protocol::replica::Mode;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -33,6 +34,8 @@ pub struct Plan {
     pub hold: bool,
     /// A control record decides about owner and set.
     pub record: bool,
+    /// Where it is kept; without, a register that nobody has to build stands for it.
+    pub marks: Option<Marks>,
     /// Longest that an answer waits for a connected standby; zero: for ever.
     pub peer_wait_limit: Duration,
     /// Standbys apply so much later.
@@ -61,6 +64,27 @@ pub struct Plan {
     pub happenings: Vec<(Micros, Happening)>,
 }
 
+/// Ownership marks: the control record is decided over markers, and members hold leases there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Marks {
+    /// One marker or three.
+    pub markers: u8,
+    /// Members of the in-sync set take over by themselves.
+    pub auto_takeover: bool,
+}
+
+impl Marks {
+    /// How members time their leases: as short as the rules let them be, so that a run sees many
+    /// end.
+    pub const TIMING: Timing = Timing {
+        lease: Duration::from_secs(1),
+        renew: Duration::from_millis(100),
+        io: Duration::from_millis(300),
+        watchdog: Duration::ZERO,
+        drift_ppm: 10_000,
+    };
+}
+
 impl Plan {
     /// Two members in nearsync, a window of two seconds, two clients, and nothing that happens.
     #[must_use]
@@ -73,6 +97,7 @@ impl Plan {
             peer_window: Duration::from_secs(2),
             hold: false,
             record: false,
+            marks: None,
             peer_wait_limit: Duration::ZERO,
             replay_delay: Duration::ZERO,
             spool_limit: u64::MAX,
@@ -97,7 +122,7 @@ impl Plan {
         words.push(format!("{clients} clients, a request of each every {} ms", self.pace / MS));
         words.push(format!("a log of {} KiB", self.log_bytes >> 10));
         let told = [
-            (self.record, "a control record".to_string()),
+            (self.record && self.marks.is_none(), "a control record".to_string()),
             (self.hold, "on_window_end = hold".into()),
             (self.commit_on_write, "commit = write".into()),
             (!self.peer_wait_limit.is_zero(), format!("waits of {:?}", self.peer_wait_limit)),
@@ -107,6 +132,10 @@ impl Plan {
             (!self.degrade.is_empty(), format!("degrade to {:?}", self.degrade)),
         ];
         words.extend(told.into_iter().filter(|(is, _)| *is).map(|(_, words)| words));
+        if let Some(Marks { markers, auto_takeover }) = self.marks {
+            let alone = if auto_takeover { ", takeovers by themselves" } else { "" };
+            words.push(format!("{markers} markers{alone}"));
+        }
         words.join(", ")
     }
 
@@ -138,6 +167,7 @@ impl Plan {
             peer_window: Duration::from_millis(windows[rng.random_range(0..windows.len())]),
             hold: rng.random_bool(0.15),
             record: rng.random_bool(0.35),
+            marks: None,
             peer_wait_limit: Duration::from_millis([0, 0, 0, 200, 1200][rng.random_range(0..5)]),
             replay_delay: Duration::from_millis([0, 0, 0, 0, 0, 700][rng.random_range(0..6)]),
             spool_limit: if rng.random_bool(0.1) { 64 << 10 } else { u64::MAX },
@@ -185,6 +215,25 @@ impl Plan {
 }
 
 impl Plan {
+    /// The plan of a seed for a cluster with marks: what happens to other clusters, and trouble
+    /// with markers beside it.
+    #[must_use]
+    pub fn marked_from_seed(seed: u64) -> Self {
+        let mut plan = Self::from_seed(seed);
+        let mut rng = SmallRng::seed_from_u64(seed ^ 0x3A7C_5EED);
+        plan.record = true;
+        let markers = if rng.random_bool(0.5) { 1 } else { 3 };
+        plan.marks = Some(Marks { markers, auto_takeover: rng.random_bool(0.6) });
+        let (mut at, last) = (rng.random_range(100..2500) * MS, plan.length);
+        while at < last {
+            at += Episodes { plan: &mut plan, rng: &mut rng, at, mood: Mood::Anything }.marks();
+            at += rng.random_range(0..3000) * MS;
+        }
+        plan.happenings.sort_by_key(|(at, _)| *at);
+        plan.length = plan.length.max(at + SECOND);
+        plan
+    }
+
     /// Disks fail in more ways than one.
     fn vary_faults(&mut self) {
         let mut room = Vec::new();

@@ -2,6 +2,7 @@
 
 mod finish;
 mod links;
+mod marks;
 mod record;
 mod trouble;
 mod work;
@@ -12,8 +13,10 @@ use std::time::Duration;
 
 use hadrian_protocol::backoff::Backoff;
 use hadrian_protocol::ids::{Lsn, MemberId, SessionId};
+use hadrian_protocol::marks::block::Block;
+use hadrian_protocol::marks::layout::BlockIndex;
 use hadrian_protocol::node::{
-    Command, Denied, Done, Event, How, Made, NodeConfig, Note, OnWindowEnd, RecordKind,
+    Command, Denied, Done, Event, How, LeaseConfig, Made, NodeConfig, Note, OnWindowEnd, RecordKind,
 };
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -22,7 +25,7 @@ use crate::clients::Clients;
 use crate::host::{Ask, Host, Outward};
 use crate::net::{Conn, Parcel, Ways};
 use crate::oracle::{Oracle, Violation};
-use crate::plan::{Host as Index, Plan};
+use crate::plan::{Host as Index, Marks, Plan};
 use crate::story::{Story, Telling};
 use crate::tape::Recordings;
 use crate::{MS, Micros, NAMES};
@@ -138,6 +141,17 @@ enum Due {
     /// A want that arrives at the control record, and what the record says to it.
     Record(Index, u64, Want),
     RecordSays(Index, u64, Event),
+    /// A want that reaches the keeper of its member.
+    Wish(Index, u64, Want),
+    KeeperTick(Index, u64),
+    /// A step of something that was asked of a marker.
+    Order(u64, marks::Stage),
+    /// A block that nobody waits for lands on a marker.
+    Lands(u8, BlockIndex, Box<Block>),
+    /// What a member hears of the marks.
+    MarksSay(Index, u64, Event),
+    /// A request that waited in the socket of a process that stood still.
+    Asked(u64, Index),
     /// A start that failed because the disk did is tried again.
     Start(Index),
     /// Everything is mended.
@@ -188,6 +202,7 @@ pub(crate) struct World<'a> {
     /// Of each caller and whom it calls: which life of it, and when that calls again.
     backoffs: BTreeMap<(Index, Index), (u64, Backoff)>,
     register: Register,
+    marks: marks::Marks,
     clients: Clients,
     /// Requests without an answer.
     outstanding: BTreeMap<u64, Waiting>,
@@ -215,6 +230,7 @@ fn settings(plan: &Plan) -> NodeConfig {
     config.peer_window = plan.peer_window;
     config.on_window_end = if plan.hold { OnWindowEnd::Hold } else { OnWindowEnd::Continue };
     config.record = if plan.record { RecordKind::Register } else { RecordKind::None };
+    config.lease = plan.marks.map(|marks| LeaseConfig::new(&Marks::TIMING, marks.auto_takeover));
     config.peer_wait_limit = plan.peer_wait_limit;
     config.replay_delay = plan.replay_delay;
     config.spool_limit = plan.spool_limit;
@@ -241,6 +257,7 @@ impl<'a> World<'a> {
             let mut host = Host::new(member, plan.mode, plan.log_bytes, seed);
             host.spool_memory = plan.spool_memory;
             host.wait_bytes = plan.wait_bytes;
+            host.has_leases = plan.marks.is_some();
             let drift = plan.drifts.get(usize::from(member.index()));
             host.drift = drift.copied().unwrap_or(host.drift);
             host
@@ -259,6 +276,7 @@ impl<'a> World<'a> {
             ways: Ways::default(),
             backoffs: BTreeMap::new(),
             register: Register::default(),
+            marks: marks::Marks::new(plan),
             clients: Clients::new(plan.wait_bytes > 0),
             outstanding: BTreeMap::new(),
             commands: BTreeMap::new(),
@@ -335,6 +353,12 @@ impl<'a> World<'a> {
             Due::Client(client) => self.client(client),
             Due::Record(index, life, want) => self.at_record(index, life, want),
             Due::RecordSays(index, life, event) => self.record_says(index, life, event),
+            Due::Wish(index, life, want) => self.wish(index, life, want),
+            Due::KeeperTick(index, life) => self.keeper_tick(index, life),
+            Due::Order(id, stage) => self.order_step(id, stage),
+            Due::Lands(marker, at, block) => self.lands(marker, at, &block),
+            Due::MarksSay(index, life, event) => self.event_of(index, life, event),
+            Due::Asked(id, index) => self.asked_late(id, index),
             Due::Start(index) => self.start(index, None),
             Due::Mend => self.mend(),
             Due::Check(times) => self.check(times),
@@ -347,10 +371,15 @@ impl<'a> World<'a> {
         let index = match due {
             Due::Tick(index, _) | Due::Disk(index, _) => *index,
             Due::Handed(index, ..) | Due::Unlinked(index, ..) | Due::Dial(index, ..) => *index,
-            Due::RecordSays(index, ..) => *index,
+            Due::RecordSays(index, ..) | Due::Wish(index, ..) => *index,
+            Due::KeeperTick(index, _) | Due::MarksSay(index, ..) | Due::Asked(_, index) => *index,
             Due::Deliver(conn, way) => self.conns[*conn].ends[1 - way].host,
             _ => return None,
         };
+        self.stands_still(index)
+    }
+
+    fn stands_still(&self, index: Index) -> Option<Micros> {
         let until = self.hosts[usize::from(index)].paused_until;
         (until > self.now).then_some(until)
     }
@@ -406,6 +435,7 @@ impl<'a> World<'a> {
         if let Some(what) = process.excess(most) {
             self.oracle.broken("I10", format!("{} holds too much: {what}", host.member));
         }
+        self.one_is_open(index);
     }
 
     fn disk_step(&mut self, index: Index, life: u64) {
@@ -487,6 +517,7 @@ impl<'a> World<'a> {
                 self.story.tell("note", &[u64::from(index)], || format!("{name}: {note}"));
                 self.notes.push((self.now, index, note));
             }
+            Outward::Record(want) if self.plan.marks.is_some() => self.want_marks(index, want),
             Outward::Record(want) => self.want_record(index, want),
             Outward::Serve(serves) => {
                 let facts = [u64::from(index), u64::from(serves)];

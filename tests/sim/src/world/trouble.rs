@@ -4,9 +4,9 @@ use hadrian_blockdev::engine::double::{Double, Fault};
 use hadrian_protocol::node::{Command, Event, How};
 
 use super::{Act, Due, World, by_proof, is_force};
-use crate::MS;
 use crate::net::Parcel;
 use crate::plan::{Happening, Host as Index};
+use crate::{MS, Micros};
 
 impl World<'_> {
     pub(super) fn start(&mut self, index: Index, cut_at: Option<u64>) {
@@ -15,6 +15,10 @@ impl World<'_> {
         if host.runs() || host.is_damaged {
             return;
         }
+        if self.marks.is_busy(index) {
+            return self.after(20 * MS, Due::Start(index));
+        }
+        let host = &mut self.hosts[usize::from(index)];
         if let Some(change) = cut_at {
             host.disk.with(|disk| disk.cut_power_at(change));
         }
@@ -22,6 +26,7 @@ impl World<'_> {
         let (life, member) = (host.life, host.member);
         match started {
             Ok(()) => {
+                self.start_keeper(index);
                 self.outward(index);
                 for other in 0..self.plan.members {
                     if index < other {
@@ -65,6 +70,7 @@ impl World<'_> {
         }
         host.paused_until = 0;
         self.oracle.died(member, power_lost);
+        self.end_keeper(index, power_lost);
         self.forget_requests(index);
         for conn in 0..self.conns.len() {
             for end in 0..2 {
@@ -102,20 +108,37 @@ impl World<'_> {
             Happening::Slow(a, b, by) => self.ways.slow(a, b, by),
             Happening::Narrow(a, b, rate) => self.ways.narrow(a, b, rate),
             Happening::Disorder(a, b) => self.ways.disturb(a, b),
-            Happening::Pause(index, time) => {
-                let until = self.now + time;
-                let host = self.host(index);
-                host.paused_until = host.paused_until.max(until);
-                let member = host.member;
-                self.oracle.stalls(member, until);
+            Happening::Pause(index, time) => self.stand_still(index, time),
+            Happening::Freezes(index, time) => {
+                self.stand_still(index, time);
+                self.host(index).frozen += time;
+                self.oracle.clocks_freeze();
             }
-            Happening::RecordCut(index) => self.register.cut(index),
-            Happening::RecordHeals(index) => self.register.heal(index),
+            Happening::RecordCut(index) => {
+                self.register.cut(index);
+                self.marks.hang_all(index);
+            }
+            Happening::RecordHeals(index) => {
+                self.register.heal(index);
+                self.marks.heal_host(index);
+            }
+            Happening::MarkerHangs(index, marker) => self.marks.hang(index, marker),
+            Happening::MarkerFails(index, marker) => self.marks.fail(index, marker),
+            Happening::MarkerHeals(index, marker) => self.marks.heal(index, marker),
+            Happening::MarkerForgets(marker) => self.marks.forget(marker),
             Happening::Override(index) => self.override_owner(index),
             Happening::WallJumps(index, by) => self.host(index).wall_jumps(by),
             Happening::Command(index, command) => self.command(index, command),
             disk => self.disk_happens(disk),
         }
+    }
+
+    fn stand_still(&mut self, index: Index, time: Micros) {
+        let until = self.now + time;
+        let host = self.host(index);
+        host.paused_until = host.paused_until.max(until);
+        let member = host.member;
+        self.oracle.stalls(member, until);
     }
 
     fn disk_happens(&mut self, happening: Happening) {
@@ -192,7 +215,7 @@ impl World<'_> {
 
     /// With a control record, an operator must name whom it overrides.
     pub(super) fn override_owner(&mut self, index: Index) {
-        let how = match &self.register.record {
+        let how = match self.register.record.as_ref().or(self.marks.newest()) {
             Some(record) => How::Override { owner: record.owner.member, epoch: record.epoch },
             None => How::Force,
         };
@@ -227,6 +250,7 @@ impl World<'_> {
         self.act = Act::Mending;
         self.ways.heal_all();
         self.register.heal_all();
+        self.marks.heal_all();
         self.flow_again();
         for index in 0..self.plan.members {
             let host = self.host(index);

@@ -20,7 +20,9 @@ impl World<'_> {
         let mut pause = self.plan.pace;
         if waiting < OUTSTANDING_MAX && !serving.is_empty() {
             let index = serving[self.rng.random_range(0..serving.len())];
-            if paused(&index) {
+            if paused(&index) && self.plan.marks.is_some() {
+                self.ask_late(client, index);
+            } else if paused(&index) {
                 pause = 5 * MS;
             } else {
                 self.ask(client, index);
@@ -31,12 +33,35 @@ impl World<'_> {
     }
 
     pub(super) fn ask(&mut self, client: usize, index: Index) {
+        let id = self.draw(client, index);
+        self.asked(id, index);
+    }
+
+    /// The process stands still, and its socket does not.
+    fn ask_late(&mut self, client: usize, index: Index) {
+        let id = self.draw(client, index);
+        self.after(MS, Due::Asked(id, index));
+    }
+
+    pub(super) fn asked_late(&mut self, id: u64, index: Index) {
+        let waits = self.outstanding.get(&id).is_some_and(|waiting| waiting.at == index);
+        if waits {
+            self.asked(id, index);
+        }
+    }
+
+    fn draw(&mut self, client: usize, index: Index) -> u64 {
         let id = self.clients.next_id();
         let again = self.clients.again(client);
         let ask = again.unwrap_or_else(|| self.clients.draw(&mut self.rng));
         self.oracle.client_asks(id, ask.clone());
-        self.outstanding.insert(id, Waiting { client, at: index, ask: ask.clone() });
-        let now = self.now;
+        self.outstanding.insert(id, Waiting { client, at: index, ask });
+        id
+    }
+
+    fn asked(&mut self, id: u64, index: Index) {
+        let Some(Waiting { client, ask, .. }) = self.outstanding.get(&id) else { return };
+        let (client, ask, now) = (*client, ask.clone(), self.now);
         let taken = self.hosts[usize::from(index)].ask(now, id, &ask, &mut self.oracle);
         let name = NAMES[usize::from(index)];
         let facts = [u64::from(index), id, u64::from(taken)];

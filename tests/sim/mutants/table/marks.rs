@@ -1,0 +1,118 @@
+//! Ownership marks: decisions over markers, leases, and the right to serve (design §7).
+
+use super::{Mutant, mutant};
+
+const KEEPER: &str = "protocol/src/marks/keeper/mod.rs";
+const LEASE: &str = "protocol/src/node/lease.rs";
+const PROPOSER: &str = "protocol/src/marks/proposer.rs";
+const REGISTER: &str = "protocol/src/node/register.rs";
+const TENURE: &str = "protocol/src/marks/tenure.rs";
+const WATCH: &str = "protocol/src/marks/watch.rs";
+
+pub(super) const MUTANTS: &[Mutant] = &[
+    mutant(
+        "a step is done when it is done on one marker of three",
+        "Disk Paxos: majorities meet",
+        PROPOSER,
+        "        if count <= self.markers.len() / 2 {",
+        "        if count == 0 {",
+    )
+    .marked(),
+    mutant(
+        "what another member stood for is not stood for",
+        "Disk Paxos: a value that may be decided is decided",
+        PROPOSER,
+        "match self.best.take().map(|best| best.value).or(wish) {",
+        "match wish.or(self.best.take().map(|best| best.value)) {",
+    )
+    .marked(),
+    mutant(
+        "a higher ballot is not heeded",
+        "Disk Paxos: whoever sees one begins again",
+        PROPOSER,
+        "self.highest.is_some_and(|highest| highest > ballot);",
+        "self.highest.is_some_and(|highest| highest < ballot);",
+    )
+    .marked(),
+    mutant(
+        "a decision is told before a majority of the markers holds it",
+        "fencing §2.5: learned on a majority before it is left",
+        PROPOSER,
+        "        if self.taught < self.own.number() {",
+        "        if self.taught < self.own.number() && self.read_wished && self.change.is_some() {",
+    )
+    .marked(),
+    mutant(
+        "a marker that does not answer in time is given its next order",
+        "fencing §2.2: one write at a time on each marker",
+        KEEPER,
+        "if began.after(io) <= now => self.set_health(index, Health::Late),",
+        "if began.after(io) <= now => self.failed(index, Health::Late),",
+    )
+    .marked(),
+    mutant(
+        "a renewal counts from when it was done",
+        "fencing §2.3: a lease counts from before its write",
+        TENURE,
+        "        marker.since = Some(began);",
+        "        marker.since = Some(now);",
+    )
+    .marked(),
+    mutant(
+        "a primary serves without a lease",
+        "fencing §2.4",
+        LEASE,
+        "holds(self.lease.until) || holds(self.grants_end())",
+        "holds(self.lease.until) || holds(Some(guarded.after(config.lease)))",
+    )
+    .marked(),
+    mutant(
+        "a lease is taken for over as soon as it stands still",
+        "fencing §2.3: it is waited out",
+        WATCH,
+        "self.read >= self.since.after(self.block.lease.timing.wait_out())",
+        "self.read >= self.since.after(self.block.lease.timing.renew)",
+    )
+    .marked(),
+    mutant(
+        "a standby forgets that its primary relies on its word",
+        "fencing §2.4: a grant is waited out",
+        LEASE,
+        "answered_for || released || over && lapsed",
+        "answered_for || released || over && (lapsed || config.lease > config.guard)",
+    )
+    .marked(),
+    mutant(
+        "an owner whose lease had ended serves again as if nothing had been",
+        "fencing §2.4: it asks the record first",
+        LEASE,
+        "        if self.granted_since().is_some_and(|sent| sent > since) {",
+        "        if self.granted_since().is_some_and(|sent| sent > since) || self.lease_holds() {",
+    )
+    .marked(),
+    mutant(
+        "a lease seen to be over before its owner won the record is over for that record",
+        "fencing §2.5: a takeover is over what was seen after it was decided",
+        LEASE,
+        "self.register.known_since().is_some_and(|since| *as_of >= since)",
+        "self.register.known_since().is_some_and(|since| *as_of >= since || since > *as_of)",
+    )
+    .marked(),
+    mutant(
+        "a set that is proposed is not counted, over markers",
+        "fencing §2.10: a pending GROW counts",
+        REGISTER,
+        "self.pending.as_ref().map_or(&[], |record| &record.in_sync)",
+        "self.pending.as_ref().map_or(&[], |_| &[])",
+    )
+    .marked(),
+    mutant(
+        "a primary answers without a standby before the markers have left it out",
+        "fencing §2.10: SHRINK is decided first",
+        REGISTER,
+        "            self.register.wish = Some(Wish::Set(set));\n        } else {",
+        "            self.register.wish = Some(Wish::Set(set.clone()));\n            \
+         self.set_recorded(set);\n        } else {",
+    )
+    .marked(),
+];
