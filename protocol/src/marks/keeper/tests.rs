@@ -381,3 +381,18 @@ fn a_wiped_marker_is_not_used_any_more_and_the_only_one_ends_the_lease_at_once()
     assert!(heard.contains(&Action::LeaseLost), "{heard:?}");
     assert!(heard.iter().any(|said| matches!(said, Action::Marker(0, Health::Overwritten(_)))));
 }
+
+#[test]
+fn after_an_error_no_control_block_is_written_before_that_one_would_have_landed() {
+    let mut cluster = Cluster::new(1);
+    cluster.seconds(10);
+    cluster.disks[0].fails = true;
+    cluster.tell(0, Event::Change(0, record(1, 0)));
+    cluster.run(Duration::from_millis(10));
+    cluster.disks[0].fails = false;
+    cluster.run(Timing::DEFAULT.settle() - Duration::from_millis(50));
+    assert_eq!(cluster.answers(0), []);
+    assert!(cluster.holds(0), "the lease is renewed meanwhile");
+    cluster.seconds(1);
+    assert_eq!(cluster.answers(0), [Said::Decided(Some(record(1, 0)))]);
+}
