@@ -120,6 +120,8 @@ pub struct Proposer {
     change: Option<ControlRecord>,
     /// The record was read since that was wished.
     looked: bool,
+    /// The reads under way began after it was wished.
+    looking: bool,
     backoff: Backoff,
     said: Vec<Said>,
 }
@@ -146,6 +148,7 @@ impl Proposer {
             reading: false,
             change: None,
             looked: false,
+            looking: false,
             backoff: Backoff::new(PAUSES.0, PAUSES.1, seed),
             said: Vec::new(),
         }
@@ -161,7 +164,7 @@ impl Proposer {
     /// time.
     pub fn change(&mut self, record: ControlRecord) {
         self.change = Some(record);
-        self.looked = false;
+        (self.looked, self.looking) = (false, false);
         self.go_on();
     }
 
@@ -309,7 +312,7 @@ impl Proposer {
         let decided = self.own.number() >= self.own.instance;
         match self.stage {
             Stage::Idle | Stage::Pausing(_) => return,
-            Stage::Recovering | Stage::Reading => self.looked = true,
+            Stage::Recovering | Stage::Reading => self.looked = self.looking,
             // What was learned while it was under way is not in it.
             Stage::Teaching => self.taught = self.block.control.number(),
             Stage::Preparing(_) | Stage::Accepting(_) if decided => {}
@@ -350,11 +353,16 @@ impl Proposer {
             _ if self.read_wished => {
                 self.read_wished = false;
                 self.reading = true;
-                self.begin(Stage::Reading);
+                self.look();
             }
-            Some(_) => self.begin(Stage::Reading),
+            Some(_) => self.look(),
             None => {}
         }
+    }
+
+    fn look(&mut self) {
+        self.looking = self.change.is_some();
+        self.begin(Stage::Reading);
     }
 
     fn prepare(&mut self) {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
+use hadrian_sim::explore::markers::{self, Deciding};
 use hadrian_sim::explore::{Setting, explore, settings, tell};
 
 /// Tries every interleaving of small clusters up to a number of moves.
@@ -24,7 +25,7 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let mut broken = 0;
+    let mut broken = 0_u32;
     for setting in settings::ALL.iter().filter(|setting| setting.name.contains(&args.only)) {
         let began = Instant::now();
         let detours = setting.detours.map(|detours| detours + args.detours);
@@ -46,5 +47,27 @@ fn main() -> ExitCode {
             began.elapsed()
         );
     }
+    let deciding = markers::ALL.iter().filter(|setting| setting.name.contains(&args.only));
+    broken += deciding.map(|setting| decide(setting, args.detours)).sum::<u32>();
     if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Decisions over markers; how many truths are broken.
+fn decide(setting: &Deciding, more: u8) -> u32 {
+    let began = Instant::now();
+    let setting = Deciding { detours: setting.detours.map(|detours| detours + more), ..*setting };
+    let found = markers::decide(&setting);
+    let broken = u32::from(found.broken.is_some());
+    if let Some((what, path)) = &found.broken {
+        println!("{what}, after");
+        path.iter().for_each(|step| println!("    {step}"));
+    }
+    println!(
+        "{}: states={} decided={} violations={broken} in {:.1?}",
+        setting.name,
+        found.states,
+        found.most,
+        began.elapsed()
+    );
+    broken
 }

@@ -4,7 +4,7 @@
 use std::sync::Mutex;
 use std::thread;
 
-use hadrian_sim::explore::{explore, settings};
+use hadrian_sim::explore::{explore, markers, settings};
 
 #[test]
 fn no_order_of_events_breaks_a_truth() {
@@ -25,4 +25,15 @@ fn no_order_of_events_breaks_a_truth() {
         let workers: Vec<_> = (0..2).map(|_| scope.spawn(work)).collect();
         workers.into_iter().for_each(|worker| worker.join().unwrap());
     });
+}
+
+#[test]
+fn no_order_of_events_on_markers_decides_twice_or_tells_of_the_past() {
+    for setting in markers::ALL {
+        let found = markers::decide(setting);
+        if let Some((what, path)) = found.broken {
+            panic!("{}: {what}, after {path:#?}", setting.name);
+        }
+        assert!(found.most > 1, "{}: {} records are decided", setting.name, found.most);
+    }
 }

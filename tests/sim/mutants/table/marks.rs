@@ -9,6 +9,9 @@ const REGISTER: &str = "protocol/src/node/register.rs";
 const TENURE: &str = "protocol/src/marks/tenure.rs";
 const WATCH: &str = "protocol/src/marks/watch.rs";
 
+/// Every order of events over small markers.
+const DECIDES: &str = "no_order_of_events_on_markers_decides_twice_or_tells_of_the_past";
+
 pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
         "a step is done when it is done on one marker of three",
@@ -17,7 +20,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "        if count <= self.markers.len() / 2 {",
         "        if count == 0 {",
     )
-    .marked(),
+    .told("explore", DECIDES),
     mutant(
         "what another member stood for is not stood for",
         "Disk Paxos: a value that may be decided is decided",
@@ -25,7 +28,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "match self.best.take().map(|best| best.value).or(wish) {",
         "match wish.or(self.best.take().map(|best| best.value)) {",
     )
-    .marked(),
+    .told("explore", DECIDES),
     mutant(
         "a higher ballot is not heeded",
         "Disk Paxos: whoever sees one begins again",
@@ -33,7 +36,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "self.highest.is_some_and(|highest| highest > ballot);",
         "self.highest.is_some_and(|highest| highest < ballot);",
     )
-    .marked(),
+    .told("explore", DECIDES),
     mutant(
         "a decision is told before a majority of the markers holds it",
         "fencing §2.5: learned on a majority before it is left",
@@ -41,7 +44,23 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "        if self.taught < self.own.number() {",
         "        if self.taught < self.own.number() && self.read_wished && self.change.is_some() {",
     )
-    .marked(),
+    .told("explore", DECIDES),
+    mutant(
+        "a record that was read before the wish counts as read for it",
+        "fencing §2.5: nobody hears of the past",
+        PROPOSER,
+        "        self.looking = self.change.is_some();",
+        "        self.looking = true;",
+    )
+    .told("explore", DECIDES),
+    mutant(
+        "a new life does not ask what its former one stood for",
+        "Disk Paxos: own blocks are recovered from a majority",
+        PROPOSER,
+        "            self.own = own.control.clone();",
+        "            self.own.learned = own.control.learned.clone();",
+    )
+    .told("explore", DECIDES),
     mutant(
         "a marker that does not answer in time is given its next order",
         "fencing §2.2: one write at a time on each marker",

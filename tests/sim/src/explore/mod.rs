@@ -11,6 +11,7 @@
 
 mod actions;
 mod cluster;
+pub mod markers;
 mod moves;
 pub mod settings;
 mod truth;
