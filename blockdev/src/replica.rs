@@ -432,6 +432,12 @@ impl<E: Engine> Replica<E> {
         self.journal.room()
     }
 
+    /// Bytes of frames that are on their way into the log, and in memory until they are there.
+    #[must_use]
+    pub fn unwritten_bytes(&self) -> u64 {
+        self.journal.end().lsn.since(self.journal.written())
+    }
+
     /// Bytes that the log holds in all.
     #[must_use]
     pub fn log_capacity(&self) -> u64 {

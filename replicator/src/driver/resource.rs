@@ -358,8 +358,8 @@ impl Inner {
     fn has_frame_room(&self) -> bool {
         let room = STANDBY_ROOM_MAX.min(self.replica.log_capacity() / 16);
         // Not slowed down like clients: the word that lets frames be applied comes between them.
-        let takes = self.node.takes_frames() && self.replica.log_room() > room;
-        takes || !self.node.keeps_frames()
+        let has_room = self.replica.log_room() > room && self.share.takes(&self.replica);
+        self.node.takes_frames() && has_room || !self.node.keeps_frames()
     }
 
     pub(super) fn log_end(&self) -> Lsn {

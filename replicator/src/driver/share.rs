@@ -1,5 +1,7 @@
 //! How much memory one resource of a daemon may use, and for what.
 
+use hadrian_blockdev::engine::Engine;
+use hadrian_blockdev::replica::Replica;
 use hadrian_blockdev::volume::Hold;
 use hadrian_protocol::node::NodeConfig;
 
@@ -41,6 +43,12 @@ impl Share {
     /// What a replica that serves nobody keeps of the frames that it may not apply yet.
     pub(super) fn spool(self) -> u64 {
         self.bytes / 16 * 7
+    }
+
+    /// Whether a standby reads more from its link. A log that takes its time must not fill the
+    /// memory; what is on its way there gets there without any word from the primary.
+    pub(super) fn takes<E: Engine>(self, replica: &Replica<E>) -> bool {
+        replica.unwritten_bytes() < self.bytes / 8
     }
 
     /// `log_bytes` may wait for the stores, and so much of that in memory.

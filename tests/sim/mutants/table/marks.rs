@@ -34,7 +34,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "Disk Paxos: whoever sees one begins again",
         PROPOSER,
         "self.highest.is_some_and(|highest| highest > ballot);",
-        "self.highest.is_some_and(|highest| highest < ballot);",
+        "self.highest.is_some_and(|highest| highest > ballot && ballot.round == 0);",
     )
     .told("explore", DECIDES),
     mutant(
@@ -49,16 +49,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "a record that was read before the wish counts as read for it",
         "fencing §2.5: nobody hears of the past",
         PROPOSER,
-        "        self.looking = self.change.is_some();",
-        "        self.looking = true;",
-    )
-    .told("explore", DECIDES),
-    mutant(
-        "a new life does not ask what its former one stood for",
-        "Disk Paxos: own blocks are recovered from a majority",
-        PROPOSER,
-        "            self.own = own.control.clone();",
-        "            self.own.learned = own.control.learned.clone();",
+        "Stage::Recovering | Stage::Reading => self.looked = self.looking,",
+        "Stage::Recovering | Stage::Reading => self.looked = true,",
     )
     .told("explore", DECIDES),
     mutant(
