@@ -219,6 +219,16 @@ pub fn open(
     Ok((head, body))
 }
 
+/// Which member wrote a block, and in which of its lives, by the nonce; none where the block is not
+/// whole, or no member's.
+#[must_use]
+pub fn life_of(bytes: &[u8]) -> Option<(u8, u64)> {
+    let (summed, sum) = bytes.get(..RECORD_LEN)?.split_at(CRC_AT);
+    let (found, _) = HeadBytes::ref_from_prefix(summed).ok()?;
+    let is_whole = found.magic == MAGIC && crc32c(summed).to_le_bytes() == sum;
+    (is_whole && found.member != NO_MEMBER).then(|| (found.member, found.nonce.get()))
+}
+
 fn check_head(
     found: &HeadBytes,
     (kind, cluster, index): (Kind, ClusterId, BlockIndex),
@@ -295,6 +305,18 @@ mod tests {
     }
 
     #[test]
+    fn the_life_that_wrote_a_block_is_told_of_whole_ones_of_members_only() {
+        let block = Block::seal(&head(), AT, b"body");
+        assert_eq!(life_of(block.as_bytes()), Some((1, 99)));
+        let mut torn = *block.as_bytes();
+        torn[HEAD_LEN] ^= 1;
+        assert_eq!(life_of(&torn), None);
+        let nobody = Block::seal(&Head { member: None, ..head() }, AT, b"body");
+        assert_eq!(life_of(nobody.as_bytes()), None);
+        assert_eq!(life_of(&[]), None);
+    }
+
+    #[test]
     fn a_write_that_is_torn_at_any_sector_or_word_is_no_block() {
         let (old, new) = (Block::seal(&head(), AT, &[1; 300]), Block::seal(&head(), AT, &[2; 300]));
         for at in (8..CRC_AT).step_by(4) {
@@ -308,7 +330,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-            let _ = read(&bytes);
+            let _ = (read(&bytes), life_of(&bytes));
         }
     }
 }
