@@ -4,7 +4,6 @@
 //! interrupted left no marker, because the first block is written last.
 
 use std::io;
-use std::path::{Path, PathBuf};
 
 use hadrian_protocol::ids::ClusterId;
 use hadrian_protocol::marks::block::Void;
@@ -13,7 +12,7 @@ use hadrian_protocol::marks::layout::{BLOCK_LEN, BlockIndex, Place, Run, marker_
 use hadrian_protocol::marks::making;
 use hadrian_protocol::time::WallTime;
 
-use crate::marker::{Marker, MarkerError};
+use crate::medium::{Medium, OpenError, Source};
 
 /// How much of a device must be blank before it is taken, in blocks: file systems, partition
 /// tables and the superblocks of other systems begin there.
@@ -34,15 +33,15 @@ pub struct Wanted {
     pub set: [u8; 16],
     /// Now, for people.
     pub made: WallTime,
-    /// The devices or files, in the order of the configuration.
-    pub paths: Vec<PathBuf>,
+    /// The markers, in the order of the configuration.
+    pub markers: Vec<Source>,
 }
 
 /// What was done to a marker.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Made {
     /// Which.
-    pub path: PathBuf,
+    pub place: String,
     /// It was blank before.
     pub is_new: bool,
     /// The resources that got a place.
@@ -54,64 +53,66 @@ pub struct Made {
 pub enum MakeError {
     /// The marker itself.
     #[error(transparent)]
-    Marker(#[from] MarkerError),
+    Open(#[from] OpenError),
     /// The system refuses a read or write.
-    #[error("{path}: {source}; see that the device answers, and ask again")]
+    #[error("{place}: {source}; see that it answers, and ask again")]
     Io {
         /// Which marker.
-        path: PathBuf,
+        place: String,
         /// What the system says.
         source: io::Error,
     },
     /// It holds something.
     #[error(
-        "{path} is not blank: {why} (block {block}); it was not written. If nobody needs it, blank \
-         it first: dd if=/dev/zero of={path} bs=4096 count={BLANK_BLOCKS}"
+        "{place} is not blank: {why} (block {block}); it was not written. If nobody needs what is \
+         there, blank it first: {way_out}"
     )]
     NotBlank {
         /// Which marker.
-        path: PathBuf,
+        place: String,
         /// The first block that holds something.
         block: u64,
         /// What.
         why: Void,
+        /// The command that blanks it.
+        way_out: String,
     },
     /// It is none.
     #[error(
-        "{path} is no marker of this cluster: {why}; make it one with: hadrian mark format, or \
-         correct fencing.marks in the configuration"
+        "{place} is no marker of this cluster: {why}; make it one with: hadrian mark format, or \
+         correct fencing in the configuration"
     )]
     NoMarker {
         /// Which.
-        path: PathBuf,
+        place: String,
         /// What stands there.
         why: Void,
     },
     /// It is too small.
     #[error(
-        "{path} has {has} bytes, a marker for so many resources needs {needs}; take a larger one"
+        "{place} has {has} bytes, a marker for so many resources needs {needs}; take a larger one"
     )]
     TooSmall {
         /// Which marker.
-        path: PathBuf,
+        place: String,
         /// Its size.
         has: u64,
         /// What is needed.
         needs: u64,
     },
     /// One that is a marker already does not go with the configuration.
-    #[error("{path} is a marker already, and {what}; it was not written")]
+    #[error("{place} is a marker already, and {what}; it was not written")]
     Differs {
         /// Which marker.
-        path: PathBuf,
+        place: String,
         /// In which respect.
         what: String,
     },
     /// All places are taken.
-    #[error("{path} has {places} places and all are taken; make a new set of markers with more")]
+    #[error("{place} has {places} places and all are taken; make a new set of markers with more")]
     Full {
         /// Which marker.
-        path: PathBuf,
+        place: String,
         /// How many places.
         places: u16,
     },
@@ -133,9 +134,9 @@ pub fn make(wanted: &Wanted) -> Result<Vec<Made>, MakeError> {
     let mut markers = Vec::new();
     let mut set = None;
     // All are looked at before any is written.
-    for (index, path) in wanted.paths.iter().enumerate() {
-        let mut marker = Marker::open(path)?;
-        let found = look(&mut marker, wanted, index)?;
+    for (index, source) in wanted.markers.iter().enumerate() {
+        let mut marker = source.open(&wanted.cluster)?;
+        let found = look(marker.as_mut(), wanted, index)?;
         if let Found::Ours(header) = &found {
             set = set.or(Some(header.set));
         }
@@ -144,8 +145,8 @@ pub fn make(wanted: &Wanted) -> Result<Vec<Made>, MakeError> {
     let set = set.unwrap_or(wanted.set);
     let mut all = Vec::new();
     for (index, (mut marker, found)) in markers.into_iter().enumerate() {
-        let path = marker.path().to_owned();
-        let io = |source| MakeError::Io { path: path.clone(), source };
+        let place = marker.to_string();
+        let io = |source| MakeError::Io { place: place.clone(), source };
         let is_new = matches!(found, Found::Blank);
         let header = match found {
             Found::Ours(header) => header,
@@ -157,8 +158,8 @@ pub fn make(wanted: &Wanted) -> Result<Vec<Made>, MakeError> {
             }
             marker.sync().map_err(io)?;
         }
-        let added = add_places(&mut marker, (cluster, &header), &wanted.labels)?;
-        all.push(Made { path, is_new, added });
+        let added = add_places(marker.as_mut(), (cluster, &header), &wanted.labels)?;
+        all.push(Made { place, is_new, added });
     }
     Ok(all)
 }
@@ -167,7 +168,7 @@ fn header(wanted: &Wanted, set: [u8; 16], index: usize) -> Header {
     Header {
         set,
         marker: u8::try_from(index).unwrap_or(u8::MAX),
-        markers: u8::try_from(wanted.paths.len()).unwrap_or(u8::MAX),
+        markers: u8::try_from(wanted.markers.len()).unwrap_or(u8::MAX),
         members: wanted.members,
         places: wanted.places,
         made: wanted.made,
@@ -175,29 +176,30 @@ fn header(wanted: &Wanted, set: [u8; 16], index: usize) -> Header {
     }
 }
 
-fn look(marker: &mut Marker, wanted: &Wanted, index: usize) -> Result<Found, MakeError> {
-    let path = marker.path().to_owned();
-    let io = |source| MakeError::Io { path: path.clone(), source };
+fn look(marker: &mut dyn Medium, wanted: &Wanted, index: usize) -> Result<Found, MakeError> {
+    let place = marker.to_string();
+    let io = |source| MakeError::Io { place: place.clone(), source };
     let cluster = ClusterId::derive(&wanted.cluster);
-    let (has, needs) = (marker.size().map_err(io)?, marker_len(wanted.places));
-    if has < needs {
-        return Err(MakeError::TooSmall { path, has, needs });
+    let needs = marker_len(wanted.places);
+    if let Some(has) = marker.size_bytes().map_err(io)?.filter(|has| *has < needs) {
+        return Err(MakeError::TooSmall { place, has, needs });
     }
     let blocks = Run { first: BlockIndex::new(0), count: BLANK_BLOCKS };
-    let bytes = marker.read(blocks).map_err(io)?;
+    let bytes = &marker.read(blocks).map_err(io)?;
     let [first, _] = BlockIndex::HEADERS;
     if let Ok(header) = Header::open(bytes, cluster, first) {
         let ours = self::header(wanted, header.set, index);
         return match difference(&header, &ours) {
             None => Ok(Found::Ours(header)),
-            Some(what) => Err(MakeError::Differs { path, what }),
+            Some(what) => Err(MakeError::Differs { place, what }),
         };
     }
     for (block, at) in bytes.chunks(BLOCK_LEN).zip(blocks.blocks()) {
         let is_part = at != first && is_own(block, cluster, at);
         if block.iter().any(|byte| *byte != 0) && !is_part {
             let why = Header::open(block, cluster, at).err().unwrap_or(Void::Magic);
-            return Err(MakeError::NotBlank { path, block: at.get(), why });
+            let way_out = marker.how_to_blank(BLANK_BLOCKS);
+            return Err(MakeError::NotBlank { place, block: at.get(), why, way_out });
         }
     }
     Ok(Found::Blank)
@@ -221,12 +223,12 @@ fn difference(found: &Header, ours: &Header) -> Option<String> {
 }
 
 fn add_places(
-    marker: &mut Marker,
+    marker: &mut dyn Medium,
     (cluster, header): (ClusterId, &Header),
     labels: &[Label],
 ) -> Result<Vec<String>, MakeError> {
-    let path = marker.path().to_owned();
-    let io = |source| MakeError::Io { path: path.clone(), source };
+    let place = marker.to_string();
+    let io = |source| MakeError::Io { place: place.clone(), source };
     let taken = places(marker, (cluster, header)).map_err(io)?;
     let mut free = (0..header.places)
         .filter_map(Place::new)
@@ -237,7 +239,7 @@ fn add_places(
             continue;
         }
         let Some(place) = free.next() else {
-            return Err(MakeError::Full { path: path.clone(), places: header.places });
+            return Err(MakeError::Full { place, places: header.places });
         };
         for (index, block) in making::place(cluster, (place, label), header.members) {
             marker.write(index, &block).map_err(io)?;
@@ -253,13 +255,14 @@ fn add_places(
 /// # Errors
 /// The system's.
 pub fn places(
-    marker: &mut Marker,
+    marker: &mut dyn Medium,
     (cluster, header): (ClusterId, &Header),
 ) -> io::Result<Vec<(Place, Label)>> {
+    let all: Vec<_> = (0..header.places).filter_map(Place::new).collect();
+    let runs: Vec<_> = all.iter().map(|place| Run { first: place.label(), count: 1 }).collect();
     let mut found = Vec::new();
-    for place in (0..header.places).filter_map(Place::new) {
-        let bytes = marker.read(Run { first: place.label(), count: 1 })?;
-        match Label::open(bytes, cluster, place) {
+    for (place, bytes) in all.into_iter().zip(marker.read_each(&runs)?) {
+        match Label::open(&bytes, cluster, place) {
             Ok(label) => found.push((place, label)),
             Err(Void::Blank) => {}
             Err(why) => return Err(io::Error::other(format!("{}: {why}", place.label()))),
@@ -272,9 +275,10 @@ pub fn places(
 ///
 /// # Errors
 /// [`MakeError::NoMarker`] where something else stands there, or the system's.
-pub fn header_of(path: &Path, cluster: &str) -> Result<(Marker, Header), MakeError> {
-    let mut marker = Marker::open(path)?;
-    let io = |source| MakeError::Io { path: path.into(), source };
+pub fn header_of(source: &Source, cluster: &str) -> Result<(Box<dyn Medium>, Header), MakeError> {
+    let mut marker = source.open(cluster)?;
+    let place = || source.to_string();
+    let io = |source| MakeError::Io { place: place(), source };
     let cluster = ClusterId::derive(cluster);
     let [first, second] = BlockIndex::HEADERS;
     let bytes = marker.read(Run { first, count: 2 }).map_err(io)?;
@@ -287,7 +291,7 @@ pub fn header_of(path: &Path, cluster: &str) -> Result<(Marker, Header), MakeErr
     };
     match header {
         Ok(header) => Ok((marker, header)),
-        Err(why) => Err(MakeError::NoMarker { path: path.into(), why }),
+        Err(why) => Err(MakeError::NoMarker { place: place(), why }),
     }
 }
 
@@ -295,18 +299,22 @@ pub fn header_of(path: &Path, cluster: &str) -> Result<(Marker, Header), MakeErr
 mod tests {
     use std::fs::OpenOptions;
     use std::os::unix::fs::FileExt as _;
+    use std::path::{Path, PathBuf};
 
     use hadrian_protocol::ids::ResourceId;
     use tempfile::TempDir;
 
     use super::*;
 
+    fn paths(dir: &TempDir, markers: usize) -> Vec<PathBuf> {
+        (0..markers).map(|index| dir.path().join(format!("marker-{index}"))).collect()
+    }
+
     fn wanted(dir: &TempDir, markers: usize, names: &[&str]) -> Wanted {
         let label = |name: &&str| Label {
             resource: ResourceId::derive("orders", name),
             name: (*name).into(),
         };
-        let paths = (0..markers).map(|index| dir.path().join(format!("marker-{index}")));
         let wanted = Wanted {
             cluster: "orders".into(),
             members: 2,
@@ -314,9 +322,9 @@ mod tests {
             labels: names.iter().map(label).collect(),
             set: [7; 16],
             made: WallTime::default(),
-            paths: paths.collect(),
+            markers: paths(dir, markers).into_iter().map(Source::File).collect(),
         };
-        for path in &wanted.paths {
+        for path in paths(dir, markers) {
             let file = OpenOptions::new().create(true).append(true).open(path).unwrap();
             file.set_len(marker_len(2)).unwrap();
         }
@@ -344,12 +352,13 @@ mod tests {
         for at in [0, 510, 65_536, 131_000] {
             let dir = tempfile::tempdir().unwrap();
             let wanted = wanted(&dir, 1, &["db"]);
-            stamp(&wanted.paths[0], at);
-            let before = std::fs::read(&wanted.paths[0]).unwrap();
+            let path = &paths(&dir, 1)[0];
+            stamp(path, at);
+            let before = std::fs::read(path).unwrap();
             let error = make(&wanted).unwrap_err();
             assert!(matches!(error, MakeError::NotBlank { .. }), "{at}: {error}");
             assert!(error.to_string().contains("dd if=/dev/zero"), "the way out");
-            assert!(std::fs::read(&wanted.paths[0]).unwrap() == before);
+            assert!(std::fs::read(path).unwrap() == before);
         }
     }
 
@@ -357,9 +366,9 @@ mod tests {
     fn one_foreign_marker_keeps_all_from_being_made() {
         let dir = tempfile::tempdir().unwrap();
         let wanted = wanted(&dir, 3, &["db"]);
-        stamp(&wanted.paths[2], 0);
+        stamp(&paths(&dir, 3)[2], 0);
         assert!(make(&wanted).is_err());
-        let first = std::fs::read(&wanted.paths[0]).unwrap();
+        let first = std::fs::read(&paths(&dir, 3)[0]).unwrap();
         assert!(first.iter().all(|byte| *byte == 0));
     }
 
@@ -371,7 +380,7 @@ mod tests {
         let other = Wanted { cluster: "stock".into(), ..ours.clone() };
         let error = make(&other).unwrap_err();
         assert!(error.to_string().contains("another cluster"), "{error}");
-        assert!(header_of(&ours.paths[0], "stock").is_err());
+        assert!(header_of(&ours.markers[0], "stock").is_err());
         let larger = Wanted { members: 3, ..ours };
         let error = make(&larger).unwrap_err().to_string();
         assert!(error.contains("count of members is 2, not 3"), "{error}");
@@ -383,11 +392,11 @@ mod tests {
         let wanted = wanted(&dir, 1, &["db"]);
         let cluster = ClusterId::derive("orders");
         let blocks = making::marker(cluster, &header(&wanted, [7; 16], 0));
-        let mut marker = Marker::open(&wanted.paths[0]).unwrap();
+        let mut marker = wanted.markers[0].open("orders").unwrap();
         for (index, block) in blocks.iter().take(blocks.len() - 1) {
             marker.write(*index, block).unwrap();
         }
-        assert!(header_of(&wanted.paths[0], "orders").is_err(), "the second copy alone is there");
+        assert!(header_of(&wanted.markers[0], "orders").is_err(), "the second copy alone is there");
         let made = make(&wanted).unwrap();
         assert!(made[0].is_new);
     }

@@ -4,6 +4,7 @@
 //! read; a write is durable when it returns. Where a file system cannot do that (tmpfs), files are
 //! used through the page cache, which is right only while all members run on this host.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _};
@@ -12,6 +13,8 @@ use std::path::{Path, PathBuf};
 use hadrian_protocol::marks::block::Block;
 use hadrian_protocol::marks::layout::{BLOCK_LEN, BlockIndex, Run};
 use rustix::fs::OFlags;
+
+use crate::medium::{Medium, OpenError};
 
 /// Longest run that is read at once, in blocks: all control blocks of a place fit.
 const READ_BLOCKS_MAX: usize = 64;
@@ -23,25 +26,6 @@ pub struct Marker {
     file: File,
     is_direct: bool,
     buffer: Aligned,
-}
-
-/// Why a marker cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum MarkerError {
-    /// The system refuses.
-    #[error("{path}: {source}; see that the marker exists and that this host reaches it")]
-    Io {
-        /// Which marker.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// It is neither a device nor a file.
-    #[error("{path} is no block device and no file; name one of either")]
-    Kind {
-        /// What was named.
-        path: PathBuf,
-    },
 }
 
 /// Memory that starts on a page, as direct I/O wants it.
@@ -68,12 +52,13 @@ impl Marker {
     /// Opens the marker at `path`.
     ///
     /// # Errors
-    /// [`MarkerError`]
-    pub fn open(path: &Path) -> Result<Self, MarkerError> {
-        let io = |source| MarkerError::Io { path: path.into(), source };
+    /// [`OpenError`]
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let place = || path.display().to_string();
+        let io = |source| OpenError::Io { place: place(), source };
         let kind = std::fs::metadata(path).map_err(io)?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
-            return Err(MarkerError::Kind { path: path.into() });
+            return Err(OpenError::Kind { place: place() });
         }
         let open = |flags: OFlags| {
             let flags = i32::try_from(flags.bits()).unwrap_or_default();
@@ -88,55 +73,50 @@ impl Marker {
         };
         Ok(Self { path: path.into(), file, is_direct, buffer: Aligned::new() })
     }
+}
 
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+impl fmt::Display for Marker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.display().fmt(f)
     }
+}
 
-    /// Whether other hosts see what is written, and this one what they write: without, it is good
-    /// for members on one host only.
-    #[must_use]
-    pub fn is_direct(&self) -> bool {
-        self.is_direct
-    }
-
-    /// How many bytes it has.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn size(&self) -> io::Result<u64> {
-        use std::io::{Seek as _, SeekFrom};
-        (&self.file).seek(SeekFrom::End(0))
-    }
-
-    /// What stands in these blocks.
-    ///
-    /// # Errors
-    /// The system's; a marker that ends before is one.
-    pub fn read(&mut self, run: Run) -> io::Result<&[u8]> {
+// A write to a device that has failed can land late only while the device's thread still waits for
+// it, and that thread does nothing else: so none lands after a later one.
+impl Medium for Marker {
+    fn read(&mut self, run: Run) -> io::Result<Vec<u8>> {
         let bytes = self.buffer.slice(run.len())?;
         self.file.read_exact_at(bytes, run.first.offset())?;
-        Ok(bytes)
+        Ok(bytes.to_vec())
     }
 
-    /// Writes one block, durably.
-    ///
-    /// # Errors
-    /// The system's; then nobody knows what stands there.
-    pub fn write(&mut self, index: BlockIndex, block: &Block) -> io::Result<()> {
+    fn write(&mut self, index: BlockIndex, block: &Block) -> io::Result<()> {
         let bytes = self.buffer.slice(BLOCK_LEN)?;
         bytes.copy_from_slice(block.as_bytes());
         self.file.write_all_at(bytes, index.offset())
     }
 
-    /// Makes sure of everything, also where the device has a cache of its own.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn sync(&self) -> io::Result<()> {
+    fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    fn size_bytes(&self) -> io::Result<Option<u64>> {
+        use std::io::{Seek as _, SeekFrom};
+        (&self.file).seek(SeekFrom::End(0)).map(Some)
+    }
+
+    fn is_shared(&self) -> bool {
+        self.is_direct
+    }
+
+    fn reopen(&mut self) -> Result<(), OpenError> {
+        *self = Self::open(&self.path)?;
+        Ok(())
+    }
+
+    fn how_to_blank(&self, blocks: u64) -> String {
+        let path = self.path.display();
+        format!("dd if=/dev/zero of={path} bs={BLOCK_LEN} count={blocks}")
     }
 }
 
@@ -148,7 +128,7 @@ mod tests {
     fn what_is_no_device_and_no_file_is_refused_by_its_name() {
         let dir = tempfile::tempdir().unwrap();
         let error = Marker::open(dir.path()).unwrap_err();
-        assert!(matches!(error, MarkerError::Kind { .. }), "{error}");
+        assert!(matches!(error, OpenError::Kind { .. }), "{error}");
         let missing = Marker::open(&dir.path().join("none")).unwrap_err().to_string();
         assert!(missing.contains("none") && missing.contains("exists"), "{missing}");
     }

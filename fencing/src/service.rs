@@ -21,6 +21,7 @@ use hadrian_protocol::record::ControlRecord;
 use hadrian_protocol::time::Now;
 
 use crate::clock;
+use crate::medium::Source;
 use finding::{Finding, Places};
 use worker::{Job, Outcome, Worker};
 
@@ -37,7 +38,7 @@ pub struct Settings {
     /// How many members there are.
     pub members: u8,
     /// The markers, in the order of the configuration.
-    pub markers: Vec<std::path::PathBuf>,
+    pub markers: Vec<Source>,
     /// How this member times its lease.
     pub timing: Timing,
     /// The resources, in the order in which they are numbered here.
@@ -103,13 +104,14 @@ impl Service {
         let markers = vec![Some("not read yet".to_owned()); settings.markers.len()];
         let snapshot = Arc::new(Mutex::new(Snapshot { markers, ..Snapshot::default() }));
         let mut workers = Vec::new();
-        for (index, path) in settings.markers.iter().enumerate() {
+        for (index, source) in settings.markers.iter().enumerate() {
             let inputs = inputs.clone();
             let tell = move |outcome| inputs.send(Input::Outcome(index, outcome)).is_ok();
-            workers.push(Worker::start(path.clone(), settings.cluster.clone(), tell)?);
+            workers.push(Worker::start(source.clone(), settings.cluster.clone(), tell)?);
         }
-        let rules =
-            Rules { settings, workers, listener, snapshot: snapshot.clone(), leaving: Vec::new() };
+        let failures = vec![String::new(); settings.markers.len()];
+        let (seen, leaving) = (snapshot.clone(), Vec::new());
+        let rules = Rules { settings, workers, listener, snapshot: seen, failures, leaving };
         let thread = std::thread::Builder::new().name("marks".into());
         thread.spawn(move || rules.run(&outcomes))?;
         Ok(Self { inputs, snapshot })
@@ -151,6 +153,8 @@ struct Rules {
     workers: Vec<Worker>,
     listener: Listener,
     snapshot: Arc<Mutex<Snapshot>>,
+    /// What each marker said when an order failed last.
+    failures: Vec<String>,
     leaving: Vec<Sender<()>>,
 }
 
@@ -223,6 +227,9 @@ impl Rules {
             }
             Input::Outcome(marker, Outcome::Failed(error)) => {
                 tracing::warn!(marker, %error, "a marker cannot be read or written");
+                if let Some(last) = self.failures.get_mut(marker) {
+                    *last = error;
+                }
                 keeper.handle(clock, Event::Failed { marker });
             }
             // A look that was late.
@@ -292,17 +299,19 @@ impl Rules {
             Health::Unknown => Some("not read yet".to_owned()),
             Health::Good => None,
             Health::Late => Some("does not answer in time".to_owned()),
-            Health::Failed => Some("cannot be read or written".to_owned()),
+            Health::Failed => {
+                let why = self.failures.get(index).map_or("", String::as_str);
+                Some(format!("cannot be read or written: {why}"))
+            }
             Health::Unread(unread) => Some(unread.to_string()),
             Health::Overwritten(what) => {
                 Some(format!("{what}; it is not used until hadriand is started again"))
             }
         };
-        let path = self.settings.markers.get(index);
-        let path = path.map(|path| path.display().to_string()).unwrap_or_default();
+        let place = self.settings.markers.get(index).map(Source::to_string).unwrap_or_default();
         match &wrong {
-            None => tracing::info!(marker = path, "the marker does what it is told"),
-            Some(wrong) => tracing::warn!(marker = path, "{wrong}"),
+            None => tracing::info!(marker = place, "the marker does what it is told"),
+            Some(wrong) => tracing::warn!(marker = place, "{wrong}"),
         }
         self.change_snapshot(|snapshot| {
             if let Some(marker) = snapshot.markers.get_mut(index) {

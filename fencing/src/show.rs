@@ -1,7 +1,5 @@
 //! What stands on a marker, for people and programs.
 
-use std::path::{Path, PathBuf};
-
 use hadrian_protocol::ids::ClusterId;
 use hadrian_protocol::marks::layout::Run;
 use hadrian_protocol::marks::lease::LeaseBlock;
@@ -10,12 +8,13 @@ use hadrian_protocol::record::ControlRecord;
 use serde::Serialize;
 
 use crate::making::{MakeError, header_of, places};
+use crate::medium::Source;
 
 /// A marker at one moment.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Shown {
     /// Where it is.
-    pub path: PathBuf,
+    pub path: String,
     /// Its number, and how many there are.
     pub marker: u8,
     /// See there.
@@ -74,13 +73,14 @@ pub struct ShownResource {
 ///
 /// # Errors
 /// [`MakeError`]; what is damaged further on is told in [`Shown::trouble`].
-pub fn show(path: &Path, cluster: &str) -> Result<Shown, MakeError> {
-    let (mut marker, header) = header_of(path, cluster)?;
+pub fn show(source: &Source, cluster: &str) -> Result<Shown, MakeError> {
+    let (mut marker, header) = header_of(source, cluster)?;
     let id = ClusterId::derive(cluster);
-    let io = |source| MakeError::Io { path: path.into(), source };
+    let path = source.to_string();
+    let io = |source| MakeError::Io { place: path.clone(), source };
     let mut trouble = Vec::new();
     let bytes = marker.read(Run::leases()).map_err(io)?;
-    let members = match read_leases(bytes, id, header.members) {
+    let members = match read_leases(&bytes, id, header.members) {
         Ok(leases) => leases.iter().map(shown).collect(),
         Err(unread) => {
             trouble.push(unread.to_string());
@@ -88,10 +88,10 @@ pub fn show(path: &Path, cluster: &str) -> Result<Shown, MakeError> {
         }
     };
     let mut resources = Vec::new();
-    for (place, label) in places(&mut marker, (id, &header)).map_err(io)? {
+    for (place, label) in places(marker.as_mut(), (id, &header)).map_err(io)? {
         let run = Run::controls(place, header.members);
         let bytes = marker.read(run).map_err(io)?;
-        let controls = read_controls(bytes, (id, label.resource), (place, header.members));
+        let controls = read_controls(&bytes, (id, label.resource), (place, header.members));
         let controls = controls.unwrap_or_else(|unread| {
             trouble.push(format!("{}: {unread}", label.name));
             Vec::new()
@@ -107,7 +107,7 @@ pub fn show(path: &Path, cluster: &str) -> Result<Shown, MakeError> {
         resources.push(ShownResource { name, place, record, undecided });
     }
     Ok(Shown {
-        path: path.into(),
+        path,
         marker: header.marker,
         markers: header.markers,
         places: header.places,

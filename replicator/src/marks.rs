@@ -53,7 +53,7 @@ impl Keeping {
         FencingStatus::Marks {
             lease_us: term.map(|term| micros(term.until.since(now))),
             members: sights.into_iter().map(|(member, sight)| (name(member), sight)).collect(),
-            markers: marks.paths.iter().cloned().zip(markers).collect(),
+            markers: marks.sources().iter().map(ToString::to_string).zip(markers).collect(),
             trouble,
         }
     }
@@ -71,7 +71,7 @@ fn settings(config: &Config, marks: &Marks, me: &Member) -> Settings {
         cluster: config.cluster.clone(),
         me: me.id,
         members: u8::try_from(config.members.len()).unwrap_or(u8::MAX),
-        markers: marks.paths.clone(),
+        markers: marks.sources(),
         timing: marks.timing,
         resources: config.resources.iter().map(|resource| resource.id).collect(),
         nonce: rand::random(),

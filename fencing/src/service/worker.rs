@@ -1,7 +1,6 @@
 //! The thread of one marker: does one job after the other, and may hang in any of them.
 
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 
 use hadrian_protocol::ids::ClusterId;
@@ -10,7 +9,7 @@ use hadrian_protocol::marks::header::{Header, Label};
 use hadrian_protocol::marks::layout::{BlockIndex, Place, Run};
 
 use crate::making;
-use crate::marker::Marker;
+use crate::medium::{Medium, Source};
 
 /// What the thread is to do.
 #[derive(Debug)]
@@ -37,16 +36,16 @@ pub(super) struct Worker {
 impl Worker {
     /// `tell` says whether anybody still listens.
     pub(super) fn start(
-        path: PathBuf,
+        source: Source,
         cluster: String,
         tell: impl Fn(Outcome) -> bool + Send + 'static,
     ) -> io::Result<Self> {
         let (jobs, todo) = channel();
         let thread = std::thread::Builder::new().name("marker".into());
         thread.spawn(move || {
-            let mut marker = None;
+            let mut hand = Hand { source, cluster, medium: None, has_failed: false };
             for job in todo {
-                if !tell(work(&path, &cluster, &mut marker, job)) {
+                if !tell(hand.work(job)) {
                     return;
                 }
             }
@@ -60,46 +59,54 @@ impl Worker {
     }
 }
 
-fn work(path: &Path, cluster: &str, open: &mut Option<Marker>, job: Job) -> Outcome {
-    match job {
-        Job::Look => Outcome::Places(look(path, cluster)),
-        Job::Order { write, read } => match order(path, open, write.as_ref(), read) {
-            Ok(bytes) => Outcome::Read(bytes),
-            Err(error) => {
-                // A device that was away may come back under a new handle.
-                *open = None;
-                Outcome::Failed(error.to_string())
-            }
-        },
-    }
+/// What the thread has.
+#[derive(Debug)]
+struct Hand {
+    source: Source,
+    cluster: String,
+    /// It is kept when something failed: it knows what it has tried to write.
+    medium: Option<Box<dyn Medium>>,
+    has_failed: bool,
 }
 
-fn look(path: &Path, cluster: &str) -> Result<(Header, Vec<(Place, Label)>), String> {
-    let (mut marker, header) =
-        making::header_of(path, cluster).map_err(|error| error.to_string())?;
-    if !marker.is_direct() {
-        tracing::warn!(
-            marker = %path.display(),
-            "cannot be used past the page cache: it is good for members on one host only"
-        );
+impl Hand {
+    fn work(&mut self, job: Job) -> Outcome {
+        match job {
+            Job::Look => Outcome::Places(self.look()),
+            Job::Order { write, read } => match self.order(write.as_ref(), read) {
+                Ok(bytes) => Outcome::Read(bytes),
+                Err(error) => {
+                    self.has_failed = true;
+                    Outcome::Failed(error.to_string())
+                }
+            },
+        }
     }
-    let places = making::places(&mut marker, (ClusterId::derive(cluster), &header))
-        .map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok((header, places))
-}
 
-fn order(
-    path: &Path,
-    open: &mut Option<Marker>,
-    write: Option<&(BlockIndex, Block)>,
-    read: Run,
-) -> io::Result<Vec<u8>> {
-    let marker = match open {
-        Some(marker) => marker,
-        None => open.insert(Marker::open(path).map_err(io::Error::other)?),
-    };
-    if let Some((index, block)) = write {
-        marker.write(*index, block)?;
+    fn look(&self) -> Result<(Header, Vec<(Place, Label)>), String> {
+        let Self { source, cluster, .. } = self;
+        let (mut marker, header) =
+            making::header_of(source, cluster).map_err(|error| error.to_string())?;
+        if !marker.is_shared() {
+            tracing::warn!(
+                marker = %source,
+                "cannot be used past the page cache: it is good for members on one host only"
+            );
+        }
+        let places = making::places(marker.as_mut(), (ClusterId::derive(cluster), &header))
+            .map_err(|error| format!("{source}: {error}"))?;
+        Ok((header, places))
     }
-    Ok(marker.read(read)?.to_vec())
+
+    fn order(&mut self, write: Option<&(BlockIndex, Block)>, read: Run) -> io::Result<Vec<u8>> {
+        let medium = match &mut self.medium {
+            Some(medium) => medium,
+            None => self.medium.insert(self.source.open(&self.cluster).map_err(io::Error::other)?),
+        };
+        if self.has_failed {
+            medium.reopen().map_err(io::Error::other)?;
+            self.has_failed = false;
+        }
+        medium.order(write, read)
+    }
 }

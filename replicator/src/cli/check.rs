@@ -8,7 +8,7 @@ use hadrian_blockdev::replica::{ReplicaError, read_state};
 use hadrian_blockdev::superblock::SuperblockError;
 use hadrian_blockdev::volume::{StoreError, check_store};
 use hadrian_fencing::making::header_of;
-use hadrian_fencing::marker::Marker;
+use hadrian_fencing::medium::Medium;
 use hadrian_protocol::marks::layout::Run;
 use hadrian_protocol::node::OnWindowEnd;
 use hadrian_protocol::replica::describe;
@@ -28,7 +28,7 @@ on_window_end = \"hold\", which alone excludes two primaries here; not set for";
 /// Reads of a marker that are timed.
 const READS: u32 = 16;
 
-fn slowest_read(marker: &mut Marker) -> io::Result<Duration> {
+fn slowest_read(marker: &mut dyn Medium) -> io::Result<Duration> {
     let mut slowest = Duration::ZERO;
     for _ in 0..READS {
         let began = Instant::now();
@@ -84,22 +84,21 @@ pub(super) fn check(args: &Args) -> anyhow::Result<()> {
 impl Findings {
     /// Whether each marker is one, and answers fast enough for the lease.
     fn look_at_marks(&mut self, config: &Config, marks: &Marks) {
-        for path in &marks.paths {
-            let shown = path.display();
-            let mut marker = match header_of(path, &config.cluster) {
+        for shown in &marks.sources() {
+            let mut marker = match header_of(shown, &config.cluster) {
                 Ok((marker, _)) => marker,
                 Err(error) => {
                     self.problems.push(error.to_string());
                     continue;
                 }
             };
-            if !marker.is_direct() {
+            if !marker.is_shared() {
                 self.notes.push(format!(
                     "{shown} cannot be used past the page cache: it is good for members on one \
                      host only"
                 ));
             }
-            let (slowest, limit) = (slowest_read(&mut marker), marks.timing.io);
+            let (slowest, limit) = (slowest_read(marker.as_mut()), marks.timing.io);
             match slowest {
                 Ok(slowest) if slowest > limit => self.problems.push(format!(
                     "{shown} took {slowest:?} for a read, more than fencing.io_timeout, {limit:?}; \

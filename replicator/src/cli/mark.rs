@@ -1,10 +1,9 @@
 //! `hadrian mark`: ownership marks made and shown.
 
-use std::path::Path;
-
 use anyhow::bail;
 use comfy_table::{Table, presets};
 use hadrian_fencing::making::{Made, Wanted, make};
+use hadrian_fencing::medium::Source;
 use hadrian_fencing::show::{Shown, ShownMember, ShownResource, show};
 use hadrian_protocol::marks::header::Label;
 use hadrian_protocol::time::WallTime;
@@ -17,7 +16,8 @@ pub(super) fn mark(args: &Args, what: &Mark) -> anyhow::Result<()> {
     let Some(marks) = config.fencing.marks() else {
         bail!(
             "the configuration has no marks; set fencing = {{ marks = [\"/dev/…\"] }}, with one or \
-             three devices or files that all members reach"
+             three devices or files that all members reach, or fencing = {{ etcd = \
+             [\"http://…\"] }}"
         );
     };
     match what {
@@ -38,24 +38,28 @@ fn format(config: &Config, marks: &Marks, places: u16, json: bool) -> anyhow::Re
         labels: config.resources.iter().map(label).collect(),
         set: *uuid::Uuid::new_v4().as_bytes(),
         made: now(),
-        paths: marks.paths.clone(),
+        markers: sources(marks),
     })?;
     if json {
-        let made = made.iter().map(|Made { path, is_new, added }| {
-            serde_json::json!({ "path": path, "new": is_new, "added": added })
+        let made = made.iter().map(|Made { place, is_new, added }| {
+            serde_json::json!({ "path": place, "new": is_new, "added": added })
         });
         println!("{}", serde_json::Value::from_iter(made));
         return Ok(());
     }
-    for Made { path, is_new, added } in made {
+    for Made { place, is_new, added } in made {
         let what = if is_new { "a marker now" } else { "a marker already" };
         let added = match added.len() {
             0 => "no resource was added".to_owned(),
             _ => format!("added: {}", added.join(", ")),
         };
-        println!("{}: {what}; {added}", path.display());
+        println!("{place}: {what}; {added}");
     }
     Ok(())
+}
+
+fn sources(marks: &Marks) -> Vec<Source> {
+    marks.sources().into_iter().map(Source::patiently).collect()
 }
 
 fn now() -> WallTime {
@@ -66,17 +70,18 @@ fn now() -> WallTime {
 fn shown(config: &Config, marks: &Marks, json: bool) -> anyhow::Result<()> {
     let mut failed = 0;
     let mut all = Vec::new();
-    for path in &marks.paths {
-        match show(path, &config.cluster) {
+    let sources = sources(marks);
+    for source in &sources {
+        match show(source, &config.cluster) {
             Ok(shown) if json => all.push(serde_json::to_value(shown)?),
-            Ok(shown) => print(config, path, &shown),
+            Ok(shown) => print(config, &shown),
             Err(error) => {
                 failed += 1;
                 if json {
                     let error = error.to_string();
-                    all.push(serde_json::json!({ "path": path, "error": error }));
+                    all.push(serde_json::json!({ "path": source.to_string(), "error": error }));
                 } else {
-                    println!("{}: {error}\n", path.display());
+                    println!("{error}\n");
                 }
             }
         }
@@ -86,14 +91,14 @@ fn shown(config: &Config, marks: &Marks, json: bool) -> anyhow::Result<()> {
     }
     match failed {
         0 => Ok(()),
-        _ => bail!("{failed} of {} markers cannot be used", marks.paths.len()),
+        _ => bail!("{failed} of {} markers cannot be used", sources.len()),
     }
 }
 
-fn print(config: &Config, path: &Path, shown: &Shown) {
+fn print(config: &Config, shown: &Shown) {
     println!(
         "{}: marker {} of {}, made {}",
-        path.display(),
+        shown.path,
         shown.marker + 1,
         shown.markers,
         time(shown.made_us)

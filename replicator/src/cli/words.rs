@@ -198,9 +198,9 @@ pub(super) fn fencing(fencing: &FencingStatus) -> String {
         (None, None) => "no lease".to_owned(),
     };
     let others = members.iter().map(|(name, sight)| format!("{name} {}", sight.name()));
-    let bad = markers.iter().filter_map(|(path, wrong)| {
-        wrong.as_ref().map(|wrong| format!("{}: {wrong}", path.display()))
-    });
+    let bad = markers
+        .iter()
+        .filter_map(|(place, wrong)| wrong.as_ref().map(|wrong| format!("{place}: {wrong}")));
     let marks = match markers.len() {
         1 => "1 marker".to_owned(),
         count => format!("{count} markers"),

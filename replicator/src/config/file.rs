@@ -31,6 +31,11 @@ pub(super) enum Fencing {
 pub(super) struct FencingTable {
     #[serde(default)]
     pub(super) marks: Vec<PathBuf>,
+    #[serde(default)]
+    pub(super) etcd: Vec<String>,
+    pub(super) ca: Option<PathBuf>,
+    pub(super) cert: Option<PathBuf>,
+    pub(super) key: Option<PathBuf>,
     pub(super) lease: Option<String>,
     pub(super) renew_interval: Option<String>,
     pub(super) io_timeout: Option<String>,

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hadrian_fencing::medium::{EtcdSource, Source};
 use hadrian_protocol::ids::{MemberId, ResourceId};
 use hadrian_protocol::marks::lease::Timing;
 use hadrian_protocol::node::OnWindowEnd;
@@ -51,8 +52,11 @@ pub enum Fencing {
 /// Ownership marks, and how leases on them are timed.
 #[derive(Clone, Debug)]
 pub struct Marks {
-    /// The markers: one or three devices or files that all members reach.
+    /// The markers: one or three devices or files that all members reach; none where etcd takes
+    /// their place.
     pub paths: Vec<PathBuf>,
+    /// The etcd that takes the place of markers, if one does.
+    pub etcd: Option<Box<EtcdSource>>,
     /// The times of each member's lease.
     pub timing: Timing,
 }
@@ -65,6 +69,15 @@ impl Fencing {
             Self::None { .. } => None,
             Self::Marks(marks) => Some(marks),
         }
+    }
+}
+
+impl Marks {
+    /// The markers, whatever they are, in order.
+    #[must_use]
+    pub fn sources(&self) -> Vec<Source> {
+        let files = self.paths.iter().cloned().map(Source::File);
+        files.chain(self.etcd.clone().map(|etcd| Source::Etcd(*etcd))).collect()
     }
 }
 

@@ -77,6 +77,7 @@ fn one_or_three_markers_are_taken_and_everything_else_is_refused_with_the_reason
         ("{ marks = [\"/dev/a\"], lease = \"soon\" }", "no duration"),
         ("{ marks = [\"/srv/db.img\"] }", "is a store of alpha and a marker"),
         ("{ marks = [\"/dev/a\"], speed = 1 }", "\"speed\" is no key of fencing"),
+        ("{ marks = [\"/dev/a\"], ca = \"/etc/ca\" }", "are for etcd, and none is named"),
         ("\"some\"", "no kind of fencing"),
     ];
     for (fencing, reason) in cases {
@@ -166,6 +167,43 @@ fn two_members_on_one_host_share_no_folder_socket_or_store() {
     let shared = apart.replace("/dev/vg0/db", "/srv/db.img");
     let told = Config::parse(&shared, Path::new("f")).unwrap_err().to_string();
     assert!(told.contains("on alpha and on beta, which are one host"), "{told}");
+}
+
+#[cfg(feature = "etcd")]
+#[test]
+fn etcd_is_taken_by_its_addresses_and_everything_else_is_refused_with_the_reason() {
+    let config = fenced("{ etcd = [\"http://[::1]:2379\"], io_timeout = \"1s\" }", true).unwrap();
+    assert!(config.warnings.is_empty());
+    let etcd = config.fencing.marks().unwrap().etcd.clone().unwrap();
+    assert_eq!(etcd.endpoints, ["http://[::1]:2379"]);
+    assert_eq!(etcd.limit, std::time::Duration::from_secs(1));
+    let open = fenced("{ etcd = [\"http://10.0.0.9:2379\"] }", false).unwrap();
+    assert!(open.warnings[0].text.contains("without password"), "{}", open.warnings[0]);
+    let secure = "\"https://a:2379\"], ca = \"/etc/ca\"";
+    fenced(&format!("{{ etcd = [{secure}, cert = \"/etc/c\", key = \"/etc/k\" }}"), true).unwrap();
+    let cases = [
+        ("{ etcd = [\"http://a:1\"], marks = [\"/dev/a\"] }", "has marks and etcd"),
+        ("{ etcd = [\"a:2379\"] }", "\"a:2379\" is no address of etcd; write http://HOST:PORT"),
+        ("{ etcd = [\"http://a\"] }", "is no address of etcd"),
+        ("{ etcd = [\"http://a/b:1\"] }", "is no address of etcd"),
+        ("{ etcd = [\"https://a:1\"] }", "https wants fencing.ca"),
+        ("{ etcd = [\"http://a:1\"], ca = \"/etc/ca\" }", "and http wants none"),
+        ("{ etcd = [\"http://a:1\", \"https://b:1\"], ca = \"/etc/ca\" }", "mixes http and https"),
+        ("{ etcd = [\"https://a:1\"], ca = \"ca\" }", "ca is not absolute"),
+        ("{ etcd = [\"https://a:1\"], ca = \"/ca\", cert = \"/c\" }", "go together"),
+        ("{ etcd = [\"http://a:1\"], lease = \"5s\" }", "a lease of 5s is too short"),
+    ];
+    for (fencing, expected) in cases {
+        let told = fenced(fencing, true).unwrap_err().to_string();
+        assert!(told.contains(expected), "{fencing}: {expected:?} is not in: {told}");
+    }
+}
+
+#[cfg(not(feature = "etcd"))]
+#[test]
+fn a_program_without_etcd_says_how_to_build_one_with_it() {
+    let told = fenced("{ etcd = [\"http://a:2379\"] }", true).unwrap_err().to_string();
+    assert!(told.contains("built without etcd; build it with --features etcd"), "{told}");
 }
 
 #[test]

@@ -145,7 +145,7 @@ pub enum FencingStatus {
         /// The other members by name, and what is known of their leases.
         members: Vec<(String, Sight)>,
         /// Each marker, and what is wrong with it, if anything is.
-        markers: Vec<(PathBuf, Option<String>)>,
+        markers: Vec<(String, Option<String>)>,
         /// Why this member keeps no lease, if so.
         trouble: Option<String>,
     },

@@ -87,6 +87,9 @@ pub struct Spec {
     /// Ownership marks on these files, which both members reach, blank and of at least
     /// [`MARKER_BYTES`]; none: there are no marks.
     pub markers: Vec<PathBuf>,
+    /// Or in an etcd at these addresses, which both members reach under the same; none: there is
+    /// none.
+    pub etcd: Vec<String>,
     /// The times of leases on them.
     pub lease: Timing,
     /// Further lines of each resource's configuration.
@@ -113,6 +116,7 @@ impl Spec {
             plaintext: false,
             timers: None,
             markers: Vec::new(),
+            etcd: Vec::new(),
             lease: Timing::DEFAULT,
             settings: String::new(),
             folder: None,
@@ -157,7 +161,7 @@ impl Cluster {
         let daemons = [None, None];
         let mut cluster = Self { dir, daemons, resources, programs, ports, enter };
         cluster.configure(&spec)?;
-        if !spec.markers.is_empty() {
+        if !spec.markers.is_empty() || !spec.etcd.is_empty() {
             cluster.tool(Side::Alpha, &["mark", "format"])?;
         }
         for side in [Side::Alpha, Side::Beta] {
@@ -512,16 +516,17 @@ impl Cluster {
     }
 }
 
-/// The part of the configuration that names the markers.
+/// The part of the configuration that names the markers, or etcd.
 fn fencing_of(spec: &Spec) -> String {
-    if spec.markers.is_empty() {
-        return String::new();
-    }
+    let places = match (spec.markers.is_empty(), spec.etcd.is_empty()) {
+        (false, _) => format!("marks = {:?}", spec.markers),
+        (true, false) => format!("etcd = {:?}", spec.etcd),
+        (true, true) => return String::new(),
+    };
     let Timing { lease, renew, io, .. } = spec.lease;
     format!(
-        "fencing = {{ marks = {:?}, lease = \"{}ms\", renew_interval = \"{}ms\", \
-         io_timeout = \"{}ms\" }}\n",
-        spec.markers,
+        "fencing = {{ {places}, lease = \"{}ms\", renew_interval = \"{}ms\", io_timeout = \"{}ms\" \
+         }}\n",
         lease.as_millis(),
         renew.as_millis(),
         io.as_millis()

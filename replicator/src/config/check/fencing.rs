@@ -1,8 +1,10 @@
-//! What keeps two members from being primary: markers, and the times of leases on them.
+//! What keeps two members from being primary: markers or etcd, and the times of leases on them.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use hadrian_fencing::medium::{EtcdSource, HAS_ETCD};
 use hadrian_protocol::marks::lease::Timing;
 use toml::Spanned;
 
@@ -10,13 +12,18 @@ use super::Checker;
 use crate::config::file::{self, FencingTable};
 use crate::config::model::{Fencing, Marks};
 
+const HTTP: &str = "http://";
+const HTTPS: &str = "https://";
+/// Most client addresses of one etcd; its own advice is seven members at most.
+const ENDPOINTS_MAX: usize = 9;
+
 impl Checker<'_> {
     pub(super) fn fencing(&mut self, raw: Option<&Spanned<file::Fencing>>) -> Fencing {
         let Some(at) = raw else { return Fencing::None { is_said: false } };
         match at.get_ref() {
             file::Fencing::Word(word) if word == "none" => Fencing::None { is_said: true },
             file::Fencing::Word(word) => {
-                let ways = "write \"none\", or { marks = [\"/dev/…\"] }";
+                let ways = "write \"none\", { marks = [\"/dev/…\"] } or { etcd = [\"http://…\"] }";
                 self.problem(at, format!("{word:?} is no kind of fencing; {ways}"));
                 Fencing::None { is_said: true }
             }
@@ -25,6 +32,24 @@ impl Checker<'_> {
     }
 
     fn marks<T>(&mut self, at: &Spanned<T>, table: &FencingTable) -> Fencing {
+        let timing = self.timing(at, table);
+        if let Err(error) = timing.check() {
+            self.problem(at, format!("fencing: {error}"));
+        }
+        let paths = table.marks.clone();
+        if table.etcd.is_empty() {
+            self.markers(at, table);
+            return Fencing::Marks(Marks { paths, etcd: None, timing });
+        }
+        if !paths.is_empty() {
+            let text = "fencing has marks and etcd; a cluster has one of the two, take one out";
+            self.problem(at, text.into());
+        }
+        let etcd = Some(Box::new(self.etcd(at, table, timing.io)));
+        Fencing::Marks(Marks { paths, etcd, timing })
+    }
+
+    fn markers<T>(&mut self, at: &Spanned<T>, table: &FencingTable) {
         let paths = &table.marks;
         match paths.len() {
             1 | 3 => {}
@@ -36,18 +61,72 @@ impl Checker<'_> {
             ),
             count => self.problem(at, format!("fencing.marks names {count}; name one or three")),
         }
-        for path in paths.iter().filter(|path| !path.is_absolute()) {
-            let shown = path.display();
-            self.problem(at, format!("{shown} is not absolute; write the whole path"));
-        }
         if paths.iter().collect::<BTreeSet<_>>().len() < paths.len() {
             self.problem(at, "fencing.marks names one marker twice; each must differ".into());
         }
-        let timing = self.timing(at, table);
-        if let Err(error) = timing.check() {
-            self.problem(at, format!("fencing: {error}"));
+        self.all_absolute(at, paths.iter());
+        if table.ca.is_some() || table.cert.is_some() || table.key.is_some() {
+            let text = "fencing.ca, cert and key are for etcd, and none is named; take them out";
+            self.problem(at, text.into());
         }
-        Fencing::Marks(Marks { paths: paths.clone(), timing })
+    }
+
+    fn all_absolute<'p, T>(&mut self, at: &Spanned<T>, paths: impl Iterator<Item = &'p PathBuf>) {
+        for path in paths.filter(|path| !path.is_absolute()) {
+            let shown = path.display();
+            self.problem(at, format!("{shown} is not absolute; write the whole path"));
+        }
+    }
+
+    fn etcd<T>(&mut self, at: &Spanned<T>, table: &FencingTable, limit: Duration) -> EtcdSource {
+        let FencingTable { etcd: endpoints, ca, cert, key, .. } = table;
+        if !HAS_ETCD {
+            let text = "this program was built without etcd; build it with --features etcd, or \
+                        name markers in fencing.marks";
+            self.problem(at, text.into());
+        }
+        if endpoints.len() > ENDPOINTS_MAX {
+            let count = endpoints.len();
+            self.problem(at, format!("fencing.etcd names {count}; name {ENDPOINTS_MAX} at most"));
+        }
+        endpoints.iter().for_each(|endpoint| self.endpoint(at, endpoint));
+        let secure = endpoints.iter().filter(|endpoint| endpoint.starts_with(HTTPS)).count();
+        if secure > 0 && secure < endpoints.len() {
+            let text = "fencing.etcd mixes http and https; write the same for all";
+            self.problem(at, text.into());
+        }
+        if (secure > 0) != ca.is_some() {
+            let text = "https wants fencing.ca, the certificate of the authority that etcd's are \
+                        signed by, and http wants none";
+            self.problem(at, text.into());
+        }
+        if cert.is_some() != key.is_some() || cert.is_some() && ca.is_none() {
+            let text = "fencing.cert and fencing.key go together, and with fencing.ca";
+            self.problem(at, text.into());
+        }
+        self.all_absolute(at, [ca, cert, key].into_iter().flatten());
+        let identity = cert.clone().zip(key.clone());
+        EtcdSource { endpoints: endpoints.clone(), ca: ca.clone(), identity, limit }
+    }
+
+    fn endpoint<T>(&mut self, at: &Spanned<T>, endpoint: &str) {
+        let rest = endpoint.strip_prefix(HTTP).or_else(|| endpoint.strip_prefix(HTTPS));
+        let parts = rest.and_then(|rest| rest.rsplit_once(':'));
+        let Some((host, _)) = parts.filter(|(host, port)| {
+            let is_name = |c: char| c.is_ascii_alphanumeric() || "-.:[]".contains(c);
+            !host.is_empty() && host.chars().all(is_name) && port.parse::<u16>().is_ok()
+        }) else {
+            let ways = "write http://HOST:PORT or https://HOST:PORT";
+            return self.problem(at, format!("{endpoint:?} is no address of etcd; {ways}"));
+        };
+        let is_here = host == "localhost" || host == "[::1]" || host.starts_with("127.");
+        if endpoint.starts_with(HTTP) && !is_here {
+            let text = format!(
+                "{endpoint} is spoken to without password or encryption: whoever reaches it can \
+                 change who owns what"
+            );
+            self.warning(at, text);
+        }
     }
 
     fn timing<T>(&mut self, at: &Spanned<T>, table: &FencingTable) -> Timing {

@@ -11,7 +11,7 @@ use super::Checker;
 /// and `resource.volume.store` are names of members.
 pub const KEYS: [(&str, &[&str]); 6] = [
     ("", &["cluster", "memory", "fencing", "link", "member", "resource"]),
-    ("fencing", &["marks", "lease", "renew_interval", "io_timeout"]),
+    ("fencing", &["marks", "etcd", "ca", "cert", "key", "lease", "renew_interval", "io_timeout"]),
     ("link", &["plaintext", "timeout", "compression"]),
     ("member", &["name", "address", "fingerprint", "state_dir", "run_dir", "key_dir"]),
     (
