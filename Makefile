@@ -15,7 +15,7 @@ test: tools
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo clippy -p hadrian-replicator -- -D warnings  # without ublk, as most will build it
+	cargo clippy -p hadrian-replicator -- -D warnings  # without ublk and etcd, as most will build it
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 
 # Installs the clients that the tests speak to, where they are missing, and fetches what the lab
@@ -68,7 +68,8 @@ link-soak: tools
 	HADRIAN_LINK_ROUNDS=$(ROUNDS) cargo test -p hadrian-tests --test links -- --nocapture
 
 # A pair with ownership marks that fails over by itself: daemons killed or standing still, links
-# cut, markers that hang, ROUNDS times. Needs to be root.
+# cut, markers that hang, etcd killed, ROUNDS times, a third of them on one marker, on three and on
+# etcd each. Needs to be root.
 .PHONY: fence-soak
 fence-soak: tools
 	HADRIAN_FENCE_ROUNDS=$(ROUNDS) cargo test -p hadrian-tests --test fencing -- \

@@ -1,8 +1,8 @@
 //! Rounds of faults in a cluster with ownership marks, which fails over by itself: daemons are
-//! killed or stand still past their lease, the link is cut, markers hang, for one side or the
-//! other, alone or together, while clients write. Nothing that was answered may be missing, no
-//! deposed primary may answer a write, and a takeover comes within the bound that the
-//! configuration gives.
+//! killed or stand still past their lease, the link is cut, markers or etcd hang, for one side or
+//! the other or both, alone or together, while clients write; etcd is killed and started again.
+//! Nothing that was answered may be missing, no deposed primary may answer a write, and a takeover
+//! comes within the bound that the configuration gives.
 
 use std::path::Path;
 use std::thread;
@@ -19,7 +19,7 @@ use rustix::process::Signal;
 
 use crate::memory::{LOG_BYTES, VOLUME_BYTES, Writers, compare_stores};
 use crate::namespaces::{Cut, Namespaces};
-use crate::ways::Ways;
+use crate::reach::{Reach, Register};
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 const WINDOW: Duration = Duration::from_secs(1);
@@ -34,6 +34,8 @@ pub const TIMING: Timing = Timing {
 const SLACK: Duration = Duration::from_secs(3);
 /// Longer than any lease, window or silence.
 const LONG: Duration = Duration::from_secs(6);
+/// Longest that a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Beyond what the writers of the story use.
 const SCRATCH: u64 = VOLUME_BYTES;
 /// Longest that a deposed primary is given to answer what it must not.
@@ -44,8 +46,8 @@ const PROBE: Duration = Duration::from_millis(500);
 pub struct Rounds {
     /// How many faults.
     pub rounds: u64,
-    /// How many markers: one or three.
-    pub markers: usize,
+    /// What holds the marks.
+    pub register: Register,
     /// From which everything random follows but the moments.
     pub seed: u64,
 }
@@ -53,6 +55,8 @@ pub struct Rounds {
 /// What came of it.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Outcome {
+    /// Faults that came.
+    pub rounds: u64,
     /// Writes that were answered.
     pub answered: u64,
     /// Blocks whose last answered write was missing.
@@ -61,7 +65,8 @@ pub struct Outcome {
     pub double_writers: u64,
     /// Changes of the primary.
     pub takeovers: u64,
-    /// The longest from a fault to the first client of the new primary.
+    /// The longest from a fault, or the return of an etcd that was killed with it, to the first
+    /// client of the new primary.
     pub longest: Duration,
 }
 
@@ -70,6 +75,8 @@ pub struct Outcome {
 struct Happened {
     /// Until another member served.
     took: Duration,
+    /// Until what holds the marks was back.
+    without: Duration,
     double_writers: u64,
 }
 
@@ -86,11 +93,19 @@ pub enum Fault {
     MarksHang,
     /// Both.
     CutOff,
+    /// What holds the marks is gone for both members.
+    MarksGone,
 }
 
 impl Fault {
-    const ALL: [Self; 5] =
-        [Self::Killed, Self::StandsStill, Self::LinkCut, Self::MarksHang, Self::CutOff];
+    const ALL: [Self; 6] = [
+        Self::Killed,
+        Self::StandsStill,
+        Self::LinkCut,
+        Self::MarksHang,
+        Self::CutOff,
+        Self::MarksGone,
+    ];
 
     /// Whether it costs a primary what it owns.
     const fn deposes(self) -> bool {
@@ -104,12 +119,17 @@ impl Fault {
 /// Where the cluster does not do what it must.
 pub fn run(programs: &Path, rounds: Rounds) -> anyhow::Result<Outcome> {
     let mut random = StdRng::seed_from_u64(rounds.seed);
-    let mut story = Story::begin(programs, rounds.markers)?;
+    let mut story = Story::begin(programs, rounds.register)?;
     for round in 1..=rounds.rounds {
         let fault = Fault::ALL[random.random_range(0..Fault::ALL.len())];
         let side = if random.random_bool(0.6) { story.primary } else { story.primary.other() };
+        // A takeover may have to wait for etcd; what goes on needs it within the lease.
+        let deposes = fault.deposes() && side == story.primary;
+        let restarts = rounds.register == Register::Etcd && deposes && random.random_bool(0.5);
+        story.restarts = restarts;
         story.round(&mut random, fault, side).with_context(|| {
-            format!("round {round} of seed {}: {fault:?} of {side:?}", rounds.seed)
+            let etcd = if restarts { ", and etcd is killed" } else { "" };
+            format!("round {round} of seed {}: {fault:?} of {side:?}{etcd}", rounds.seed)
         })?;
     }
     Ok(story.outcome)
@@ -119,7 +139,9 @@ pub fn run(programs: &Path, rounds: Rounds) -> anyhow::Result<Outcome> {
 pub struct Story {
     cluster: Cluster,
     spaces: Namespaces,
-    ways: Ways,
+    reach: Reach,
+    /// What holds the marks is killed, and started again, right after the next fault.
+    restarts: bool,
     primary: Side,
     writers: Writers,
     /// What came of it so far.
@@ -127,20 +149,22 @@ pub struct Story {
 }
 
 impl Story {
-    /// Two members in peer, with so many markers.
+    /// Two members in peer, with marks on this.
     ///
     /// # Errors
     /// With what went wrong.
-    pub fn begin(programs: &Path, markers: usize) -> anyhow::Result<Self> {
-        let (spaces, ways) = (Namespaces::new()?, Ways::new(markers)?);
+    pub fn begin(programs: &Path, register: Register) -> anyhow::Result<Self> {
+        let spaces = Namespaces::new()?;
+        let reach = Reach::new(register, &spaces)?;
         let [alpha, beta] = spaces.places();
-        let places = [ways.through(Side::Alpha, alpha), ways.through(Side::Beta, beta)];
+        let places = [reach.through(Side::Alpha, alpha), reach.through(Side::Beta, beta)];
         let spec = Spec {
             volume_bytes: VOLUME_BYTES + (1 << 20),
             log_bytes: LOG_BYTES,
             timers: Some((TIMEOUT, WINDOW)),
             places: Some(places),
-            markers: ways.markers(),
+            markers: reach.markers(),
+            etcd: reach.etcd(),
             lease: TIMING,
             settings: "auto_takeover = true\nauto_takeover_limit = 0\n".into(),
             ..Spec::new(Mode::Nearsync)
@@ -148,7 +172,8 @@ impl Story {
         Ok(Self {
             cluster: Cluster::new(programs, spec)?,
             spaces,
-            ways,
+            reach,
+            restarts: false,
             primary: Side::Alpha,
             writers: Writers::new(),
             outcome: Outcome::default(),
@@ -167,10 +192,11 @@ impl Story {
     /// Where those are not what they must be.
     pub fn round(&mut self, random: &mut StdRng, fault: Fault, side: Side) -> anyhow::Result<()> {
         let old = self.primary;
+        self.outcome.rounds += 1;
         let happened = self.write_into(random, fault, side)?;
         self.outcome.double_writers += happened.double_writers;
         if fault.deposes() && side == old {
-            self.judge(happened.took)?;
+            self.judge(happened)?;
         } else {
             self.must_lead(old)?;
         }
@@ -180,6 +206,55 @@ impl Story {
         self.cluster.await_peer(self.primary)?;
         self.outcome.lost += self.writers.verify(&self.cluster, self.primary)?;
         compare_stores(&self.cluster, self.primary)
+    }
+
+    /// What holds the marks is gone and the link is cut, for longer than any lease: nobody serves.
+    /// It comes back, the link does not: one of the two serves, with all that was answered.
+    ///
+    /// # Errors
+    /// Where it is otherwise.
+    pub fn lose_everything(&mut self, random: &mut StdRng) -> anyhow::Result<()> {
+        let mut writers = std::mem::replace(&mut self.writers, Writers::new());
+        let answered = writers.write_during((&self.cluster, self.primary), random, 400, || {
+            let mut probe = self.cluster.client(self.primary)?;
+            self.reach.stop()?;
+            self.spaces.cut(Cut::Both)?;
+            thread::sleep(LONG);
+            for side in [Side::Alpha, Side::Beta] {
+                self.cluster.await_status(side, "no lease")?;
+            }
+            if probe_deposed(&mut probe)? > 0 || self.leads(self.primary.other()) {
+                bail!("somebody serves without marks and link");
+            }
+            self.reach.start()
+        });
+        self.writers = writers;
+        self.outcome.answered += answered?;
+        self.primary = self.await_leader()?;
+        self.outcome.lost += self.writers.verify(&self.cluster, self.primary)?;
+        self.spaces.heal()?;
+        self.cluster.await_peer(self.primary)?;
+        compare_stores(&self.cluster, self.primary)
+    }
+
+    /// Who answers a write, as soon as somebody does.
+    fn await_leader(&self) -> anyhow::Result<Side> {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            for side in [Side::Alpha, Side::Beta].into_iter().filter(|side| self.leads(*side)) {
+                let mut client = self.cluster.client(side)?;
+                client.wait_at_most(PROBE)?;
+                if client.write(SCRATCH, &[0xEE; 4096]).is_ok() {
+                    return Ok(side);
+                }
+            }
+        }
+        bail!("nobody serves again");
+    }
+
+    fn leads(&self, side: Side) -> bool {
+        let node = self.cluster.status(side).and_then(|status| status.node);
+        node.is_some_and(|node| node.standing == Standing::Primary)
     }
 
     /// Clients write, and at some moment the fault comes, has its time, and goes.
@@ -213,6 +288,11 @@ impl Story {
         let mut happened = Happened::default();
         let began = Instant::now();
         self.bring(fault, side)?;
+        if self.restarts {
+            self.reach.stop()?;
+            self.reach.start()?;
+            happened.without = began.elapsed();
+        }
         if !fault.deposes() || side != self.primary {
             thread::sleep(LONG);
             self.mend(fault, side)?;
@@ -235,17 +315,13 @@ impl Story {
             Fault::Killed => self.cluster.signal(side, Signal::KILL),
             Fault::StandsStill => self.cluster.signal(side, Signal::STOP),
             Fault::LinkCut => self.spaces.cut(Cut::Both),
-            Fault::MarksHang => self.hang(side),
+            Fault::MarksHang => self.reach.hang(side),
             Fault::CutOff => {
-                self.hang(side)?;
+                self.reach.hang(side)?;
                 self.spaces.cut(Cut::Both)
             }
+            Fault::MarksGone => self.reach.stop(),
         }
-    }
-
-    /// A majority of the markers.
-    fn hang(&self, side: Side) -> anyhow::Result<()> {
-        (0..=self.ways.count() / 2).try_for_each(|marker| self.ways.hang(side, marker))
     }
 
     /// All but a killed daemon.
@@ -254,27 +330,24 @@ impl Story {
             Fault::Killed => Ok(()),
             Fault::StandsStill => self.cluster.signal(side, Signal::CONT),
             Fault::LinkCut => self.spaces.heal(),
-            Fault::MarksHang => self.heal(side),
+            Fault::MarksHang => self.reach.heal(side),
             Fault::CutOff => {
-                self.heal(side)?;
+                self.reach.heal(side)?;
                 self.spaces.heal()
             }
+            Fault::MarksGone => self.reach.start(),
         }
     }
 
-    fn heal(&self, side: Side) -> anyhow::Result<()> {
-        (0..=self.ways.count() / 2).try_for_each(|marker| self.ways.heal(side, marker))
-    }
-
     /// The other side leads now, and has come to in time.
-    fn judge(&mut self, took: Duration) -> anyhow::Result<()> {
-        let bound = TIMING.takeover_bound() + TIMEOUT + SLACK;
+    fn judge(&mut self, Happened { took, without, .. }: Happened) -> anyhow::Result<()> {
+        let bound = without + TIMING.takeover_bound() + TIMEOUT + SLACK;
         if took > bound {
             bail!("the takeover took {took:?}, more than {bound:?}");
         }
         self.primary = self.primary.other();
         self.outcome.takeovers += 1;
-        self.outcome.longest = self.outcome.longest.max(took);
+        self.outcome.longest = self.outcome.longest.max(took.saturating_sub(without));
         Ok(())
     }
 
@@ -283,11 +356,7 @@ impl Story {
     }
 
     fn must_lead(&self, side: Side) -> anyhow::Result<()> {
-        let leads = |side| {
-            let node = self.cluster.status(side).and_then(|status| status.node);
-            node.is_some_and(|node| node.standing == Standing::Primary)
-        };
-        if leads(side.other()) || !leads(side) {
+        if self.leads(side.other()) || !self.leads(side) {
             bail!("{side:?} should lead still: {:?}", self.cluster.status(side));
         }
         let mut client = self.cluster.client(side)?;

@@ -1,10 +1,14 @@
 //! Whole daemons in real processes, and real clients. The cluster and the client that remembers its
 //! answers are those of `hadrian demo`.
 
+pub mod etcd;
 pub mod fencing;
+pub mod marked;
 mod memory;
 pub mod mounted;
 pub mod namespaces;
+pub mod proxy;
+pub mod reach;
 pub mod rounds;
 pub mod tools;
 pub mod troubles;

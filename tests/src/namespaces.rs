@@ -1,10 +1,15 @@
 //! Two network namespaces with one link between them, which can be cut both ways or one way.
 
+use std::fs::File;
+use std::net::TcpListener;
+use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use hadrian_replicator::demo::{Place, Side};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// No card has this address: what is sent there gets nowhere, and nobody is told.
 const NOWHERE: &str = "02:00:00:00:de:ad";
@@ -61,6 +66,20 @@ impl Namespaces {
             address: address(side).to_owned(),
             enter: ["ip", "netns", "exec", self.name(side)].map(String::from).to_vec(),
         })
+    }
+
+    /// A listener at this port of a side's own loopback, for a thread that runs anywhere.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn listen(&self, side: Side, port: u16) -> anyhow::Result<TcpListener> {
+        let space = File::open(Path::new("/run/netns").join(self.name(side)))?;
+        // Only the thread that moves in is moved; what it opens there stays there.
+        let listening = std::thread::spawn(move || {
+            move_into_link_name_space(space.as_fd(), Some(LinkNameSpaceType::Network))?;
+            TcpListener::bind(("127.0.0.1", port))
+        });
+        Ok(listening.join().map_err(|_| anyhow!("the thread has ended"))??)
     }
 
     /// From now on the link swallows what is sent, without a word to anybody.

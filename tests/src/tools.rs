@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The folder of `hadriand` and `hadrian`, built if need be.
 ///
@@ -28,6 +28,19 @@ fn build() -> PathBuf {
     let built = build.status().is_ok_and(|status| status.success());
     assert!(built, "the daemons do not build");
     folder
+}
+
+/// The machine, for one story: leases are short, and another one would make it slow.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    // One that failed has left nothing behind.
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A number from the environment.
+#[must_use]
+pub fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 /// Runs a program to its end; what it wrote to its standard output.
