@@ -20,7 +20,7 @@ use crate::control::{self, FencingStatus, Handler, Request, ResourceStatus, Resp
 use crate::driver::{
     Ask, ResourceHandle, ResourceOptions, ResourceStart, Share, Starting, TcpStreamParts, start,
 };
-use crate::marks::Keeping;
+use crate::marks::{KeepError, Keeping};
 use crate::recording;
 use crate::tls::{Fingerprint, LinkKeys, TlsError, pair_paths};
 
@@ -60,6 +60,9 @@ pub enum DaemonError {
     /// No such member.
     #[error("{0:?} is no member of this cluster; members are {1}")]
     Member(String, String),
+    /// The lease, or the watchdog.
+    #[error(transparent)]
+    Marks(#[from] KeepError),
     /// A socket or directory.
     #[error("{what}: {source}")]
     Io {
@@ -74,7 +77,7 @@ impl DaemonError {
     /// Whether trying again is of no use until somebody has changed configuration or keys.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
-        !matches!(self, Self::Io { .. })
+        !matches!(self, Self::Io { .. } | Self::Marks(_))
     }
 }
 
@@ -104,8 +107,7 @@ pub fn run(config: &Path, member: &str) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| DaemonError::Io { what: "runtime".into(), source })?;
     let running = Mutex::new(BTreeMap::new());
-    let marks = Keeping::start(&config, &me)
-        .map_err(|source| DaemonError::Io { what: "marks".into(), source })?;
+    let marks = Keeping::start(&config, &me)?;
     let daemon = Arc::new(Daemon { config, me, keys, marks, running });
     LocalSet::new().block_on(&runtime, daemon.serve())
 }

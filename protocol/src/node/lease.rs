@@ -113,7 +113,8 @@ impl Node {
     }
 
     /// Until when the right to serve lasts, from either source.
-    pub(super) fn lease_end(&self) -> Option<Now> {
+    #[must_use]
+    pub fn lease_end(&self) -> Option<Now> {
         self.lease.until.max(self.grants_end())
     }
 
@@ -130,7 +131,8 @@ impl Node {
     }
 
     /// Whether answers are held because the right to serve has ended, or is about to.
-    pub(super) fn is_gate_shut(&self) -> bool {
+    #[must_use]
+    pub fn is_gate_shut(&self) -> bool {
         self.lease.gate != Gate::Open || !self.lease_holds()
     }
 

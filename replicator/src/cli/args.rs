@@ -82,6 +82,8 @@ pub(super) enum Verb {
         #[command(subcommand)]
         what: Mark,
     },
+    /// Show the watchdog that the configuration names, without starting it
+    Watchdog,
     /// Make this member the primary
     Takeover(Takeover),
     /// Change the mode of a resource; on its primary

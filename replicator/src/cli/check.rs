@@ -2,6 +2,7 @@
 //! keys, its replicas.
 
 use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hadrian_blockdev::replica::{ReplicaError, read_state};
@@ -9,6 +10,7 @@ use hadrian_blockdev::superblock::SuperblockError;
 use hadrian_blockdev::volume::{StoreError, check_store};
 use hadrian_fencing::making::header_of;
 use hadrian_fencing::marker::Marker;
+use hadrian_fencing::watchdog::{SYS, WatchdogSettings, look};
 use hadrian_protocol::marks::layout::Run;
 use hadrian_protocol::node::OnWindowEnd;
 use hadrian_protocol::replica::describe;
@@ -59,7 +61,12 @@ pub(super) fn check(args: &Args) -> anyhow::Result<()> {
         findings.look_at_replica(resource, &me);
     }
     match &config.fencing {
-        Fencing::Marks(marks) => findings.look_at_marks(&config, marks),
+        Fencing::Marks(marks) => {
+            findings.look_at_marks(&config, marks);
+            if let Some(watchdog) = &marks.watchdog {
+                findings.look_at_watchdog(watchdog);
+            }
+        }
         Fencing::None { .. } => findings.look_at_windows(&config),
     }
     findings.look_at_delays(&config);
@@ -112,6 +119,14 @@ impl Findings {
                 Ok(_) => {}
                 Err(error) => self.problems.push(format!("{shown}: {error}")),
             }
+        }
+    }
+
+    /// Whether there is one; it is not opened, which would start it.
+    fn look_at_watchdog(&mut self, settings: &WatchdogSettings) {
+        match look(&settings.device, Path::new(SYS)) {
+            Ok(shown) => self.notes.extend(super::watchdog::words(settings, &shown)),
+            Err(error) => self.problems.push(super::watchdog::missing(settings, &error)),
         }
     }
 

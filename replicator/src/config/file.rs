@@ -34,6 +34,14 @@ pub(super) struct FencingTable {
     pub(super) lease: Option<String>,
     pub(super) renew_interval: Option<String>,
     pub(super) io_timeout: Option<String>,
+    pub(super) watchdog: Option<WatchdogTable>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WatchdogTable {
+    pub(super) device: Option<PathBuf>,
+    pub(super) timeout: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

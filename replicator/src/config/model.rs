@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hadrian_fencing::watchdog::WatchdogSettings;
 use hadrian_protocol::ids::{MemberId, ResourceId};
 use hadrian_protocol::marks::lease::Timing;
 use hadrian_protocol::node::OnWindowEnd;
@@ -55,6 +56,8 @@ pub struct Marks {
     pub paths: Vec<PathBuf>,
     /// The times of each member's lease.
     pub timing: Timing,
+    /// What resets a member's host where its clients cannot be held in time.
+    pub watchdog: Option<WatchdogSettings>,
 }
 
 impl Fencing {

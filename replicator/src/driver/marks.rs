@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use hadrian_fencing::exposure::Exposure;
 use hadrian_fencing::service::{Heard, Service};
 use hadrian_protocol::ids::MemberId;
 use hadrian_protocol::marks::proposer::Said;
@@ -80,6 +81,8 @@ pub struct MarksDoor {
     pub resource: usize,
     /// What is heard.
     pub mailbox: Arc<Mailbox>,
+    /// What the resource says of itself to whoever pets the watchdog.
+    pub exposure: Exposure,
 }
 
 impl fmt::Debug for MarksDoor {
@@ -95,5 +98,13 @@ impl MarksDoor {
 
     pub(super) fn propose(&self, record: ControlRecord) {
         self.service.change(self.resource, record);
+    }
+
+    /// Says until when clients may be answered; none: nobody is served.
+    pub(super) fn expose(&self, until: Option<Now>) {
+        match until {
+            Some(until) => self.exposure.open(until),
+            None => self.exposure.close(),
+        }
     }
 }

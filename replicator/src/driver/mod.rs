@@ -10,6 +10,7 @@ mod device;
 #[cfg(not(feature = "ublk"))]
 #[path = "no_device.rs"]
 mod device;
+mod exports;
 mod hold;
 mod link;
 mod marks;

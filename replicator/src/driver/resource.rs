@@ -1,13 +1,12 @@
 //! The resource's one owner: whatever happened goes to the node, whatever the node wants is done.
 
 use hadrian_blockdev::buffer::IoBuf;
-use hadrian_blockdev::export::{Close, CloseHandle, ExportInfo, RequestError};
-use hadrian_blockdev::nbd::{Export, ExportTable, Exports, Found, Listed};
+use hadrian_blockdev::nbd::Exports;
 use hadrian_blockdev::replica::{Replica, ReplicaEvent};
 use hadrian_protocol::frame::{Draft, Frame};
-use hadrian_protocol::ids::{Lsn, MemberId, ResourceId, SessionId, VolumeIndex};
+use hadrian_protocol::ids::{Lsn, MemberId, ResourceId, SessionId};
 use hadrian_protocol::node::{
-    About, Action, Command, Denied, Done, Event, FailedPart, Note, Reason, Recorded, Standing, Why,
+    About, Action, Command, Denied, Done, Event, FailedPart, Note, Reason, Recorded, Why,
 };
 use hadrian_protocol::replica::VolumeGeometry;
 use hadrian_protocol::time::{Clock, Now};
@@ -18,7 +17,7 @@ use std::rc::Rc;
 use tokio::sync::{Notify, oneshot};
 
 use super::Seen;
-use super::clients::{Clients, VolumeBackend};
+use super::clients::Clients;
 use super::device::Devices;
 use super::link::{Compression, Outgoing};
 use super::marks::MarksDoor;
@@ -70,8 +69,8 @@ pub(super) struct Shared {
     pub(super) compression: Compression,
     pub(super) stopped: Cell<bool>,
     pub(super) ended: Notify,
-    exports: RefCell<Exports>,
-    devices: Option<RefCell<Devices>>,
+    pub(super) exports: RefCell<Exports>,
+    pub(super) devices: Option<RefCell<Devices>>,
 }
 
 /// Everything that the pump works on.
@@ -82,7 +81,7 @@ pub(super) struct Inner {
     links: BTreeMap<SessionId, Rc<Outgoing>>,
     commands: BTreeMap<u64, Asker>,
     next_number: u64,
-    marks: Option<MarksDoor>,
+    pub(super) marks: Option<MarksDoor>,
     pub(super) serving: bool,
     /// It leads, and serves as soon as nothing waits for the image in the log alone.
     opening: bool,
@@ -101,7 +100,7 @@ pub(super) struct Inner {
     pub(super) held_bytes: u64,
     pub(super) share: Share,
     pub(super) busy_at: Now,
-    name: String,
+    pub(super) name: String,
     members: Vec<String>,
     stopped: bool,
     /// What people were told.
@@ -117,19 +116,6 @@ pub(super) enum Disks {
     News,
     /// Perhaps that too, and there is more to be fetched at once.
     More,
-}
-
-/// The exports of a resource: there only while it serves.
-pub(super) struct ExportBook(pub(super) Rc<Shared>);
-
-impl ExportTable for ExportBook {
-    fn find(&self, name: &str) -> Option<Found> {
-        self.0.exports.borrow().find(name)
-    }
-
-    fn list(&self) -> Vec<Listed> {
-        self.0.exports.borrow().list()
-    }
 }
 
 impl Shared {
@@ -312,36 +298,6 @@ impl Shared {
     pub(super) fn work_disks(&self) -> Disks {
         self.inner.borrow_mut().work_disks()
     }
-
-    fn open_exports(self: &Rc<Self>, volumes: &[(String, VolumeGeometry)]) {
-        let mut exports = self.exports.borrow_mut();
-        for (index, (name, geometry)) in volumes.iter().enumerate() {
-            let Some(volume) = u16::try_from(index).ok().and_then(VolumeIndex::new) else { return };
-            let info = ExportInfo::new(geometry.size_bytes, geometry.block_size);
-            let backend = Rc::new(VolumeBackend { resource: self.clone(), volume, info });
-            exports.insert(name.clone(), Export::new(backend.clone()));
-            if let Some(devices) = &self.devices {
-                devices.borrow_mut().open(index, backend);
-            }
-        }
-    }
-
-    fn close_exports(&self) {
-        let handles: Vec<CloseHandle> = {
-            let exports = self.exports.borrow();
-            let names: Vec<_> = exports.list().into_iter().map(|listed| listed.name).collect();
-            let found = names.iter().filter_map(|name| exports.find(name));
-            found.map(|found| found.export.close_handle().clone()).collect()
-        };
-        *self.exports.borrow_mut() = Exports::new();
-        // First the cut, then the answers that are dropped: nobody sees an error in between.
-        handles.iter().for_each(|handle| handle.close(Close::Cut));
-        if let Some(devices) = &self.devices {
-            let stops = self.inner.borrow().node.status().standing == Standing::Stopping;
-            devices.borrow_mut().close(if stops { Close::Cut } else { Close::Drain });
-        }
-        self.inner.borrow_mut().drop_clients();
-    }
 }
 
 impl Inner {
@@ -409,6 +365,7 @@ impl Inner {
         while let Some(action) = self.node.next_action() {
             self.carry_out(action);
         }
+        self.expose();
         self.survey_divergence();
     }
 
@@ -445,16 +402,7 @@ impl Inner {
                 Event::Failed(part)
             }
             ReplicaEvent::Read(done) => {
-                let key = usize::try_from(done.id).unwrap_or(usize::MAX);
-                if let Some(reply) = self.clients.reads.try_remove(key) {
-                    match done.result {
-                        Ok(parts) => reply.data(parts),
-                        Err(error) => {
-                            tracing::error!(resource = %self.name, %error, "a read failed");
-                            reply.done(Err(RequestError::from(&error)));
-                        }
-                    }
-                }
+                self.read_done(clock.now, done);
                 return;
             }
         };
@@ -530,6 +478,7 @@ impl Inner {
     fn open_when_ready(&mut self) {
         if self.opening && self.replica.spooled_bytes() == 0 {
             (self.opening, self.serving) = (false, true);
+            self.expose();
             self.change = Some(true);
             self.tell_takers(Ok);
         }

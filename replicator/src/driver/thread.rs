@@ -23,10 +23,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local};
 
 use super::Seen;
+use super::exports::ExportBook;
 use super::link;
 use super::marks::Mailbox;
 use super::ready::DisksReady;
-use super::resource::{Disks, ExportBook, ResourceOptions, Shared};
+use super::resource::{Disks, ResourceOptions, Shared};
 use super::told::ToldEvent;
 use crate::tls::{LinkKeys, TlsError};
 

@@ -3,12 +3,18 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use hadrian_fencing::watchdog::{TIMEOUT_MIN, WatchdogSettings};
 use hadrian_protocol::marks::lease::Timing;
 use toml::Spanned;
 
 use super::Checker;
-use crate::config::file::{self, FencingTable};
+use crate::config::file::{self, FencingTable, WatchdogTable};
 use crate::config::model::{Fencing, Marks};
+
+const WATCHDOG_DEVICE: &str = "/dev/watchdog";
+const WATCHDOG_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than a boot nobody wants to wait before a takeover.
+const WATCHDOG_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
 impl Checker<'_> {
     pub(super) fn fencing(&mut self, raw: Option<&Spanned<file::Fencing>>) -> Fencing {
@@ -43,11 +49,34 @@ impl Checker<'_> {
         if paths.iter().collect::<BTreeSet<_>>().len() < paths.len() {
             self.problem(at, "fencing.marks names one marker twice; each must differ".into());
         }
-        let timing = self.timing(at, table);
+        let watchdog = table.watchdog.as_ref().map(|watchdog| self.watchdog(at, watchdog));
+        let timing = Timing {
+            watchdog: watchdog.as_ref().map_or(Duration::ZERO, |watchdog| watchdog.timeout),
+            ..self.timing(at, table)
+        };
         if let Err(error) = timing.check() {
             self.problem(at, format!("fencing: {error}"));
         }
-        Fencing::Marks(Marks { paths: paths.clone(), timing })
+        Fencing::Marks(Marks { paths: paths.clone(), timing, watchdog })
+    }
+
+    fn watchdog<T>(&mut self, at: &Spanned<T>, table: &WatchdogTable) -> WatchdogSettings {
+        let device = table.device.clone().unwrap_or_else(|| WATCHDOG_DEVICE.into());
+        if !device.is_absolute() {
+            let shown = device.display();
+            self.problem(at, format!("{shown} is not absolute; write the whole path"));
+        }
+        let timeout = self.time(at, table.timeout.as_deref(), WATCHDOG_TIMEOUT);
+        let whole = timeout.subsec_nanos() == 0;
+        if !whole || !(TIMEOUT_MIN..=WATCHDOG_TIMEOUT_MAX).contains(&timeout) {
+            let (least, most) = (TIMEOUT_MIN, WATCHDOG_TIMEOUT_MAX);
+            let text = format!(
+                "a watchdog of {timeout:?}; write {least:?} to {most:?} in fencing.watchdog.timeout, \
+                 in whole seconds"
+            );
+            self.problem(at, text);
+        }
+        WatchdogSettings { device, timeout }
     }
 
     fn timing<T>(&mut self, at: &Spanned<T>, table: &FencingTable) -> Timing {

@@ -9,9 +9,10 @@ use super::Checker;
 
 /// Every key that there is, table by table; `""` is the top of the file. Keys of `resource.nbd`
 /// and `resource.volume.store` are names of members.
-pub const KEYS: [(&str, &[&str]); 6] = [
+pub const KEYS: [(&str, &[&str]); 7] = [
     ("", &["cluster", "memory", "fencing", "link", "member", "resource"]),
-    ("fencing", &["marks", "lease", "renew_interval", "io_timeout"]),
+    ("fencing", &["marks", "lease", "renew_interval", "io_timeout", "watchdog"]),
+    ("fencing.watchdog", &["device", "timeout"]),
     ("link", &["plaintext", "timeout", "compression"]),
     ("member", &["name", "address", "fingerprint", "state_dir", "run_dir", "key_dir"]),
     (
