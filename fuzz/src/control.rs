@@ -100,6 +100,7 @@ fn status() -> ResourceStatus {
         socket: PathBuf::from("/run/hadrian/db.nbd"),
         segment_bytes: Some(1 << 20),
         opening_bytes: Some(7),
+        withdrawn: true,
         divergence: None,
         exports: vec!["db/data".into()],
         node: None,

@@ -189,7 +189,8 @@ impl Daemon {
             node.record = RecordKind::Register;
             let lease = LeaseConfig::new(&settings.timing, resource.auto_takeover);
             let takeovers_max = resource.auto_takeover_limit;
-            node.lease = Some(LeaseConfig { takeovers_max, ..lease });
+            let on_end = resource.on_lease_end;
+            node.lease = Some(LeaseConfig { takeovers_max, on_end, ..lease });
         }
         let pace = &resource.pace;
         node.standbys.clone_from(&pace.standbys);
@@ -303,6 +304,7 @@ impl Daemon {
                 exports: resource.exports(),
                 segment_bytes: seen.as_ref().map(|seen| seen.segment_bytes),
                 opening_bytes: seen.as_ref().and_then(|seen| seen.opening_bytes),
+                withdrawn: seen.as_ref().is_some_and(|seen| seen.withdrawn),
                 divergence: seen.as_ref().and_then(|seen| seen.divergence.clone()),
                 node: seen.map(|seen| seen.node),
                 stopped,

@@ -37,6 +37,27 @@ pub struct LeaseConfig {
     pub auto_takeover: bool,
     /// How often it does so within an hour; then it waits for an operator. Zero: without limit.
     pub takeovers_max: u32,
+    /// What becomes of clients when the right to serve ends.
+    #[serde(default, skip_serializing_if = "OnLeaseEnd::is_hold")]
+    pub on_end: OnLeaseEnd,
+}
+
+/// What becomes of a primary's clients when both sources of its right to serve are gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLeaseEnd {
+    /// Their requests wait, and go on when there is a lease again.
+    #[default]
+    Hold,
+    /// Their requests fail, and exports are withdrawn until there is a lease again.
+    Fail,
+}
+
+impl OnLeaseEnd {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+    fn is_hold(&self) -> bool {
+        *self == Self::Hold
+    }
 }
 
 /// Over which takeovers are counted.
@@ -47,7 +68,8 @@ impl LeaseConfig {
     #[must_use]
     pub fn new(timing: &Timing, auto_takeover: bool) -> Self {
         let (lease, guard, wait_out) = (timing.lease, timing.guard(), timing.wait_out());
-        Self { lease, guard, wait_out, auto_takeover, takeovers_max: 0 }
+        let (takeovers_max, on_end) = (0, OnLeaseEnd::Hold);
+        Self { lease, guard, wait_out, auto_takeover, takeovers_max, on_end }
     }
 }
 
@@ -57,6 +79,8 @@ pub(super) struct Lease {
     /// The end of the own one on the marks.
     until: Option<Now>,
     gate: Gate,
+    /// Clients were thrown out because the gate was shut.
+    withdrawn: bool,
     /// The others', and as of when.
     sights: BTreeMap<MemberId, (Sight, Now)>,
     /// When this primary sent what each life of a standby has heard last: its promise counts from
@@ -149,7 +173,7 @@ impl Node {
             return;
         }
         if !matches!(self.standing, Part::Leading) {
-            self.lease.gate = Gate::Open;
+            (self.lease.gate, self.lease.withdrawn) = (Gate::Open, false);
             return self.settle_auto_takeover();
         }
         match (self.lease.gate, self.lease_holds()) {
@@ -157,6 +181,7 @@ impl Node {
                 self.lease.gate = Gate::Shut(self.clock.now);
                 self.out.push_back(Action::Hold(true));
                 self.out.push_back(Action::Note(Note::LeaseOver));
+                self.withdraw();
             }
             (Gate::Shut(since), true) => self.begin_to_open(since),
             (Gate::Opening(_, since), false) => self.lease.gate = Gate::Shut(since),
@@ -182,9 +207,31 @@ impl Node {
         }
     }
 
+    /// Clients that shall hear an error do so before the end: the gate is shut by a guard ahead of
+    /// it, and this is part of that.
+    fn withdraw(&mut self) {
+        let fails = self.config.lease.is_some_and(|config| config.on_end == OnLeaseEnd::Fail);
+        if fails && self.serving {
+            self.lease.withdrawn = true;
+            self.end_service();
+            self.out.push_back(Action::Note(Note::Withdrawn));
+        }
+    }
+
+    /// Whether clients were thrown out, and come back when there is a lease again.
+    #[must_use]
+    pub fn is_withdrawn(&self) -> bool {
+        self.lease.withdrawn
+    }
+
     fn open_gate(&mut self) {
         self.lease.gate = Gate::Open;
-        self.out.push_back(Action::Hold(false));
+        if std::mem::take(&mut self.lease.withdrawn) {
+            self.serving = true;
+            self.out.push_back(Action::Serve(true));
+        } else {
+            self.out.push_back(Action::Hold(false));
+        }
         self.out.push_back(Action::Note(Note::LeaseBack));
     }
 

@@ -64,7 +64,7 @@ pub use answer::Answers;
 pub use command::{Command, Denied, Done, How, Limits};
 pub use config::{NodeConfig, OnWindowEnd, RecordKind};
 pub use event::{Action, Event, FailedPart};
-pub use lease::LeaseConfig;
+pub use lease::{LeaseConfig, OnLeaseEnd};
 pub use limits::Excess;
 pub use log::Recovered;
 pub use moves::{MEMBER_MOVES, Made, Move, OWN_MOVES, Place, STANDBY_MOVES, picture};

@@ -64,6 +64,8 @@ pub enum Note {
     LeaseOver,
     /// It was won again.
     LeaseBack,
+    /// Clients are thrown out until then.
+    Withdrawn,
     /// The owner's lease is over, and this member of its in-sync set takes over by itself.
     TakesOverAlone,
     /// Another member is connected and has introduced itself.
@@ -110,6 +112,7 @@ impl Note {
             Self::Deposed { .. } => "deposed",
             Self::LeaseOver => "lease_over",
             Self::LeaseBack => "lease_back",
+            Self::Withdrawn => "withdrawn",
             Self::TakesOverAlone => "takes_over_alone",
             Self::LinkUp(_) => "link_up",
             Self::LinkLost(_) => "link_lost",
@@ -219,6 +222,11 @@ impl Note {
                     .into()
             }
             Self::LeaseBack => "this member has a lease again; clients go on".into(),
+            Self::Withdrawn => {
+                "requests fail, and exports and block devices are withdrawn until then \
+                 (on_lease_end)"
+                    .into()
+            }
             Self::TakesOverAlone => {
                 "the owner's lease is over; this in-sync member takes over by itself".into()
             }

@@ -108,6 +108,7 @@ mod tests {
             exports: Vec::new(),
             segment_bytes: None,
             opening_bytes: None,
+            withdrawn: false,
             divergence: None,
             node: Some(node),
             stopped: None,

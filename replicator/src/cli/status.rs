@@ -91,6 +91,10 @@ fn screen(status: &ResourceStatus) -> String {
         let left = words::bytes(bytes);
         table.add_row(vec!["clients".into(), format!("wait until {left} more are applied")]);
     }
+    if status.withdrawn {
+        let text = "are refused until this member has a lease again (on_lease_end)";
+        table.add_row(vec!["clients".to_owned(), text.to_owned()]);
+    }
     if let Some(divergence) = &status.divergence {
         table.add_row(vec!["a return".into(), words::divergence(divergence)]);
     }

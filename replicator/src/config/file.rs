@@ -88,6 +88,7 @@ pub(super) struct Resource {
     pub(super) primary: Option<Spanned<String>>,
     pub(super) auto_takeover: Option<Spanned<bool>>,
     pub(super) auto_takeover_limit: Option<Spanned<u32>>,
+    pub(super) on_lease_end: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) ublk: bool,
     pub(super) ublk_queues: Option<Spanned<u16>>,

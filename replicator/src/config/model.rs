@@ -7,7 +7,7 @@ use std::time::Duration;
 use hadrian_fencing::watchdog::WatchdogSettings;
 use hadrian_protocol::ids::{MemberId, ResourceId};
 use hadrian_protocol::marks::lease::Timing;
-use hadrian_protocol::node::OnWindowEnd;
+use hadrian_protocol::node::{OnLeaseEnd, OnWindowEnd};
 use hadrian_protocol::replica::{Mode, VolumeGeometry};
 
 use super::problem::Problem;
@@ -119,6 +119,8 @@ pub struct Resource {
     pub auto_takeover: bool,
     /// How often within an hour; zero: without limit.
     pub auto_takeover_limit: u32,
+    /// What becomes of clients when a primary's right to serve ends.
+    pub on_lease_end: OnLeaseEnd,
     /// Its volumes.
     pub volumes: Vec<Volume>,
     /// Whether its volumes are block devices of the primary's kernel, and with how many queues, at

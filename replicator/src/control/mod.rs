@@ -121,6 +121,9 @@ pub struct ResourceStatus {
     pub segment_bytes: Option<u64>,
     /// Bytes of log that this primary applies before it lets clients in.
     pub opening_bytes: Option<u64>,
+    /// Clients of this primary were thrown out until it has a lease again.
+    #[serde(default)]
+    pub withdrawn: bool,
     /// What a diverged replica holds that the primary's history does not: what its return would
     /// lose.
     pub divergence: Option<Divergence>,

@@ -37,6 +37,8 @@ pub struct Seen {
     /// Bytes of log that this primary applies before it lets clients in; none: they are in, or it
     /// is no primary.
     pub opening_bytes: Option<u64>,
+    /// Clients were thrown out until this member has a lease again.
+    pub withdrawn: bool,
     /// What a diverged replica holds that the primary's history does not.
     pub divergence: Option<hadrian_protocol::divergence::Divergence>,
 }

@@ -246,7 +246,8 @@ impl Shared {
         let divergence = inner.node.diverged_at().and_then(|_| inner.replica.divergence());
         let mut node = inner.node.status();
         node.reasons.extend(inner.waits_here());
-        Seen { node, segment_bytes, opening_bytes, divergence }
+        let withdrawn = inner.node.is_withdrawn();
+        Seen { node, segment_bytes, opening_bytes, withdrawn, divergence }
     }
 
     /// What people were told after the event of this number.
@@ -282,7 +283,11 @@ impl Shared {
         drop(inner);
         match change {
             Some(true) => self.open_exports(volumes),
-            Some(false) => self.close_exports(),
+            Some(false) => {
+                self.close_exports();
+                // What was closed may be waited for, to be opened again.
+                self.wake.notify_one();
+            }
             None => {}
         }
         if let Some(devices) = self.devices.as_ref().filter(|_| follows) {
@@ -476,7 +481,8 @@ impl Inner {
     }
 
     fn open_when_ready(&mut self) {
-        if self.opening && self.replica.spooled_bytes() == 0 {
+        // What is to be closed is closed before anything is opened.
+        if self.opening && self.replica.spooled_bytes() == 0 && self.change != Some(false) {
             (self.opening, self.serving) = (false, true);
             self.expose();
             self.change = Some(true);

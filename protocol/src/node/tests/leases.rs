@@ -149,6 +149,59 @@ fn a_primary_that_loses_both_holds_before_the_other_takes_over() {
     assert!(!marked.cluster.hosts[0].serving && marked.answers(1));
 }
 
+fn failing(auto_takeover: bool) -> NodeConfig {
+    let config = config(auto_takeover);
+    let fails = |lease| LeaseConfig { on_end: OnLeaseEnd::Fail, ..lease };
+    NodeConfig { lease: config.lease.map(fails), ..config }
+}
+
+#[test]
+fn clients_that_shall_fail_are_thrown_out_a_guard_before_the_end_and_come_back_with_the_lease() {
+    let mut marked = Marked::started_with(failing(false));
+    marked.cluster.cut_record(0);
+    marked.cluster.cut(0, 1);
+    while marked.cluster.hosts[0].serving {
+        marked.seconds(1);
+    }
+    let node = marked.cluster.node(0);
+    let (now, end) = (marked.cluster.now(), node.lease_end().unwrap());
+    assert!(node.is_withdrawn() && node.is_leading());
+    assert!(now < end && end.since(now) <= Timing::DEFAULT.guard(), "{:?}", end.since(now));
+    marked.seconds(30);
+    assert!(!marked.cluster.hosts[0].serving);
+    marked.cluster.heal_record(0);
+    marked.seconds(3);
+    assert!(marked.answers(0) && !marked.cluster.node(0).is_withdrawn());
+    let told = marked.cluster.told(0);
+    assert!(told.contains(&"withdrawn") && told.contains(&"lease_back"), "{told:?}");
+}
+
+#[test]
+fn clients_that_were_thrown_out_stay_so_when_another_has_taken_over() {
+    let mut marked = Marked::started_with(failing(true));
+    marked.cluster.cut_record(0);
+    marked.cluster.cut(0, 1);
+    marked.seconds(30);
+    assert!(marked.answers(1));
+    marked.cluster.heal_record(0);
+    marked.cluster.link(0, 1);
+    marked.cluster.run();
+    marked.seconds(5);
+    assert!(!marked.cluster.hosts[0].serving && !marked.cluster.node(0).is_withdrawn());
+    // It leads again later as if nothing had been.
+    marked.cluster.command(0, Command::planned()).unwrap();
+    marked.seconds(5);
+    assert!(marked.answers(0));
+}
+
+#[test]
+fn the_loss_of_the_marks_alone_throws_nobody_out() {
+    let mut marked = Marked::started_with(failing(true));
+    (0..2).for_each(|index| marked.cluster.cut_record(index));
+    marked.seconds(60);
+    assert!(marked.answers(0) && !marked.cluster.node(0).is_withdrawn());
+}
+
 #[test]
 fn a_primary_that_nobody_overtook_meanwhile_goes_on_after_a_change_of_the_record() {
     let mut marked = Marked::started(false);

@@ -106,6 +106,11 @@ impl Checker<'_> {
         if fencing.marks().is_some() {
             return;
         }
+        for at in raw.resource.iter().filter_map(|resource| resource.on_lease_end.as_ref()) {
+            let text = "on_lease_end needs ownership marks: without them there is no lease; set \
+                        fencing = { marks = [\"/dev/…\"] }";
+            self.problem(at, text.into());
+        }
         let wants = raw.resource.iter().filter_map(|resource| resource.auto_takeover.as_ref());
         for at in wants.filter(|wants| *wants.get_ref()) {
             let text = "auto_takeover needs ownership marks, or two members could be primary; set \

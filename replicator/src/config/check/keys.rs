@@ -37,6 +37,7 @@ pub const KEYS: [(&str, &[&str]); 7] = [
             "primary",
             "auto_takeover",
             "auto_takeover_limit",
+            "on_lease_end",
             "nbd",
             "ublk",
             "ublk_queues",

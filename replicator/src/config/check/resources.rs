@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use hadrian_protocol::ids::{MemberId, ResourceId, VOLUMES_MAX};
+use hadrian_protocol::node::OnLeaseEnd;
 use hadrian_protocol::replica::{Mode, VolumeGeometry};
 use toml::Spanned;
 
@@ -63,10 +64,23 @@ impl Checker<'_> {
             pace: self.pace(members, raw, mode),
             primary: primary?,
             auto_takeover_limit: self.takeover_limit(raw.auto_takeover_limit.as_ref()),
+            on_lease_end: self.on_lease_end(raw.on_lease_end.as_ref()),
             auto_takeover: raw.auto_takeover.as_ref().is_some_and(|takes| *takes.get_ref()),
             volumes,
             tcp,
         })
+    }
+
+    fn on_lease_end(&mut self, text: Option<&Spanned<String>>) -> OnLeaseEnd {
+        match text.map(|text| (text, text.get_ref().as_str())) {
+            None | Some((_, "hold")) => OnLeaseEnd::Hold,
+            Some((_, "fail")) => OnLeaseEnd::Fail,
+            Some((at, wrong)) => {
+                let ways = "write \"hold\" or \"fail\"";
+                self.problem(at, format!("{wrong:?} is no rule for the end of a lease; {ways}"));
+                OnLeaseEnd::Hold
+            }
+        }
     }
 
     fn takeover_limit(&mut self, limit: Option<&Spanned<u32>>) -> u32 {
