@@ -304,6 +304,7 @@ impl Daemon {
                 exports: resource.exports(),
                 segment_bytes: seen.as_ref().map(|seen| seen.segment_bytes),
                 opening_bytes: seen.as_ref().and_then(|seen| seen.opening_bytes),
+                right_us: seen.as_ref().and_then(|seen| seen.right_us),
                 withdrawn: seen.as_ref().is_some_and(|seen| seen.withdrawn),
                 divergence: seen.as_ref().and_then(|seen| seen.divergence.clone()),
                 node: seen.map(|seen| seen.node),

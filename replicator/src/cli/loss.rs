@@ -109,6 +109,7 @@ mod tests {
             segment_bytes: None,
             opening_bytes: None,
             withdrawn: false,
+            right_us: None,
             divergence: None,
             node: Some(node),
             stopped: None,

@@ -124,6 +124,10 @@ pub struct ResourceStatus {
     /// Clients of this primary were thrown out until it has a lease again.
     #[serde(default)]
     pub withdrawn: bool,
+    /// Microseconds until a primary's right to serve ends, by its lease or by the word of every
+    /// other in-sync member, whichever lasts longer; none: it has none, or needs none.
+    #[serde(default)]
+    pub right_us: Option<u64>,
     /// What a diverged replica holds that the primary's history does not: what its return would
     /// lose.
     pub divergence: Option<Divergence>,

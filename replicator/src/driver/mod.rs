@@ -39,6 +39,8 @@ pub struct Seen {
     pub opening_bytes: Option<u64>,
     /// Clients were thrown out until this member has a lease again.
     pub withdrawn: bool,
+    /// Microseconds until this member's right to serve ends, from whichever source lasts longer.
+    pub right_us: Option<u64>,
     /// What a diverged replica holds that the primary's history does not.
     pub divergence: Option<hadrian_protocol::divergence::Divergence>,
 }

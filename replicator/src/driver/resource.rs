@@ -9,7 +9,7 @@ use hadrian_protocol::node::{
     About, Action, Command, Denied, Done, Event, FailedPart, Note, Reason, Recorded, Why,
 };
 use hadrian_protocol::replica::VolumeGeometry;
-use hadrian_protocol::time::{Clock, Now};
+use hadrian_protocol::time::{Clock, Now, micros};
 use hadrian_protocol::wire::Message;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -247,7 +247,9 @@ impl Shared {
         let mut node = inner.node.status();
         node.reasons.extend(inner.waits_here());
         let withdrawn = inner.node.is_withdrawn();
-        Seen { node, segment_bytes, opening_bytes, withdrawn, divergence }
+        let now = inner.clock().now;
+        let right_us = inner.node.lease_end().map(|end| micros(end.since(now)));
+        Seen { node, segment_bytes, opening_bytes, withdrawn, right_us, divergence }
     }
 
     /// What people were told after the event of this number.

@@ -71,8 +71,8 @@ impl Checker<'_> {
         if !whole || !(TIMEOUT_MIN..=WATCHDOG_TIMEOUT_MAX).contains(&timeout) {
             let (least, most) = (TIMEOUT_MIN, WATCHDOG_TIMEOUT_MAX);
             let text = format!(
-                "a watchdog of {timeout:?}; write {least:?} to {most:?} in fencing.watchdog.timeout, \
-                 in whole seconds"
+                "a watchdog of {timeout:?}; write {least:?} to {most:?}, in whole seconds, in \
+                 fencing.watchdog.timeout"
             );
             self.problem(at, text);
         }
