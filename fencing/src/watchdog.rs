@@ -3,7 +3,7 @@
 //! It is the last rung of the ladder: where this member's clients cannot be held before its lease
 //! ends, because a thread of it stands still, the host goes down instead. Others wait for that, as
 //! the lease tells them to. It is petted by the thread of the marks alone, and only while nobody
-//! can be answered against the rules: see [`Guard::turn`].
+//! can be answered against the rules.
 
 mod device;
 mod shown;

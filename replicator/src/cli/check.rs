@@ -1,6 +1,7 @@
 //! `hadrian check`: the configuration as such, and what only this host can tell: its stores, its
 //! keys, its replicas.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use hadrian_fencing::watchdog::{SYS, WatchdogSettings, look};
 use hadrian_protocol::marks::layout::Run;
 use hadrian_protocol::node::OnWindowEnd;
 use hadrian_protocol::replica::describe;
+use rustix::fs::{Access, access};
 use serde::Serialize;
 
 use super::args::Args;
@@ -70,6 +72,7 @@ pub(super) fn check(args: &Args) -> anyhow::Result<()> {
         Fencing::None { .. } => findings.look_at_windows(&config),
     }
     findings.look_at_delays(&config);
+    findings.look_at_programs(&config);
     if args.json {
         println!("{}", serde_json::to_string(&findings)?);
     } else {
@@ -127,6 +130,19 @@ impl Findings {
         match look(&settings.device, Path::new(SYS)) {
             Ok(shown) => self.notes.extend(super::watchdog::words(settings, &shown)),
             Err(error) => self.problems.push(super::watchdog::missing(settings, &error)),
+        }
+    }
+
+    /// Whether the programs that this member runs are there.
+    fn look_at_programs(&mut self, config: &Config) {
+        let fence = config.fencing.marks().and_then(|marks| marks.fence.as_ref());
+        let events = config.resources.iter().filter_map(|resource| resource.on_event.as_ref());
+        let programs: BTreeSet<_> = fence.into_iter().chain(events).map(|it| &it.command).collect();
+        for path in programs {
+            if let Err(error) = access(path, Access::EXEC_OK) {
+                let shown = path.display();
+                self.problems.push(format!("{shown} cannot be run: {error}; see on_event, fence"));
+            }
         }
     }
 

@@ -59,6 +59,7 @@ pub(super) fn done(done: Done) -> String {
         Done::WouldLead => "the takeover would be granted".into(),
         Done::CancelAsked => "given up, unless the old primary has handed over already".into(),
         Done::GoesOnAlone => "answers go on without the lost standbys".into(),
+        Done::Fenced => "the owner is fenced: it serves nothing any more".into(),
         Done::ModeSet => "the mode is changed".into(),
         Done::Stopped => "stopped; everything is in the backing store".into(),
         Done::Started => "started".into(),

@@ -12,6 +12,8 @@ pub(super) struct File {
     pub(super) cluster: Spanned<String>,
     pub(super) memory: Option<Spanned<String>>,
     pub(super) fencing: Option<Spanned<Fencing>>,
+    pub(super) on_event: Option<Spanned<PathBuf>>,
+    pub(super) on_event_timeout: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) link: Link,
     pub(super) member: Vec<Member>,
@@ -35,6 +37,14 @@ pub(super) struct FencingTable {
     pub(super) renew_interval: Option<String>,
     pub(super) io_timeout: Option<String>,
     pub(super) watchdog: Option<WatchdogTable>,
+    pub(super) fence: Option<FenceTable>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FenceTable {
+    pub(super) command: PathBuf,
+    pub(super) timeout: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -89,6 +99,8 @@ pub(super) struct Resource {
     pub(super) auto_takeover: Option<Spanned<bool>>,
     pub(super) auto_takeover_limit: Option<Spanned<u32>>,
     pub(super) on_lease_end: Option<Spanned<String>>,
+    pub(super) on_event: Option<Spanned<PathBuf>>,
+    pub(super) on_event_timeout: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) ublk: bool,
     pub(super) ublk_queues: Option<Spanned<u16>>,

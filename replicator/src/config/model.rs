@@ -12,6 +12,7 @@ use hadrian_protocol::replica::{Mode, VolumeGeometry};
 
 use super::problem::Problem;
 use crate::driver::Compression;
+use crate::hooks::Hook;
 use crate::tls::Fingerprint;
 
 /// A configuration that may be used.
@@ -58,6 +59,8 @@ pub struct Marks {
     pub timing: Timing,
     /// What resets a member's host where its clients cannot be held in time.
     pub watchdog: Option<WatchdogSettings>,
+    /// What fences an owner by force.
+    pub fence: Option<Hook>,
 }
 
 impl Fencing {
@@ -121,6 +124,8 @@ pub struct Resource {
     pub auto_takeover_limit: u32,
     /// What becomes of clients when a primary's right to serve ends.
     pub on_lease_end: OnLeaseEnd,
+    /// What is told of events.
+    pub on_event: Option<Hook>,
     /// Its volumes.
     pub volumes: Vec<Volume>,
     /// Whether its volumes are block devices of the primary's kernel, and with how many queues, at

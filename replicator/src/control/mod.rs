@@ -49,6 +49,11 @@ pub enum Request {
         /// Which the caller knows already.
         after: u64,
     },
+    /// Have the owner of a resource fenced by force, by the operator's command for it.
+    Fence {
+        /// Of which resource.
+        resource: String,
+    },
     /// Give up a takeover that is under way.
     Cancel {
         /// Of which resource.
@@ -185,7 +190,9 @@ impl Request {
             Self::Mode { mode, .. } => Some(Command::SetMode(*mode)),
             Self::Stop { .. } => Some(Command::Stop),
             Self::Start { primary: true, .. } => Some(Command::StartPrimary),
-            Self::Start { .. } | Self::Status { .. } | Self::Events { .. } => None,
+            Self::Start { .. } | Self::Status { .. } | Self::Fence { .. } | Self::Events { .. } => {
+                None
+            }
         }
     }
 }

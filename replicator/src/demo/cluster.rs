@@ -89,8 +89,12 @@ pub struct Spec {
     pub markers: Vec<PathBuf>,
     /// The times of leases on them.
     pub lease: Timing,
+    /// Further entries of `fencing`, each behind a comma.
+    pub fencing: String,
     /// Further lines of each resource's configuration.
     pub settings: String,
+    /// Further lines of the resource of each number.
+    pub each: Vec<String>,
     /// The folder for the files of both; `None`: where the system has temporary ones.
     pub folder: Option<PathBuf>,
     /// Where each member runs; `None`: here, with links on loopback.
@@ -114,7 +118,9 @@ impl Spec {
             timers: None,
             markers: Vec::new(),
             lease: Timing::DEFAULT,
+            fencing: String::new(),
             settings: String::new(),
+            each: Vec::new(),
             folder: None,
             places: None,
         }
@@ -204,6 +210,8 @@ impl Cluster {
             );
         }
         for (index, resource) in self.resources.iter().enumerate() {
+            let own = spec.each.get(index).map_or("", String::as_str);
+            let settings = format!("{settings}{own}");
             text += &self.configuration_of(spec, index, resource, &settings);
         }
         fs::write(self.path("hadrian.toml"), text)?;
@@ -520,11 +528,12 @@ fn fencing_of(spec: &Spec) -> String {
     let Timing { lease, renew, io, .. } = spec.lease;
     format!(
         "fencing = {{ marks = {:?}, lease = \"{}ms\", renew_interval = \"{}ms\", \
-         io_timeout = \"{}ms\" }}\n",
+         io_timeout = \"{}ms\"{} }}\n",
         spec.markers,
         lease.as_millis(),
         renew.as_millis(),
-        io.as_millis()
+        io.as_millis(),
+        spec.fencing
     )
 }
 

@@ -29,6 +29,8 @@ struct Mail {
     sights: BTreeMap<MemberId, (Sight, Now)>,
     /// The core asks one thing of a kind at a time.
     said: Vec<Said>,
+    /// What the operator's programs have done; the core asks for one thing of a kind at a time.
+    told: Vec<Event>,
 }
 
 impl Mailbox {
@@ -47,10 +49,19 @@ impl Mailbox {
         self.news.notify_one();
     }
 
+    /// Takes what another thread has to tell the core.
+    pub fn tell(&self, event: Event) {
+        if let Ok(mut mail) = self.mail.lock() {
+            mail.told.push(event);
+        }
+        self.news.notify_one();
+    }
+
     /// Forgets what a former life of the resource has asked; leases are what they are.
     pub(super) fn forget_answers(&self) {
         if let Ok(mut mail) = self.mail.lock() {
             mail.said.clear();
+            mail.told.clear();
         }
     }
 
@@ -68,7 +79,7 @@ impl Mailbox {
             Said::Read(record) => Event::RecordRead(record),
             Said::Decided(record) => Event::Decided(record),
         });
-        lease.into_iter().chain(sights).chain(said).collect()
+        lease.into_iter().chain(sights).chain(said).chain(mail.told).collect()
     }
 }
 

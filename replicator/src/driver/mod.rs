@@ -11,6 +11,7 @@ mod device;
 #[path = "no_device.rs"]
 mod device;
 mod exports;
+mod happenings;
 mod hold;
 mod link;
 mod marks;

@@ -4,7 +4,7 @@ use hadrian_blockdev::buffer::IoBuf;
 use hadrian_blockdev::nbd::Exports;
 use hadrian_blockdev::replica::{Replica, ReplicaEvent};
 use hadrian_protocol::frame::{Draft, Frame};
-use hadrian_protocol::ids::{Lsn, MemberId, ResourceId, SessionId};
+use hadrian_protocol::ids::{Epoch, Lsn, MemberId, ResourceId, SessionId};
 use hadrian_protocol::node::{
     About, Action, Command, Denied, Done, Event, FailedPart, Note, Reason, Recorded, Why,
 };
@@ -14,6 +14,7 @@ use hadrian_protocol::wire::Message;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use tokio::sync::{Notify, oneshot};
 
 use super::Seen;
@@ -23,6 +24,7 @@ use super::link::{Compression, Outgoing};
 use super::marks::MarksDoor;
 use super::share::Share;
 use super::told::{Told, ToldEvent};
+use crate::hooks::Hooks;
 use crate::recording::Wanted;
 
 /// How often the core is told that a link waits for room.
@@ -53,6 +55,8 @@ pub struct ResourceOptions {
     pub share: Share,
     /// Where its control record is, where there are marks.
     pub marks: Option<MarksDoor>,
+    /// The operator's programs.
+    pub hooks: Option<Arc<Hooks>>,
 }
 
 /// Where an operator waits for an answer.
@@ -82,6 +86,11 @@ pub(super) struct Inner {
     commands: BTreeMap<u64, Asker>,
     next_number: u64,
     pub(super) marks: Option<MarksDoor>,
+    pub(super) hooks: Option<Arc<Hooks>>,
+    /// Whether this member had a lease on the marks, when it was last told.
+    pub(super) had_lease: Option<bool>,
+    /// The takeover by itself that is to be announced.
+    announces: Option<(MemberId, Epoch)>,
     pub(super) serving: bool,
     /// It leads, and serves as soon as nothing waits for the image in the log alone.
     opening: bool,
@@ -101,7 +110,7 @@ pub(super) struct Inner {
     pub(super) share: Share,
     pub(super) busy_at: Now,
     pub(super) name: String,
-    members: Vec<String>,
+    pub(super) members: Vec<String>,
     stopped: bool,
     /// What people were told.
     told: Told,
@@ -134,6 +143,9 @@ impl Shared {
             commands: BTreeMap::new(),
             next_number: 1,
             marks: options.marks.clone(),
+            hooks: options.hooks.clone(),
+            had_lease: None,
+            announces: None,
             serving: false,
             opening: false,
             takers: Vec::new(),
@@ -275,7 +287,7 @@ impl Shared {
         let mut inner = self.inner.borrow_mut();
         inner.settle();
         let (change, follows) = (inner.change.take(), std::mem::take(&mut inner.follows));
-        let stopped = inner.stopped;
+        let (stopped, announces) = (inner.stopped, inner.announces.take());
         if inner.has_frame_room() {
             self.room.notify_waiters();
         }
@@ -291,6 +303,9 @@ impl Shared {
                 self.wake.notify_one();
             }
             None => {}
+        }
+        if let Some((owner, epoch)) = announces {
+            self.announce(owner, epoch);
         }
         if let Some(devices) = self.devices.as_ref().filter(|_| follows) {
             devices.borrow().withdraw_left_over();
@@ -464,6 +479,8 @@ impl Inner {
                     marks.propose(record);
                 }
             }
+            Action::Fence { owner, epoch } => self.fence(owner, epoch),
+            Action::Announce { owner, epoch } => self.announces = Some((owner, epoch)),
             Action::Stopped => self.stopped = true,
             Action::Note(note) => self.note(note),
         }
@@ -531,6 +548,7 @@ impl Inner {
             true => tracing::warn!(%resource, code, "{text}"),
             false => tracing::info!(%resource, code, "{text}"),
         }
+        self.tell_hook(&note, &text);
         let wall_us = self.clock().wall.as_micros();
         self.told.tell(wall_us, text, note);
     }

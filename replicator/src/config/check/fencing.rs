@@ -57,7 +57,8 @@ impl Checker<'_> {
         if let Err(error) = timing.check() {
             self.problem(at, format!("fencing: {error}"));
         }
-        Fencing::Marks(Marks { paths: paths.clone(), timing, watchdog })
+        let fence = table.fence.as_ref().map(|fence| self.fence(at, fence));
+        Fencing::Marks(Marks { paths: paths.clone(), timing, watchdog, fence })
     }
 
     fn watchdog<T>(&mut self, at: &Spanned<T>, table: &WatchdogTable) -> WatchdogSettings {
@@ -90,7 +91,12 @@ impl Checker<'_> {
         }
     }
 
-    fn time<T>(&mut self, at: &Spanned<T>, text: Option<&str>, default: Duration) -> Duration {
+    pub(super) fn time<T>(
+        &mut self,
+        at: &Spanned<T>,
+        text: Option<&str>,
+        default: Duration,
+    ) -> Duration {
         let Some(text) = text else { return default };
         match humantime::parse_duration(text) {
             Ok(time) => time,

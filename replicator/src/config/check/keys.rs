@@ -9,10 +9,23 @@ use super::Checker;
 
 /// Every key that there is, table by table; `""` is the top of the file. Keys of `resource.nbd`
 /// and `resource.volume.store` are names of members.
-pub const KEYS: [(&str, &[&str]); 7] = [
-    ("", &["cluster", "memory", "fencing", "link", "member", "resource"]),
-    ("fencing", &["marks", "lease", "renew_interval", "io_timeout", "watchdog"]),
+pub const KEYS: [(&str, &[&str]); 8] = [
+    (
+        "",
+        &[
+            "cluster",
+            "memory",
+            "fencing",
+            "on_event",
+            "on_event_timeout",
+            "link",
+            "member",
+            "resource",
+        ],
+    ),
+    ("fencing", &["marks", "lease", "renew_interval", "io_timeout", "watchdog", "fence"]),
     ("fencing.watchdog", &["device", "timeout"]),
+    ("fencing.fence", &["command", "timeout"]),
     ("link", &["plaintext", "timeout", "compression"]),
     ("member", &["name", "address", "fingerprint", "state_dir", "run_dir", "key_dir"]),
     (
@@ -38,6 +51,8 @@ pub const KEYS: [(&str, &[&str]); 7] = [
             "auto_takeover",
             "auto_takeover_limit",
             "on_lease_end",
+            "on_event",
+            "on_event_timeout",
             "nbd",
             "ublk",
             "ublk_queues",

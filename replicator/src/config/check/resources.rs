@@ -33,7 +33,7 @@ impl Checker<'_> {
         &mut self,
         cluster: &str,
         members: &[Member],
-        raw: &file::Resource,
+        (file, raw): (&file::File, &file::Resource),
     ) -> Option<Resource> {
         let name = self.name(&raw.name, "resource");
         let mode = self.mode(raw.mode.as_ref());
@@ -44,6 +44,7 @@ impl Checker<'_> {
             Some(name) => self.find(members, name),
             None => members.first().map(|member| member.id),
         };
+        let auto_takeover_limit = self.takeover_limit(raw.auto_takeover_limit.as_ref());
         let (tcp, sync) = (self.tcp(members, raw), raw.log_sync_interval.as_ref());
         if raw.volume.is_empty() || raw.volume.len() > usize::from(VOLUMES_MAX) {
             self.problem(&raw.name, format!("a resource has 1 to {VOLUMES_MAX} volumes"));
@@ -63,7 +64,8 @@ impl Checker<'_> {
             recording_bytes: self.recording(raw.recording.as_ref()),
             pace: self.pace(members, raw, mode),
             primary: primary?,
-            auto_takeover_limit: self.takeover_limit(raw.auto_takeover_limit.as_ref()),
+            auto_takeover_limit,
+            on_event: self.on_event(file, raw),
             on_lease_end: self.on_lease_end(raw.on_lease_end.as_ref()),
             auto_takeover: raw.auto_takeover.as_ref().is_some_and(|takes| *takes.get_ref()),
             volumes,
