@@ -194,6 +194,7 @@ impl Daemon {
             let (fences, announces) = (settings.fence.is_some(), resource.on_event.is_some());
             node.lease = Some(LeaseConfig { takeovers_max, on_end, fences, announces, ..lease });
         }
+        node.home = resource.home;
         let pace = &resource.pace;
         node.standbys.clone_from(&pace.standbys);
         node.on_window_end = pace.on_window_end;

@@ -1,5 +1,5 @@
 //! What members do by themselves, and what operators' programs hear of it: takeovers with a fence
-//! command, programs for events.
+//! command, programs for events, resources that return to their homes.
 #![allow(clippy::print_stdout)] // Where something is missing, the reason is told.
 
 use std::fs;
@@ -136,4 +136,33 @@ fn a_program_that_does_not_end_holds_no_takeover_up_for_longer_than_its_limit() 
     let began = Instant::now();
     assert_eq!(pair.cluster.client(Side::Beta).unwrap().read(0, 4096).unwrap(), vec![4; 4096]);
     println!("served after {:?}", began.elapsed());
+}
+
+#[test]
+fn two_resources_with_two_homes_help_each_other_out_and_return() {
+    let mut pair = pair(|_, spec| {
+        let settings =
+            "auto_takeover = true\nfailback = \"home\"\nfailback_after = \"5s\"\n".into();
+        let each = vec![String::new(), "home = \"beta\"\n".into()];
+        Spec { resource_count: 2, settings, each, ..spec }
+    });
+    let homes = [(Side::Alpha, 0), (Side::Beta, 1)];
+    // Both begin where the first member is; the second goes home at once.
+    for (side, index) in homes {
+        let mut client = pair.cluster.client_of(side, index).unwrap();
+        client.write(0, &[5; 4096]).unwrap();
+    }
+    pair.cluster.kill(Side::Alpha).unwrap();
+    for index in 0..2 {
+        let mut client = pair.cluster.client_of(Side::Beta, index).unwrap();
+        assert_eq!(client.read(0, 4096).unwrap(), vec![5; 4096]);
+        client.write(4096, &[6; 4096]).unwrap();
+    }
+    pair.cluster.start(Side::Alpha).unwrap();
+    for (side, index) in homes {
+        let mut client = pair.cluster.client_of(side, index).unwrap();
+        assert_eq!(client.read(4096, 4096).unwrap(), vec![6; 4096]);
+    }
+    let events = pair.cluster.tool(Side::Alpha, &["events", "db"]).unwrap();
+    assert!(events.contains("the resource's home"), "{events}");
 }

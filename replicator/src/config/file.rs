@@ -101,6 +101,9 @@ pub(super) struct Resource {
     pub(super) on_lease_end: Option<Spanned<String>>,
     pub(super) on_event: Option<Spanned<PathBuf>>,
     pub(super) on_event_timeout: Option<Spanned<String>>,
+    pub(super) failback: Option<Spanned<String>>,
+    pub(super) home: Option<Spanned<String>>,
+    pub(super) failback_after: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) ublk: bool,
     pub(super) ublk_queues: Option<Spanned<u16>>,

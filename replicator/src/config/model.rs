@@ -7,7 +7,7 @@ use std::time::Duration;
 use hadrian_fencing::watchdog::WatchdogSettings;
 use hadrian_protocol::ids::{MemberId, ResourceId};
 use hadrian_protocol::marks::lease::Timing;
-use hadrian_protocol::node::{OnLeaseEnd, OnWindowEnd};
+use hadrian_protocol::node::{Home, OnLeaseEnd, OnWindowEnd};
 use hadrian_protocol::replica::{Mode, VolumeGeometry};
 
 use super::problem::Problem;
@@ -126,6 +126,8 @@ pub struct Resource {
     pub on_lease_end: OnLeaseEnd,
     /// What is told of events.
     pub on_event: Option<Hook>,
+    /// Where it returns to by itself.
+    pub home: Option<Home>,
     /// Its volumes.
     pub volumes: Vec<Volume>,
     /// Whether its volumes are block devices of the primary's kernel, and with how many queues, at

@@ -1,18 +1,23 @@
-//! What members do by themselves: programs that they run.
+//! What members do by themselves: programs that they run, and where resources return to.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
+use hadrian_protocol::ids::MemberId;
+use hadrian_protocol::node::Home;
 use toml::Spanned;
 
 use super::Checker;
 use crate::config::file::{self, FenceTable};
+use crate::config::model::Member;
 use crate::hooks::Hook;
 
 const ON_EVENT: Duration = Duration::from_secs(30);
 const FENCE: Duration = Duration::from_secs(60);
 const COMMAND: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
+const FAILBACK_AFTER: Duration = Duration::from_secs(60);
+const STABLE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
 
 impl Checker<'_> {
     /// A resource's own program, or else that of all.
@@ -39,5 +44,33 @@ impl Checker<'_> {
             self.problem(at, format!("{shown} is not absolute; write the whole path"));
         }
         Hook { command: table.command.clone(), timeout }
+    }
+
+    /// Where the resource returns to; nowhere, unless it says so.
+    pub(super) fn home(
+        &mut self,
+        members: &[Member],
+        raw: &file::Resource,
+        primary: MemberId,
+        takeovers_max: u32,
+    ) -> Option<Home> {
+        let after = self.duration(raw.failback_after.as_ref(), FAILBACK_AFTER, STABLE);
+        let named = raw.home.as_ref().map(|name| self.find(members, name));
+        let returns = match raw.failback.as_ref().map(|text| (text, text.get_ref().as_str())) {
+            None | Some((_, "stay")) => false,
+            Some((_, "home")) => true,
+            Some((at, wrong)) => {
+                let ways = "write \"stay\" or \"home\"";
+                self.problem(at, format!("{wrong:?} is no kind of failback; {ways}"));
+                false
+            }
+        };
+        if let (Some(at), false) = (&raw.home, returns) {
+            let text = "a resource with a home returns there with failback = \"home\" only; write \
+                        that, or take the home out";
+            self.problem(at, text.into());
+        }
+        let member = named.unwrap_or(Some(primary))?;
+        returns.then_some(Home { member, after, takeovers_max })
     }
 }

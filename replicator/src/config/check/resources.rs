@@ -66,6 +66,7 @@ impl Checker<'_> {
             primary: primary?,
             auto_takeover_limit,
             on_event: self.on_event(file, raw),
+            home: self.home(members, raw, primary?, auto_takeover_limit),
             on_lease_end: self.on_lease_end(raw.on_lease_end.as_ref()),
             auto_takeover: raw.auto_takeover.as_ref().is_some_and(|takes| *takes.get_ref()),
             volumes,
