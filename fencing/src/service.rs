@@ -21,7 +21,9 @@ use hadrian_protocol::record::ControlRecord;
 use hadrian_protocol::time::Now;
 
 use crate::clock;
+use crate::exposure::Exposure;
 use crate::medium::Source;
+use crate::watchdog::{Guard, Watchdog};
 use finding::{Finding, Places};
 use worker::{Job, Outcome, Worker};
 
@@ -85,6 +87,16 @@ enum Input {
     Read(usize),
     Change(usize, ControlRecord),
     Leave(Sender<()>),
+    Disarm(Sender<()>),
+}
+
+/// What resets this host where a resource cannot be kept from answering.
+#[derive(Debug, Default)]
+pub struct LastResort {
+    /// The watchdog, where there is one; it is petted from the service's start on.
+    pub watchdog: Option<Watchdog>,
+    /// What each resource says of itself.
+    pub exposures: Vec<Exposure>,
 }
 
 /// A running service; dropped, its threads end when their markers let them.
@@ -99,7 +111,11 @@ impl Service {
     ///
     /// # Errors
     /// Where the system has no thread for it.
-    pub fn start(settings: Settings, listener: Listener) -> std::io::Result<Self> {
+    pub fn start(
+        settings: Settings,
+        last: LastResort,
+        listener: Listener,
+    ) -> std::io::Result<Self> {
         let (inputs, outcomes) = channel();
         let markers = vec![Some("not read yet".to_owned()); settings.markers.len()];
         let snapshot = Arc::new(Mutex::new(Snapshot { markers, ..Snapshot::default() }));
@@ -110,8 +126,9 @@ impl Service {
             workers.push(Worker::start(source.clone(), settings.cluster.clone(), tell)?);
         }
         let failures = vec![String::new(); settings.markers.len()];
+        let guard = Guard::new(last.watchdog, last.exposures);
         let (seen, leaving) = (snapshot.clone(), Vec::new());
-        let rules = Rules { settings, workers, listener, snapshot: seen, failures, leaving };
+        let rules = Rules { settings, workers, listener, snapshot: seen, failures, leaving, guard };
         let thread = std::thread::Builder::new().name("marks".into());
         thread.spawn(move || rules.run(&outcomes))?;
         Ok(Self { inputs, snapshot })
@@ -135,6 +152,14 @@ impl Service {
         left.recv_timeout(longest).is_ok()
     }
 
+    /// Stops the watchdog, if every resource has said that it is closed. Waits until that is done,
+    /// or for this long.
+    pub fn disarm(&self, longest: Duration) -> bool {
+        let (done, disarmed) = channel();
+        self.send(Input::Disarm(done));
+        disarmed.recv_timeout(longest).is_ok()
+    }
+
     /// What people see.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
@@ -156,6 +181,7 @@ struct Rules {
     /// What each marker said when an order failed last.
     failures: Vec<String>,
     leaving: Vec<Sender<()>>,
+    guard: Guard,
 }
 
 impl Rules {
@@ -167,6 +193,7 @@ impl Rules {
         loop {
             self.carry_out(&mut keeper);
             let now = clock::now();
+            self.guard.turn(now.now);
             let due = keeper.deadline().map_or(NAP, |at| at.since(now.now));
             match inputs.recv_timeout(due.min(NAP)) {
                 Ok(input) => self.take(&mut keeper, input),
@@ -181,6 +208,7 @@ impl Rules {
         let mut finding = Finding::new(self.workers.len());
         loop {
             let now = clock::now().now;
+            self.guard.turn(now);
             for index in finding.due(now) {
                 self.send(index, Job::Look);
             }
@@ -190,6 +218,7 @@ impl Rules {
                     // Nothing was begun, so there is nothing to leave.
                     let _ = done.send(());
                 }
+                Ok(Input::Disarm(done)) => self.disarm(&done),
                 Ok(input) => early.push(input),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return None,
@@ -242,7 +271,14 @@ impl Rules {
                 self.leaving.push(done);
                 keeper.handle(clock, Event::Leave);
             }
+            Input::Disarm(done) => self.disarm(&done),
         }
+    }
+
+    fn disarm(&mut self, done: &Sender<()>) {
+        self.guard.end();
+        // Who waited may have given up.
+        let _ = done.send(());
     }
 
     fn carry_out(&mut self, keeper: &mut Keeper) {
@@ -253,6 +289,7 @@ impl Rules {
                 }
                 Action::Said(resource, said) => (self.listener)(Heard::Said(resource, said)),
                 Action::Lease(term) => {
+                    self.guard.lease(Some(term));
                     self.change_snapshot(|snapshot| snapshot.term = Some(term));
                     (self.listener)(Heard::Lease(term));
                 }
@@ -260,6 +297,7 @@ impl Rules {
                     if self.leaving.is_empty() {
                         tracing::warn!("this member's lease on the marks has ended");
                     }
+                    self.guard.lease(None);
                     self.change_snapshot(|snapshot| snapshot.term = None);
                     (self.listener)(Heard::LeaseLost);
                 }

@@ -100,6 +100,8 @@ fn status() -> ResourceStatus {
         socket: PathBuf::from("/run/hadrian/db.nbd"),
         segment_bytes: Some(1 << 20),
         opening_bytes: Some(7),
+        withdrawn: true,
+        right_us: Some(9_000_000),
         divergence: None,
         exports: vec!["db/data".into()],
         node: None,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hadrian_blockdev::replica::ReplicaError;
-use hadrian_protocol::node::{Command, Done, LeaseConfig, NodeConfig, RecordKind};
+use hadrian_protocol::node::{Command, Denied, Done, Event, LeaseConfig, NodeConfig, RecordKind};
 use hadrian_protocol::wire::{PREAMBLE_LEN, Preamble};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
@@ -20,7 +20,8 @@ use crate::control::{self, FencingStatus, Handler, Request, ResourceStatus, Resp
 use crate::driver::{
     Ask, ResourceHandle, ResourceOptions, ResourceStart, Share, Starting, TcpStreamParts, start,
 };
-use crate::marks::Keeping;
+use crate::hooks::{self, Hooks};
+use crate::marks::{KeepError, Keeping};
 use crate::recording;
 use crate::tls::{Fingerprint, LinkKeys, TlsError, pair_paths};
 
@@ -60,6 +61,9 @@ pub enum DaemonError {
     /// No such member.
     #[error("{0:?} is no member of this cluster; members are {1}")]
     Member(String, String),
+    /// The lease, or the watchdog.
+    #[error(transparent)]
+    Marks(#[from] KeepError),
     /// A socket or directory.
     #[error("{what}: {source}")]
     Io {
@@ -74,7 +78,7 @@ impl DaemonError {
     /// Whether trying again is of no use until somebody has changed configuration or keys.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
-        !matches!(self, Self::Io { .. })
+        !matches!(self, Self::Io { .. } | Self::Marks(_))
     }
 }
 
@@ -104,8 +108,7 @@ pub fn run(config: &Path, member: &str) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| DaemonError::Io { what: "runtime".into(), source })?;
     let running = Mutex::new(BTreeMap::new());
-    let marks = Keeping::start(&config, &me)
-        .map_err(|source| DaemonError::Io { what: "marks".into(), source })?;
+    let marks = Keeping::start(&config, &me)?;
     let daemon = Arc::new(Daemon { config, me, keys, marks, running });
     LocalSet::new().block_on(&runtime, daemon.serve())
 }
@@ -187,8 +190,11 @@ impl Daemon {
             node.record = RecordKind::Register;
             let lease = LeaseConfig::new(&settings.timing, resource.auto_takeover);
             let takeovers_max = resource.auto_takeover_limit;
-            node.lease = Some(LeaseConfig { takeovers_max, ..lease });
+            let on_end = resource.on_lease_end;
+            let (fences, announces) = (settings.fence.is_some(), resource.on_event.is_some());
+            node.lease = Some(LeaseConfig { takeovers_max, on_end, fences, announces, ..lease });
         }
+        node.home = resource.home;
         let pace = &resource.pace;
         node.standbys.clone_from(&pace.standbys);
         node.on_window_end = pace.on_window_end;
@@ -214,6 +220,7 @@ impl Daemon {
                 held_bytes: node.held_bytes,
                 share,
                 marks,
+                hooks: self.hooks(resource),
                 recording: resource.recording_bytes.map(|limit| {
                     let dir = self.me.replica_dir(resource);
                     recording::Wanted { dir, limit }
@@ -229,6 +236,62 @@ impl Daemon {
             tcp: tcp.map(|(_, address)| *address),
             dial: higher.map(|member| (member.id, member.address.clone())).collect(),
             keys: self.keys.clone(),
+        }
+    }
+
+    /// The programs of a resource, each with a thread of its own.
+    fn hooks(&self, resource: &Resource) -> Option<Arc<Hooks>> {
+        let fence = self.config.fencing.marks().and_then(|marks| marks.fence.clone());
+        let base = vec![
+            ("HADRIAN_CLUSTER", self.config.cluster.clone()),
+            ("HADRIAN_RESOURCE", resource.name.clone()),
+            ("HADRIAN_MEMBER", self.me.name.clone()),
+        ];
+        let hooks = Hooks::start(&resource.name, resource.on_event.clone(), fence, base);
+        hooks.unwrap_or_else(|error| {
+            tracing::error!(resource = %resource.name, %error, "no thread for on_event and fence");
+            None
+        })
+    }
+
+    /// Has the owner of a resource fenced, and tells the resource.
+    async fn fence(&self, name: &str) -> Response {
+        let fence = self.config.fencing.marks().and_then(|marks| marks.fence.clone());
+        let Some(hook) = fence else {
+            let text = "there is no fence command; set fencing.fence, or wait until the owner's \
+                        lease is over";
+            return Response::refused("no_fence", text);
+        };
+        let record = self.status(Some(name)).await.into_iter().next();
+        let record = record.and_then(|status| status.node?.record);
+        let (Ok(asks), Some(record)) = (self.asks(name), record) else {
+            return Response::of(Err(Denied::NoRecord));
+        };
+        let (owner, epoch) = (record.owner, record.epoch);
+        if owner == self.me.id {
+            return Response::of(Err(Denied::AlreadyPrimary));
+        }
+        let victim = self.config.name_of(owner).to_owned();
+        let vars = vec![
+            ("HADRIAN_CLUSTER", self.config.cluster.clone()),
+            ("HADRIAN_RESOURCE", name.to_owned()),
+            ("HADRIAN_MEMBER", self.me.name.clone()),
+            ("HADRIAN_EVENT", "fence".to_owned()),
+            ("HADRIAN_WHEN", "before".to_owned()),
+            ("HADRIAN_OWNER", victim.clone()),
+            ("HADRIAN_EPOCH", epoch.to_string()),
+            ("HADRIAN_VICTIM", victim.clone()),
+        ];
+        let ended = tokio::task::spawn_blocking(move || hooks::run(&hook, &vars)).await;
+        let fenced = ended.is_ok_and(|ended| ended.is_success());
+        // A resource that stopped meanwhile takes nothing over either.
+        let _ = asks.send(Ask::Event(Event::FenceEnded { owner, epoch, fenced })).await;
+        match fenced {
+            true => Response::Done(Done::Fenced),
+            false => Response::refused(
+                "not_fenced",
+                format!("{victim} is not fenced for certain; see the log of hadriand"),
+            ),
         }
     }
 
@@ -301,6 +364,8 @@ impl Daemon {
                 exports: resource.exports(),
                 segment_bytes: seen.as_ref().map(|seen| seen.segment_bytes),
                 opening_bytes: seen.as_ref().and_then(|seen| seen.opening_bytes),
+                right_us: seen.as_ref().and_then(|seen| seen.right_us),
+                withdrawn: seen.as_ref().is_some_and(|seen| seen.withdrawn),
                 divergence: seen.as_ref().and_then(|seen| seen.divergence.clone()),
                 node: seen.map(|seen| seen.node),
                 stopped,
@@ -372,6 +437,7 @@ impl Handler for Daemon {
             (Request::Status { resource }, _) => {
                 Response::Status(self.status(resource.as_deref()).await)
             }
+            (Request::Fence { resource }, _) => self.fence(&resource).await,
             (Request::Events { resource, after }, _) => self.events(&resource, after).await,
             (Request::Start { resource, primary: false }, _) => {
                 match self.config.resource(&resource) {

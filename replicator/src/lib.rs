@@ -7,6 +7,7 @@ pub mod control;
 pub mod daemon;
 pub mod demo;
 pub mod driver;
+pub mod hooks;
 pub mod logs;
 mod marks;
 pub mod recording;

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hadrian_fencing::service::{Heard, Service, Settings, Snapshot};
+use hadrian_fencing::exposure::Exposure;
+use hadrian_fencing::service::{Heard, LastResort, Service, Settings, Snapshot};
+use hadrian_fencing::watchdog::{Watchdog, WatchdogError, WatchdogSettings};
 use hadrian_protocol::ids::MemberId;
 use hadrian_protocol::time::micros;
 
@@ -19,11 +21,24 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) struct Keeping {
     service: Arc<Service>,
     mailboxes: Vec<Arc<Mailbox>>,
+    exposures: Vec<Exposure>,
+    has_watchdog: bool,
+}
+
+/// Why this member's lease cannot be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// There is no thread for it.
+    #[error("marks: {0}")]
+    Io(#[from] std::io::Error),
+    /// The watchdog that the configuration names.
+    #[error(transparent)]
+    Watchdog(#[from] WatchdogError),
 }
 
 impl Keeping {
     /// Starts to keep this member's lease, where the configuration has marks.
-    pub(crate) fn start(config: &Config, me: &Member) -> std::io::Result<Option<Self>> {
+    pub(crate) fn start(config: &Config, me: &Member) -> Result<Option<Self>, KeepError> {
         let Some(marks) = config.fencing.marks() else { return Ok(None) };
         let mailboxes: Vec<_> =
             config.resources.iter().map(|_| Arc::new(Mailbox::default())).collect();
@@ -36,14 +51,20 @@ impl Keeping {
             }
             _ => posts.iter().for_each(|mailbox| mailbox.put(heard.clone())),
         };
-        let service = Service::start(settings(config, marks, me), Box::new(listener))?;
-        Ok(Some(Self { service: Arc::new(service), mailboxes }))
+        let exposures: Vec<_> = mailboxes.iter().map(|_| Exposure::default()).collect();
+        let watchdog = marks.watchdog.as_ref().map(arm).transpose()?;
+        let has_watchdog = watchdog.is_some();
+        let last = LastResort { watchdog, exposures: exposures.clone() };
+        let service = Service::start(settings(config, marks, me), last, Box::new(listener))?;
+        let service = Arc::new(service);
+        Ok(Some(Self { service, mailboxes, exposures, has_watchdog }))
     }
 
     /// The door of the resource with this number.
     pub(crate) fn door(&self, resource: usize) -> Option<MarksDoor> {
         let mailbox = self.mailboxes.get(resource)?.clone();
-        Some(MarksDoor { service: self.service.clone(), resource, mailbox })
+        let exposure = self.exposures.get(resource)?.clone();
+        Some(MarksDoor { service: self.service.clone(), resource, mailbox, exposure })
     }
 
     /// What people see.
@@ -63,7 +84,17 @@ impl Keeping {
         if !self.service.leave(LEAVE_LIMIT) {
             tracing::warn!("the marks cannot be told that this member is down; others wait it out");
         }
+        if self.has_watchdog && !self.service.disarm(LEAVE_LIMIT) {
+            tracing::error!("the watchdog was not stopped in time: it resets this host");
+        }
     }
+}
+
+fn arm(settings: &WatchdogSettings) -> Result<Watchdog, WatchdogError> {
+    let watchdog = Watchdog::arm(settings)?;
+    let (device, timeout) = (settings.device.display(), watchdog.timeout());
+    tracing::info!(%device, ?timeout, "the watchdog runs: it resets this host if it is not petted");
+    Ok(watchdog)
 }
 
 fn settings(config: &Config, marks: &Marks, me: &Member) -> Settings {

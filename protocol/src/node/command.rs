@@ -101,6 +101,8 @@ pub enum Done {
     CancelAsked,
     /// The primary goes on without the standbys that it has lost.
     GoesOnAlone,
+    /// The owner is fenced for certain.
+    Fenced,
     /// The mode is changed.
     ModeSet,
     /// The resource is stopped.

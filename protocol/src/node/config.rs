@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::alone::Home;
 use super::lease::LeaseConfig;
 use crate::ids::MemberId;
 use crate::replica::Mode;
@@ -43,6 +44,9 @@ pub struct NodeConfig {
     /// How leases on the marks bound service; none where there are no marks.
     #[serde(default)]
     pub lease: Option<LeaseConfig>,
+    /// Where the resource returns to by itself; none: it stays where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<Home>,
     /// Silence that ends a session.
     pub timeout: Duration,
     /// Longest that the log stays unsynced while no client asks (design §2.5).
@@ -109,6 +113,7 @@ impl NodeConfig {
             degrade_back: Duration::from_secs(30),
             record: RecordKind::None,
             lease: None,
+            home: None,
             timeout: Duration::from_secs(10),
             log_sync_interval: Duration::from_millis(200),
             sync_bytes: 32 << 20,

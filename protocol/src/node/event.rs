@@ -6,7 +6,7 @@ use super::command::{Command, Denied, Done};
 use super::note::Note;
 use super::recording;
 use crate::frame::{Frame, LogPosition};
-use crate::ids::{Lsn, MemberId, SessionId};
+use crate::ids::{Epoch, Lsn, MemberId, SessionId};
 use crate::marks::watch::Sight;
 use crate::record::ControlRecord;
 use crate::replica::ReplicaState;
@@ -98,6 +98,22 @@ pub enum Event {
         sight: Sight,
         /// When the oldest read was begun that it rests on.
         as_of: Now,
+    },
+    /// [`Action::Fence`] has come to an end, or an operator has had it done.
+    FenceEnded {
+        /// Who was to be fenced.
+        owner: MemberId,
+        /// As the owner of this epoch.
+        epoch: Epoch,
+        /// Whether it is, for certain: it serves nothing in that epoch any more.
+        fenced: bool,
+    },
+    /// What [`Action::Announce`] has announced may begin.
+    Prepared {
+        /// From whom.
+        owner: MemberId,
+        /// In which epoch.
+        epoch: Epoch,
     },
     /// A part of the replica failed for good (design §2.7).
     Failed(FailedPart),
@@ -196,6 +212,21 @@ pub enum Action {
     /// Change the control record, if its number is still one less than that of `record`; then say
     /// [`Event::Decided`]. One at a time. Whether it was done may become known late, or never.
     Propose(ControlRecord),
+    /// Fence this owner by force, and say [`Event::FenceEnded`], however it ends.
+    Fence {
+        /// Whom.
+        owner: MemberId,
+        /// In which epoch.
+        epoch: Epoch,
+    },
+    /// A takeover by itself is about to begin: do what is to be done before, and say
+    /// [`Event::Prepared`], however that ends.
+    Announce {
+        /// From whom.
+        owner: MemberId,
+        /// In which epoch.
+        epoch: Epoch,
+    },
     /// Answer an operator.
     Reply {
         /// The number of the command.

@@ -23,7 +23,8 @@ const PRECOPY_GAP_BYTES: u64 = 4 << 20;
 /// A standby that has asked its primary to hand over.
 #[derive(Clone, Debug)]
 pub(super) struct Asking {
-    pub(super) command: u64,
+    /// The operator's; none: it does so by itself.
+    pub(super) command: Option<u64>,
     pub(super) primary: MemberId,
     limits: Limits,
     /// When it gives up catching up.
@@ -63,7 +64,7 @@ impl Node {
     /// The standby catches up first, then asks its primary to hand over.
     pub(super) fn planned_takeover(
         &mut self,
-        id: u64,
+        command: Option<u64>,
         limits: Limits,
         test: bool,
     ) -> Option<Result<Done, Denied>> {
@@ -83,7 +84,7 @@ impl Node {
             return Some(Ok(Done::WouldLead));
         }
         let deadline = self.clock.now.after(limits.max_total);
-        let (command, asked, cancelled) = (id, None, false);
+        let (asked, cancelled) = (None, false);
         let asking = Asking { command, primary, limits, deadline, asked, cancelled };
         self.go(Part::Standby(Some(asking)));
         None
@@ -124,7 +125,9 @@ impl Node {
         {
             let why = if asking.cancelled { Denied::Cancelled } else { why };
             self.out.push_back(Action::Note(Note::GivenUp(why)));
-            self.out.push_back(Action::Reply { id: asking.command, result: Err(why) });
+            if let Some(id) = asking.command {
+                self.out.push_back(Action::Reply { id, result: Err(why) });
+            }
         }
     }
 
@@ -302,7 +305,7 @@ impl Node {
         let Part::Standby(asking) = &mut self.standing else {
             return;
         };
-        let command = asking.take().map(|asking| asking.command);
+        let command = asking.take().and_then(|asking| asking.command);
         let fits = !self.follow.cutting
             && !void
             && self.log.end().lsn >= release.lsn

@@ -13,6 +13,7 @@
 //! shows a device that can be written.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Not;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -37,17 +38,43 @@ pub struct LeaseConfig {
     pub auto_takeover: bool,
     /// How often it does so within an hour; then it waits for an operator. Zero: without limit.
     pub takeovers_max: u32,
+    /// What becomes of clients when the right to serve ends.
+    #[serde(default, skip_serializing_if = "OnLeaseEnd::is_hold")]
+    pub on_end: OnLeaseEnd,
+    /// Whether the driver can fence an owner by force.
+    #[serde(default, skip_serializing_if = "Not::not")]
+    pub fences: bool,
+    /// Whether the driver is told of a takeover by itself, and asked to let it begin.
+    #[serde(default, skip_serializing_if = "Not::not")]
+    pub announces: bool,
 }
 
-/// Over which takeovers are counted.
-const HOUR: Duration = Duration::from_secs(3600);
+/// What becomes of a primary's clients when both sources of its right to serve are gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLeaseEnd {
+    /// Their requests wait, and go on when there is a lease again.
+    #[default]
+    Hold,
+    /// Their requests fail, and exports are withdrawn until there is a lease again.
+    Fail,
+}
+
+impl OnLeaseEnd {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+    fn is_hold(&self) -> bool {
+        *self == Self::Hold
+    }
+}
 
 impl LeaseConfig {
     /// What follows from the times of a lease.
     #[must_use]
     pub fn new(timing: &Timing, auto_takeover: bool) -> Self {
         let (lease, guard, wait_out) = (timing.lease, timing.guard(), timing.wait_out());
-        Self { lease, guard, wait_out, auto_takeover, takeovers_max: 0 }
+        let (takeovers_max, on_end) = (0, OnLeaseEnd::Hold);
+        let (fences, announces) = (false, false);
+        Self { lease, guard, wait_out, auto_takeover, takeovers_max, on_end, fences, announces }
     }
 }
 
@@ -57,17 +84,19 @@ pub(super) struct Lease {
     /// The end of the own one on the marks.
     until: Option<Now>,
     gate: Gate,
+    /// Clients were thrown out because the gate was shut.
+    withdrawn: bool,
     /// The others', and as of when.
-    sights: BTreeMap<MemberId, (Sight, Now)>,
+    pub(super) sights: BTreeMap<MemberId, (Sight, Now)>,
     /// When this primary sent what each life of a standby has heard last: its promise counts from
     /// there.
     grants: BTreeMap<Incarnate, Now>,
     /// When this standby last heard a primary: it tells that one, which relies on it.
     granted_at: BTreeMap<MemberId, Now>,
     /// The next attempt to take over by itself.
-    try_at: Now,
+    pub(super) try_at: Now,
     /// When it has taken over by itself, within the last hour.
-    taken: VecDeque<Now>,
+    pub(super) taken: VecDeque<Now>,
 }
 
 /// Whether clients are let through.
@@ -100,6 +129,9 @@ impl Node {
     }
 
     pub(super) fn sighted(&mut self, member: MemberId, sight: Sight, as_of: Now) {
+        if sight == Sight::Live {
+            self.seen_alive(member);
+        }
         self.lease.sights.insert(member, (sight, as_of));
     }
 
@@ -113,7 +145,8 @@ impl Node {
     }
 
     /// Until when the right to serve lasts, from either source.
-    pub(super) fn lease_end(&self) -> Option<Now> {
+    #[must_use]
+    pub fn lease_end(&self) -> Option<Now> {
         self.lease.until.max(self.grants_end())
     }
 
@@ -130,7 +163,8 @@ impl Node {
     }
 
     /// Whether answers are held because the right to serve has ended, or is about to.
-    pub(super) fn is_gate_shut(&self) -> bool {
+    #[must_use]
+    pub fn is_gate_shut(&self) -> bool {
         self.lease.gate != Gate::Open || !self.lease_holds()
     }
 
@@ -147,7 +181,7 @@ impl Node {
             return;
         }
         if !matches!(self.standing, Part::Leading) {
-            self.lease.gate = Gate::Open;
+            (self.lease.gate, self.lease.withdrawn) = (Gate::Open, false);
             return self.settle_auto_takeover();
         }
         match (self.lease.gate, self.lease_holds()) {
@@ -155,6 +189,7 @@ impl Node {
                 self.lease.gate = Gate::Shut(self.clock.now);
                 self.out.push_back(Action::Hold(true));
                 self.out.push_back(Action::Note(Note::LeaseOver));
+                self.withdraw();
             }
             (Gate::Shut(since), true) => self.begin_to_open(since),
             (Gate::Opening(_, since), false) => self.lease.gate = Gate::Shut(since),
@@ -180,14 +215,36 @@ impl Node {
         }
     }
 
+    /// Clients that shall hear an error do so before the end: the gate is shut by a guard ahead of
+    /// it, and this is part of that.
+    fn withdraw(&mut self) {
+        let fails = self.config.lease.is_some_and(|config| config.on_end == OnLeaseEnd::Fail);
+        if fails && self.serving {
+            self.lease.withdrawn = true;
+            self.end_service();
+            self.out.push_back(Action::Note(Note::Withdrawn));
+        }
+    }
+
+    /// Whether clients were thrown out, and come back when there is a lease again.
+    #[must_use]
+    pub fn is_withdrawn(&self) -> bool {
+        self.lease.withdrawn
+    }
+
     fn open_gate(&mut self) {
         self.lease.gate = Gate::Open;
-        self.out.push_back(Action::Hold(false));
+        if std::mem::take(&mut self.lease.withdrawn) {
+            self.serving = true;
+            self.out.push_back(Action::Serve(true));
+        } else {
+            self.out.push_back(Action::Hold(false));
+        }
         self.out.push_back(Action::Note(Note::LeaseBack));
     }
 
     /// Whether whom the record names serves nothing any more, so that another may propose itself:
-    /// it has said so, its lease is over, or an operator answers for it.
+    /// it has said so, its lease is over, it was fenced, or an operator answers for it.
     pub(super) fn owner_is_out(&self, record: &ControlRecord) -> bool {
         let owner = record.owner.member;
         let (Some(config), false) = (self.config.lease, owner == self.state.member) else {
@@ -209,7 +266,8 @@ impl Node {
         });
         let grant = self.lease.granted_at.get(&owner);
         let lapsed = grant.is_none_or(|at| at.after(config.wait_out) <= self.clock.now);
-        answered_for || released || over && lapsed
+        let fenced = self.is_fenced((owner, record.epoch));
+        answered_for || released || fenced || over && lapsed
     }
 
     /// Why nobody else may own the resource now: whom the record names may be serving.
@@ -222,40 +280,5 @@ impl Node {
     pub(super) fn owner_is_out_of_reach(&self) -> Option<Denied> {
         let owner = self.record()?.owner.member;
         self.owner_lives().filter(|_| !self.connected().contains(&owner))
-    }
-
-    /// Whether it has taken over by itself as often within an hour as it may: two members that fall
-    /// again and again must not hand the resource to and fro for ever.
-    pub(super) fn takes_over_too_often(&self) -> bool {
-        let most = self.config.lease.map_or(0, |config| config.takeovers_max);
-        let count = u32::try_from(self.lease.taken.len()).unwrap_or(u32::MAX);
-        most > 0 && count >= most
-    }
-
-    /// A member of the in-sync set takes over by itself, and by that right alone: nothing that was
-    /// answered is lost (design §5.2).
-    fn settle_auto_takeover(&mut self) {
-        let wants = self.config.lease.is_some_and(|config| config.auto_takeover);
-        let idle = matches!(self.standing, Part::Standby(None)) && !self.follow.cutting;
-        let now = self.clock.now;
-        self.lease.taken.retain(|at| at.after(HOUR) > now);
-        if !wants || !idle || self.clock.now < self.lease.try_at || !self.register.is_fresh() {
-            return;
-        }
-        let me = self.state.life();
-        let may = self.record().is_some_and(|record| {
-            let owner = record.owner.member;
-            record.release.is_none()
-                && owner != me.member
-                && record.counts(me)
-                && !self.connected().contains(&owner)
-                && self.owner_is_out(record)
-        });
-        if may && self.lease_holds() && !self.takes_over_too_often() {
-            self.lease.try_at = self.clock.now.after(self.config.heartbeat());
-            self.lease.taken.push_back(self.clock.now);
-            self.out.push_back(Action::Note(Note::TakesOverAlone));
-            self.stand_by_force(true, None, None);
-        }
     }
 }

@@ -20,7 +20,8 @@
 //! | `insync` | entering and leaving the in-sync set |
 //! | `proof` | the word that a standby is in the set, and what it is worth |
 //! | `register` | the control record: read, obeyed, proposed to |
-//! | `lease` | the right to serve, and taking over by itself |
+//! | `lease` | the right to serve |
+//! | `alone` | what nobody asks for: taking over by itself, going home |
 //! | `pace` | modes, slow standbys, waits |
 //! | `trail` | which part of the log came when |
 //! | `answer` | which requests may be answered, and what the image may hold |
@@ -30,6 +31,7 @@
 //! | `status`, `numbers`, `phase`, `reason` | what people see |
 //! | `limits` | how much a node holds, for simulators |
 
+mod alone;
 mod answer;
 mod command;
 mod config;
@@ -60,11 +62,12 @@ mod session;
 mod status;
 mod trail;
 
+pub use alone::Home;
 pub use answer::Answers;
 pub use command::{Command, Denied, Done, How, Limits};
 pub use config::{NodeConfig, OnWindowEnd, RecordKind};
 pub use event::{Action, Event, FailedPart};
-pub use lease::LeaseConfig;
+pub use lease::{LeaseConfig, OnLeaseEnd};
 pub use limits::Excess;
 pub use log::Recovered;
 pub use moves::{MEMBER_MOVES, Made, Move, OWN_MOVES, Place, STANDBY_MOVES, picture};
@@ -106,6 +109,7 @@ pub struct Node {
     insync: insync::InSync,
     register: register::Register,
     lease: lease::Lease,
+    alone: alone::Alone,
     waits: pace::Waits,
     measured: BTreeMap<MemberId, numbers::Measured>,
     measured_at: Now,
@@ -175,6 +179,7 @@ impl Node {
             insync: insync::InSync::new(&state),
             register: register::Register::default(),
             lease: lease::Lease::default(),
+            alone: alone::Alone::default(),
             waits: pace::Waits::default(),
             measured: BTreeMap::new(),
             measured_at: clock.now,
@@ -222,6 +227,8 @@ impl Node {
             Event::Decided(record) => self.decided(record),
             Event::Lease(until) => self.lease_told(until),
             Event::Sighted { member, sight, as_of } => self.sighted(member, sight, as_of),
+            Event::FenceEnded { owner, epoch, fenced } => self.fence_ended((owner, epoch), fenced),
+            Event::Prepared { owner, epoch } => self.prepared((owner, epoch)),
             Event::Failed(part) => self.failed(part),
             Event::Command { id, command } => self.command(id, command),
             Event::Tick => {}
@@ -243,6 +250,7 @@ impl Node {
         self.settle_sessions();
         self.settle_register();
         self.settle_lease();
+        self.settle_home();
         self.settle_standing();
         self.settle_insync();
         self.settle_feeds();
@@ -311,7 +319,7 @@ impl Node {
             (_, Part::Stopping(_) | Part::Stopped) => Some(Err(Denied::Stopping)),
             (_, Part::Waking(_)) if command != Command::Stop => Some(Err(Denied::Starting)),
             (Command::Takeover { how: How::Planned(limits), test }, _) => {
-                self.planned_takeover(id, limits, test)
+                self.planned_takeover(Some(id), limits, test)
             }
             (Command::Takeover { how, test }, _) => self.forced_takeover(id, how, test),
             (Command::CancelTakeover, _) => Some(self.cancel_takeover()),
@@ -398,7 +406,7 @@ impl Node {
         let command = match &self.standing {
             Part::Candidate(candidate) => candidate.command,
             Part::Beginning(beginning) => beginning.command,
-            Part::Standby(Some(asking)) => Some(asking.command),
+            Part::Standby(Some(asking)) => asking.command,
             Part::Stopping(command) | Part::Waking(command) => *command,
             _ => None,
         };

@@ -64,8 +64,18 @@ pub enum Note {
     LeaseOver,
     /// It was won again.
     LeaseBack,
+    /// Clients are thrown out until then.
+    Withdrawn,
     /// The owner's lease is over, and this member of its in-sync set takes over by itself.
     TakesOverAlone,
+    /// The owner is silent: it is to be fenced by force.
+    Fences(MemberId),
+    /// It is.
+    Fenced(MemberId),
+    /// It is not, or nobody knows; its lease is waited out.
+    NotFenced(MemberId),
+    /// This member is the resource's home, and takes over in order.
+    GoesHome,
     /// Another member is connected and has introduced itself.
     LinkUp(MemberId),
     /// The connection with another member ended, in order or not.
@@ -110,7 +120,12 @@ impl Note {
             Self::Deposed { .. } => "deposed",
             Self::LeaseOver => "lease_over",
             Self::LeaseBack => "lease_back",
+            Self::Withdrawn => "withdrawn",
             Self::TakesOverAlone => "takes_over_alone",
+            Self::Fences(_) => "fences",
+            Self::Fenced(_) => "fenced",
+            Self::NotFenced(_) => "not_fenced",
+            Self::GoesHome => "goes_home",
             Self::LinkUp(_) => "link_up",
             Self::LinkLost(_) => "link_lost",
             Self::Congested(_) => "congested",
@@ -133,6 +148,7 @@ impl Note {
                 | Self::PeerEntered(_)
                 | Self::Follows(..)
                 | Self::LinkUp(_)
+                | Self::GoesHome
                 | Self::LeaseBack
                 | Self::Flows(_)
                 | Self::Phase(_)
@@ -153,6 +169,9 @@ impl Note {
             | Self::TooSlow(member)
             | Self::HoldsOn(member)
             | Self::Deposed { owner: member, .. }
+            | Self::Fences(member)
+            | Self::Fenced(member)
+            | Self::NotFenced(member)
             | Self::LinkUp(member)
             | Self::LinkLost(member)
             | Self::Congested(member)
@@ -191,6 +210,11 @@ impl Note {
             Self::Deposed { epoch, .. } => {
                 format!("the control record gives the resource to {who} in epoch {epoch}")
             }
+            Self::Fences(_) => format!("{who} is silent; the fence command is to stop it"),
+            Self::Fenced(_) => format!("{who} is fenced: it serves nothing any more"),
+            Self::NotFenced(_) => {
+                format!("{who} is not fenced for certain; its lease is waited out")
+            }
             Self::LinkUp(_) => format!("connected with {who}"),
             Self::LinkLost(_) => format!("the connection with {who} ended"),
             Self::Congested(_) => {
@@ -219,8 +243,16 @@ impl Note {
                     .into()
             }
             Self::LeaseBack => "this member has a lease again; clients go on".into(),
+            Self::Withdrawn => {
+                "requests fail, and exports and block devices are withdrawn until then \
+                 (on_lease_end)"
+                    .into()
+            }
             Self::TakesOverAlone => {
                 "the owner's lease is over; this in-sync member takes over by itself".into()
+            }
+            Self::GoesHome => {
+                "this member is the resource's home and in peer: it takes over in order".into()
             }
             Self::Phase(phase) => phase.in_words(name),
             Self::GivenUp(why) => format!("no takeover: {why}"),

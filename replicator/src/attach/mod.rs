@@ -145,14 +145,16 @@ fn again(wanted: &Attachment, stop: &dyn Fn() -> bool) -> Option<(Vec<UnixStream
     None
 }
 
-/// Whether the daemon says that this member is not the one to be primary.
+/// Whether the daemon says that this member is not the one to be primary, or that requests are to
+/// fail while it has no lease.
 fn leads_no_more(wanted: &Attachment) -> bool {
     let request = Request::Status { resource: Some(wanted.resource.clone()) };
     let Ok(Response::Status(all)) = control::ask(&wanted.control, request) else { return false };
-    let node = all.into_iter().next().and_then(|status| status.node);
-    node.is_some_and(|node| {
-        matches!(node.standing, Standing::Standby | Standing::Failed(_) | Standing::Diverged(_))
-    })
+    let Some(status) = all.into_iter().next() else { return false };
+    status.withdrawn
+        || status.node.is_some_and(|node| {
+            matches!(node.standing, Standing::Standby | Standing::Failed(_) | Standing::Diverged(_))
+        })
 }
 
 fn connections(wanted: &Attachment) -> Result<(Vec<UnixStream>, Facts), ExportError> {

@@ -82,6 +82,8 @@ pub(super) enum Verb {
         #[command(subcommand)]
         what: Mark,
     },
+    /// Show the watchdog that the configuration names, without starting it
+    Watchdog,
     /// Make this member the primary
     Takeover(Takeover),
     /// Change the mode of a resource; on its primary
@@ -200,6 +202,10 @@ pub(super) struct Takeover {
     /// Without the old primary's agreement; may lose writes
     #[arg(long)]
     pub(super) force: bool,
+    /// First have the owner stopped by the configured fence command, instead of waiting its lease
+    /// out; together with --force
+    #[arg(long, requires = "force", conflicts_with = "test")]
+    pub(super) fence: bool,
     /// Without the old primary's agreement, but only while this standby can prove that no
     /// answered write is missing here
     #[arg(long, conflicts_with = "force")]

@@ -1,7 +1,9 @@
 //! `hadrian check`: the configuration as such, and what only this host can tell: its stores, its
 //! keys, its replicas.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hadrian_blockdev::replica::{ReplicaError, read_state};
@@ -9,9 +11,11 @@ use hadrian_blockdev::superblock::SuperblockError;
 use hadrian_blockdev::volume::{StoreError, check_store};
 use hadrian_fencing::making::header_of;
 use hadrian_fencing::medium::Medium;
+use hadrian_fencing::watchdog::{SYS, WatchdogSettings, look};
 use hadrian_protocol::marks::layout::Run;
 use hadrian_protocol::node::OnWindowEnd;
 use hadrian_protocol::replica::describe;
+use rustix::fs::{Access, access};
 use serde::Serialize;
 
 use super::args::Args;
@@ -59,10 +63,16 @@ pub(super) fn check(args: &Args) -> anyhow::Result<()> {
         findings.look_at_replica(resource, &me);
     }
     match &config.fencing {
-        Fencing::Marks(marks) => findings.look_at_marks(&config, marks),
+        Fencing::Marks(marks) => {
+            findings.look_at_marks(&config, marks);
+            if let Some(watchdog) = &marks.watchdog {
+                findings.look_at_watchdog(watchdog);
+            }
+        }
         Fencing::None { .. } => findings.look_at_windows(&config),
     }
     findings.look_at_delays(&config);
+    findings.look_at_programs(&config);
     if args.json {
         println!("{}", serde_json::to_string(&findings)?);
     } else {
@@ -110,6 +120,27 @@ impl Findings {
                 )),
                 Ok(_) => {}
                 Err(error) => self.problems.push(format!("{shown}: {error}")),
+            }
+        }
+    }
+
+    /// Whether there is one; it is not opened, which would start it.
+    fn look_at_watchdog(&mut self, settings: &WatchdogSettings) {
+        match look(&settings.device, Path::new(SYS)) {
+            Ok(shown) => self.notes.extend(super::watchdog::words(settings, &shown)),
+            Err(error) => self.problems.push(super::watchdog::missing(settings, &error)),
+        }
+    }
+
+    /// Whether the programs that this member runs are there.
+    fn look_at_programs(&mut self, config: &Config) {
+        let fence = config.fencing.marks().and_then(|marks| marks.fence.as_ref());
+        let events = config.resources.iter().filter_map(|resource| resource.on_event.as_ref());
+        let programs: BTreeSet<_> = fence.into_iter().chain(events).map(|it| &it.command).collect();
+        for path in programs {
+            if let Err(error) = access(path, Access::EXEC_OK) {
+                let shown = path.display();
+                self.problems.push(format!("{shown} cannot be run: {error}; see on_event, fence"));
             }
         }
     }

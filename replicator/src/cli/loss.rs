@@ -108,6 +108,8 @@ mod tests {
             exports: Vec::new(),
             segment_bytes: None,
             opening_bytes: None,
+            withdrawn: false,
+            right_us: None,
             divergence: None,
             node: Some(node),
             stopped: None,

@@ -15,6 +15,7 @@ mod progress;
 mod replay;
 mod status;
 mod takeover;
+mod watchdog;
 mod words;
 
 use std::io::IsTerminal as _;
@@ -107,6 +108,7 @@ fn carry_out(args: Args) -> anyhow::Result<()> {
             attach::nbd(&args, &attach::Wish { volume, device, connections, hold })
         }
         Verb::Mark { what } => mark::mark(&args, what),
+        Verb::Watchdog => watchdog::watchdog(&args),
         Verb::Takeover(wish) => takeover::takeover(&args, wish),
         Verb::Mode { resource, mode } => {
             command(&args, Request::Mode { resource: resource.clone(), mode: (*mode).into() })

@@ -59,6 +59,7 @@ pub(super) fn done(done: Done) -> String {
         Done::WouldLead => "the takeover would be granted".into(),
         Done::CancelAsked => "given up, unless the old primary has handed over already".into(),
         Done::GoesOnAlone => "answers go on without the lost standbys".into(),
+        Done::Fenced => "the owner is fenced: it serves nothing any more".into(),
         Done::ModeSet => "the mode is changed".into(),
         Done::Stopped => "stopped; everything is in the backing store".into(),
         Done::Started => "started".into(),
@@ -90,6 +91,10 @@ fn screen(status: &ResourceStatus) -> String {
     if let Some(bytes) = status.opening_bytes {
         let left = words::bytes(bytes);
         table.add_row(vec!["clients".into(), format!("wait until {left} more are applied")]);
+    }
+    if status.withdrawn {
+        let text = "are refused until this member has a lease again (on_lease_end)";
+        table.add_row(vec!["clients".to_owned(), text.to_owned()]);
     }
     if let Some(divergence) = &status.divergence {
         table.add_row(vec!["a return".into(), words::divergence(divergence)]);

@@ -5,7 +5,7 @@ use hadrian_protocol::ids::{Epoch, MemberId};
 use hadrian_protocol::node::{How, Limits};
 
 use super::args::{Args, Takeover};
-use super::{command, configuration, confirm, loss, progress, status_of};
+use super::{ask_within, command, configuration, confirm, loss, progress, report, status_of};
 use crate::config::Config;
 use crate::control::Request;
 
@@ -37,6 +37,11 @@ pub(super) fn takeover(args: &Args, wish: &Takeover) -> anyhow::Result<()> {
     };
     if let Some(warning) = warning.filter(|_| !wish.test) {
         confirm(wish.yes, warning)?;
+    }
+    if wish.fence {
+        // The command has a limit of its own.
+        let fence = Request::Fence { resource: resource.clone() };
+        report(args, ask_within(args, fence, None)?)?;
     }
     let request = Request::Takeover { resource: resource.clone(), how, test: wish.test };
     if wish.test { command(args, request) } else { progress::follow(args, &resource, request) }

@@ -12,6 +12,8 @@ pub(super) struct File {
     pub(super) cluster: Spanned<String>,
     pub(super) memory: Option<Spanned<String>>,
     pub(super) fencing: Option<Spanned<Fencing>>,
+    pub(super) on_event: Option<Spanned<PathBuf>>,
+    pub(super) on_event_timeout: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) link: Link,
     pub(super) member: Vec<Member>,
@@ -23,7 +25,7 @@ pub(super) struct File {
 #[serde(untagged)]
 pub(super) enum Fencing {
     Word(String),
-    Table(FencingTable),
+    Table(Box<FencingTable>),
 }
 
 #[derive(Debug, Deserialize)]
@@ -39,6 +41,22 @@ pub(super) struct FencingTable {
     pub(super) lease: Option<String>,
     pub(super) renew_interval: Option<String>,
     pub(super) io_timeout: Option<String>,
+    pub(super) watchdog: Option<WatchdogTable>,
+    pub(super) fence: Option<FenceTable>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FenceTable {
+    pub(super) command: PathBuf,
+    pub(super) timeout: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WatchdogTable {
+    pub(super) device: Option<PathBuf>,
+    pub(super) timeout: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -85,6 +103,12 @@ pub(super) struct Resource {
     pub(super) primary: Option<Spanned<String>>,
     pub(super) auto_takeover: Option<Spanned<bool>>,
     pub(super) auto_takeover_limit: Option<Spanned<u32>>,
+    pub(super) on_lease_end: Option<Spanned<String>>,
+    pub(super) on_event: Option<Spanned<PathBuf>>,
+    pub(super) on_event_timeout: Option<Spanned<String>>,
+    pub(super) failback: Option<Spanned<String>>,
+    pub(super) home: Option<Spanned<String>>,
+    pub(super) failback_after: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) ublk: bool,
     pub(super) ublk_queues: Option<Spanned<u16>>,

@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hadrian_fencing::medium::{EtcdSource, Source};
+use hadrian_fencing::watchdog::WatchdogSettings;
 use hadrian_protocol::ids::{MemberId, ResourceId};
 use hadrian_protocol::marks::lease::Timing;
-use hadrian_protocol::node::OnWindowEnd;
+use hadrian_protocol::node::{Home, OnLeaseEnd, OnWindowEnd};
 use hadrian_protocol::replica::{Mode, VolumeGeometry};
 
 use super::problem::Problem;
 use crate::driver::Compression;
+use crate::hooks::Hook;
 use crate::tls::Fingerprint;
 
 /// A configuration that may be used.
@@ -59,6 +61,10 @@ pub struct Marks {
     pub etcd: Option<Box<EtcdSource>>,
     /// The times of each member's lease.
     pub timing: Timing,
+    /// What resets a member's host where its clients cannot be held in time.
+    pub watchdog: Option<WatchdogSettings>,
+    /// What fences an owner by force.
+    pub fence: Option<Hook>,
 }
 
 impl Fencing {
@@ -129,6 +135,12 @@ pub struct Resource {
     pub auto_takeover: bool,
     /// How often within an hour; zero: without limit.
     pub auto_takeover_limit: u32,
+    /// What becomes of clients when a primary's right to serve ends.
+    pub on_lease_end: OnLeaseEnd,
+    /// What is told of events.
+    pub on_event: Option<Hook>,
+    /// Where it returns to by itself.
+    pub home: Option<Home>,
     /// Its volumes.
     pub volumes: Vec<Volume>,
     /// Whether its volumes are block devices of the primary's kernel, and with how many queues, at

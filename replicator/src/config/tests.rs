@@ -90,6 +90,30 @@ fn one_or_three_markers_are_taken_and_everything_else_is_refused_with_the_reason
 }
 
 #[test]
+fn a_watchdog_is_waited_for_and_its_time_has_bounds() {
+    let watchdog = |what: &str| fenced(&format!("{{ marks = [\"/dev/a\"], {what} }}"), false);
+    let config = watchdog("watchdog = {}").unwrap();
+    let marks = config.fencing.marks().unwrap();
+    let settings = marks.watchdog.as_ref().unwrap();
+    let ten = std::time::Duration::from_secs(10);
+    assert_eq!((settings.device.as_path(), settings.timeout), (Path::new("/dev/watchdog"), ten));
+    assert_eq!(marks.timing.watchdog, ten, "the lease tells others to wait for it");
+    let other = watchdog("watchdog = { device = \"/dev/watchdog1\", timeout = \"5s\" }").unwrap();
+    let other = other.fencing.marks().unwrap().watchdog.clone().unwrap();
+    assert_eq!(other.device, Path::new("/dev/watchdog1"));
+    let cases = [
+        ("watchdog = { timeout = \"4s\" }", "a watchdog of 4s; write 5s to 600s"),
+        ("watchdog = { timeout = \"6500ms\" }", "whole seconds"),
+        ("watchdog = { device = \"watchdog\" }", "not absolute"),
+        ("watchdog = { time = \"10s\" }", "\"time\" is no key of fencing.watchdog"),
+    ];
+    for (what, reason) in cases {
+        let error = watchdog(what).unwrap_err().to_string();
+        assert!(error.contains(reason), "{what}: {error}");
+    }
+}
+
+#[test]
 fn every_refusal_names_the_place_the_value_and_the_way_out() {
     let cases = [
         ("mode = \"nearsync\"", "mode = \"fast\"", "hadrian.toml:13:8", "sync, nearsync, async"),

@@ -49,6 +49,11 @@ pub enum Request {
         /// Which the caller knows already.
         after: u64,
     },
+    /// Have the owner of a resource fenced by force, by the operator's command for it.
+    Fence {
+        /// Of which resource.
+        resource: String,
+    },
     /// Give up a takeover that is under way.
     Cancel {
         /// Of which resource.
@@ -121,6 +126,13 @@ pub struct ResourceStatus {
     pub segment_bytes: Option<u64>,
     /// Bytes of log that this primary applies before it lets clients in.
     pub opening_bytes: Option<u64>,
+    /// Clients of this primary were thrown out until it has a lease again.
+    #[serde(default)]
+    pub withdrawn: bool,
+    /// Microseconds until a primary's right to serve ends, by its lease or by the word of every
+    /// other in-sync member, whichever lasts longer; none: it has none, or needs none.
+    #[serde(default)]
+    pub right_us: Option<u64>,
     /// What a diverged replica holds that the primary's history does not: what its return would
     /// lose.
     pub divergence: Option<Divergence>,
@@ -178,7 +190,9 @@ impl Request {
             Self::Mode { mode, .. } => Some(Command::SetMode(*mode)),
             Self::Stop { .. } => Some(Command::Stop),
             Self::Start { primary: true, .. } => Some(Command::StartPrimary),
-            Self::Start { .. } | Self::Status { .. } | Self::Events { .. } => None,
+            Self::Start { .. } | Self::Status { .. } | Self::Fence { .. } | Self::Events { .. } => {
+                None
+            }
         }
     }
 }

@@ -92,8 +92,12 @@ pub struct Spec {
     pub etcd: Vec<String>,
     /// The times of leases on them.
     pub lease: Timing,
+    /// Further entries of `fencing`, each behind a comma.
+    pub fencing: String,
     /// Further lines of each resource's configuration.
     pub settings: String,
+    /// Further lines of the resource of each number.
+    pub each: Vec<String>,
     /// The folder for the files of both; `None`: where the system has temporary ones.
     pub folder: Option<PathBuf>,
     /// Where each member runs; `None`: here, with links on loopback.
@@ -118,7 +122,9 @@ impl Spec {
             markers: Vec::new(),
             etcd: Vec::new(),
             lease: Timing::DEFAULT,
+            fencing: String::new(),
             settings: String::new(),
+            each: Vec::new(),
             folder: None,
             places: None,
         }
@@ -208,6 +214,8 @@ impl Cluster {
             );
         }
         for (index, resource) in self.resources.iter().enumerate() {
+            let own = spec.each.get(index).map_or("", String::as_str);
+            let settings = format!("{settings}{own}");
             text += &self.configuration_of(spec, index, resource, &settings);
         }
         fs::write(self.path("hadrian.toml"), text)?;
@@ -525,11 +533,12 @@ fn fencing_of(spec: &Spec) -> String {
     };
     let Timing { lease, renew, io, .. } = spec.lease;
     format!(
-        "fencing = {{ {places}, lease = \"{}ms\", renew_interval = \"{}ms\", io_timeout = \"{}ms\" \
-         }}\n",
+        "fencing = {{ {places}, lease = \"{}ms\", renew_interval = \"{}ms\", \
+         io_timeout = \"{}ms\"{} }}\n",
         lease.as_millis(),
         renew.as_millis(),
-        io.as_millis()
+        io.as_millis(),
+        spec.fencing
     )
 }
 

@@ -8,9 +8,11 @@ use hadrian_blockdev::buffer::IoBuf;
 use hadrian_blockdev::export::{
     Backend, EXTENT_COUNT_MAX, ExportInfo, Extent, Piece, Reply, Request, RequestError, WriteData,
 };
+use hadrian_blockdev::volume::ReadDone;
 use hadrian_protocol::frame::{Draft, DraftFull};
 use hadrian_protocol::ids::{Lsn, VolumeIndex};
 use hadrian_protocol::range::ByteRange;
+use hadrian_protocol::time::Now;
 use slab::Slab;
 
 use super::resource::{Inner, Shared};
@@ -30,6 +32,8 @@ pub(super) struct Clients {
     writes: VecDeque<(Lsn, Reply)>,
     commits: VecDeque<(Lsn, Reply)>,
     pub(super) reads: Slab<Reply>,
+    /// Reads that were done too late to be answered under this member's lease.
+    held_reads: Vec<(Reply, ReadDone)>,
     late: VecDeque<Late>,
     wakers: Vec<Waker>,
 }
@@ -48,13 +52,12 @@ struct Late {
     reply: Reply,
 }
 
-/// A change as it waits, or a question that came when this member may have lost the right to answer.
+/// A change as it waits, or a question that came when this member may not answer.
 enum Change {
     Small(u64, Vec<u8>),
     Large(u64, VecDeque<Piece>),
     Zero(u64, u64),
     Trim(u64, u64),
-    Read(u64, u64),
     Status(u64, u64),
 }
 
@@ -68,7 +71,7 @@ impl Change {
         match self {
             Self::Small(_, bytes) => bytes.len() as u64,
             Self::Large(_, pieces) => pieces.front().map_or(0, |piece| piece.len as u64),
-            Self::Zero(..) | Self::Trim(..) | Self::Read(..) | Self::Status(..) => 0,
+            Self::Zero(..) | Self::Trim(..) | Self::Status(..) => 0,
         }
     }
 }
@@ -164,11 +167,39 @@ impl Inner {
         // What is in the open frame is not in the overlay yet.
         self.seal_draft();
         self.run_node();
-        if self.holding {
-            return self.ask_later(volume, Change::Read(offset, len), reply);
-        }
         let id = self.clients.reads.insert(reply);
         self.replica.read(id as u64, volume, range);
+    }
+
+    /// A read is done. Nothing is shown once the right to serve has ended: another member may have
+    /// answered newer writes by then. It is answered when this member has a lease again, in which
+    /// the record names it still: then nobody has.
+    pub(super) fn read_done(&mut self, now: Now, done: ReadDone) {
+        let key = usize::try_from(done.id).unwrap_or(usize::MAX);
+        let Some(reply) = self.clients.reads.try_remove(key) else { return };
+        let is_over = self.marks.is_some() && self.node.lease_end().is_none_or(|end| now >= end);
+        match is_over || self.node.is_gate_shut() {
+            true => self.clients.held_reads.push((reply, done)),
+            false => self.answer_read(reply, done),
+        }
+    }
+
+    fn answer_read(&self, reply: Reply, done: ReadDone) {
+        match done.result {
+            Ok(parts) => reply.data(parts),
+            Err(error) => {
+                tracing::error!(resource = %self.name, %error, "a read failed");
+                reply.done(Err(RequestError::from(&error)));
+            }
+        }
+    }
+
+    /// Tells whoever pets the watchdog until when clients may be answered.
+    pub(super) fn expose(&self) {
+        let Some(marks) = &self.marks else { return };
+        // Behind a gate that is shut nothing is answered, whatever clients still wait for.
+        let serves = self.serving && !self.node.is_gate_shut();
+        marks.expose(serves.then(|| self.node.lease_end().unwrap_or_default()));
     }
 
     fn status(&mut self, volume: VolumeIndex, offset: u64, len: u64, reply: Reply) {
@@ -177,8 +208,11 @@ impl Inner {
         };
         self.seal_draft();
         self.run_node();
+        // Whoever stood still past its lease learns that only now, and what it would show is of the
+        // past.
         if self.holding {
-            return self.ask_later(volume, Change::Status(offset, len), reply);
+            let change = Change::Status(offset, len);
+            return self.clients.late.push_back(Late { volume, change, commit: false, reply });
         }
         let regions = self.replica.regions(volume, range, EXTENT_COUNT_MAX);
         let extent = |region: hadrian_blockdev::volume::Region| Extent {
@@ -187,12 +221,6 @@ impl Inner {
             zero: region.zero,
         };
         reply.status(regions.into_iter().map(extent).collect());
-    }
-
-    /// Clients are held. Whoever stood still past its lease learns that only now, and what it would
-    /// show may be of the past (design §7).
-    fn ask_later(&mut self, volume: VolumeIndex, change: Change, reply: Reply) {
-        self.clients.late.push_back(Late { volume, change, commit: false, reply });
     }
 
     /// A flush waits until everything that was answered before it is where the mode wants it.
@@ -231,7 +259,6 @@ impl Inner {
             }
             Change::Zero(offset, len) => self.mark(late, offset, len, Draft::zero),
             Change::Trim(offset, len) => self.mark(late, offset, len, Draft::trim),
-            Change::Read(offset, len) => self.read(late.volume, offset, len, late.reply),
             Change::Status(offset, len) => self.status(late.volume, offset, len, late.reply),
         }
     }
@@ -341,6 +368,10 @@ impl Inner {
             clients.commits.pop_front_if(|(end, _)| *end <= answers.flushes)
         {
             reply.done(Ok(()));
+        }
+        if !self.clients.held_reads.is_empty() && !self.node.is_gate_shut() {
+            let held = std::mem::take(&mut self.clients.held_reads);
+            held.into_iter().for_each(|(reply, done)| self.answer_read(reply, done));
         }
         if !self.clients.wakers.is_empty() && self.takes_requests() {
             self.clients.wakers.drain(..).for_each(Waker::wake);

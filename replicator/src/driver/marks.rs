@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use hadrian_fencing::exposure::Exposure;
 use hadrian_fencing::service::{Heard, Service};
 use hadrian_protocol::ids::MemberId;
 use hadrian_protocol::marks::proposer::Said;
@@ -28,6 +29,8 @@ struct Mail {
     sights: BTreeMap<MemberId, (Sight, Now)>,
     /// The core asks one thing of a kind at a time.
     said: Vec<Said>,
+    /// What the operator's programs have done; the core asks for one thing of a kind at a time.
+    told: Vec<Event>,
 }
 
 impl Mailbox {
@@ -46,10 +49,19 @@ impl Mailbox {
         self.news.notify_one();
     }
 
+    /// Takes what another thread has to tell the core.
+    pub fn tell(&self, event: Event) {
+        if let Ok(mut mail) = self.mail.lock() {
+            mail.told.push(event);
+        }
+        self.news.notify_one();
+    }
+
     /// Forgets what a former life of the resource has asked; leases are what they are.
     pub(super) fn forget_answers(&self) {
         if let Ok(mut mail) = self.mail.lock() {
             mail.said.clear();
+            mail.told.clear();
         }
     }
 
@@ -67,7 +79,7 @@ impl Mailbox {
             Said::Read(record) => Event::RecordRead(record),
             Said::Decided(record) => Event::Decided(record),
         });
-        lease.into_iter().chain(sights).chain(said).collect()
+        lease.into_iter().chain(sights).chain(said).chain(mail.told).collect()
     }
 }
 
@@ -80,6 +92,8 @@ pub struct MarksDoor {
     pub resource: usize,
     /// What is heard.
     pub mailbox: Arc<Mailbox>,
+    /// What the resource says of itself to whoever pets the watchdog.
+    pub exposure: Exposure,
 }
 
 impl fmt::Debug for MarksDoor {
@@ -95,5 +109,13 @@ impl MarksDoor {
 
     pub(super) fn propose(&self, record: ControlRecord) {
         self.service.change(self.resource, record);
+    }
+
+    /// Says until when clients may be answered; none: nobody is served.
+    pub(super) fn expose(&self, until: Option<Now>) {
+        match until {
+            Some(until) => self.exposure.open(until),
+            None => self.exposure.close(),
+        }
     }
 }

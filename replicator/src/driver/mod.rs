@@ -10,6 +10,8 @@ mod device;
 #[cfg(not(feature = "ublk"))]
 #[path = "no_device.rs"]
 mod device;
+mod exports;
+mod happenings;
 mod hold;
 mod link;
 mod marks;
@@ -36,6 +38,10 @@ pub struct Seen {
     /// Bytes of log that this primary applies before it lets clients in; none: they are in, or it
     /// is no primary.
     pub opening_bytes: Option<u64>,
+    /// Clients were thrown out until this member has a lease again.
+    pub withdrawn: bool,
+    /// Microseconds until this member's right to serve ends, from whichever source lasts longer.
+    pub right_us: Option<u64>,
     /// What a diverged replica holds that the primary's history does not.
     pub divergence: Option<hadrian_protocol::divergence::Divergence>,
 }

@@ -1,29 +1,30 @@
 //! The resource's one owner: whatever happened goes to the node, whatever the node wants is done.
 
 use hadrian_blockdev::buffer::IoBuf;
-use hadrian_blockdev::export::{Close, CloseHandle, ExportInfo, RequestError};
-use hadrian_blockdev::nbd::{Export, ExportTable, Exports, Found, Listed};
+use hadrian_blockdev::nbd::Exports;
 use hadrian_blockdev::replica::{Replica, ReplicaEvent};
 use hadrian_protocol::frame::{Draft, Frame};
-use hadrian_protocol::ids::{Lsn, MemberId, ResourceId, SessionId, VolumeIndex};
+use hadrian_protocol::ids::{Epoch, Lsn, MemberId, ResourceId, SessionId};
 use hadrian_protocol::node::{
-    About, Action, Command, Denied, Done, Event, FailedPart, Note, Reason, Recorded, Standing, Why,
+    About, Action, Command, Denied, Done, Event, FailedPart, Note, Reason, Recorded, Why,
 };
 use hadrian_protocol::replica::VolumeGeometry;
-use hadrian_protocol::time::{Clock, Now};
+use hadrian_protocol::time::{Clock, Now, micros};
 use hadrian_protocol::wire::Message;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use tokio::sync::{Notify, oneshot};
 
 use super::Seen;
-use super::clients::{Clients, VolumeBackend};
+use super::clients::Clients;
 use super::device::Devices;
 use super::link::{Compression, Outgoing};
 use super::marks::MarksDoor;
 use super::share::Share;
 use super::told::{Told, ToldEvent};
+use crate::hooks::Hooks;
 use crate::recording::Wanted;
 
 /// How often the core is told that a link waits for room.
@@ -54,6 +55,8 @@ pub struct ResourceOptions {
     pub share: Share,
     /// Where its control record is, where there are marks.
     pub marks: Option<MarksDoor>,
+    /// The operator's programs.
+    pub hooks: Option<Arc<Hooks>>,
 }
 
 /// Where an operator waits for an answer.
@@ -70,8 +73,8 @@ pub(super) struct Shared {
     pub(super) compression: Compression,
     pub(super) stopped: Cell<bool>,
     pub(super) ended: Notify,
-    exports: RefCell<Exports>,
-    devices: Option<RefCell<Devices>>,
+    pub(super) exports: RefCell<Exports>,
+    pub(super) devices: Option<RefCell<Devices>>,
 }
 
 /// Everything that the pump works on.
@@ -82,7 +85,12 @@ pub(super) struct Inner {
     links: BTreeMap<SessionId, Rc<Outgoing>>,
     commands: BTreeMap<u64, Asker>,
     next_number: u64,
-    marks: Option<MarksDoor>,
+    pub(super) marks: Option<MarksDoor>,
+    pub(super) hooks: Option<Arc<Hooks>>,
+    /// Whether this member had a lease on the marks, when it was last told.
+    pub(super) had_lease: Option<bool>,
+    /// The takeover by itself that is to be announced.
+    announces: Option<(MemberId, Epoch)>,
     pub(super) serving: bool,
     /// It leads, and serves as soon as nothing waits for the image in the log alone.
     opening: bool,
@@ -101,8 +109,8 @@ pub(super) struct Inner {
     pub(super) held_bytes: u64,
     pub(super) share: Share,
     pub(super) busy_at: Now,
-    name: String,
-    members: Vec<String>,
+    pub(super) name: String,
+    pub(super) members: Vec<String>,
     stopped: bool,
     /// What people were told.
     told: Told,
@@ -117,19 +125,6 @@ pub(super) enum Disks {
     News,
     /// Perhaps that too, and there is more to be fetched at once.
     More,
-}
-
-/// The exports of a resource: there only while it serves.
-pub(super) struct ExportBook(pub(super) Rc<Shared>);
-
-impl ExportTable for ExportBook {
-    fn find(&self, name: &str) -> Option<Found> {
-        self.0.exports.borrow().find(name)
-    }
-
-    fn list(&self) -> Vec<Listed> {
-        self.0.exports.borrow().list()
-    }
 }
 
 impl Shared {
@@ -148,6 +143,9 @@ impl Shared {
             commands: BTreeMap::new(),
             next_number: 1,
             marks: options.marks.clone(),
+            hooks: options.hooks.clone(),
+            had_lease: None,
+            announces: None,
             serving: false,
             opening: false,
             takers: Vec::new(),
@@ -260,7 +258,10 @@ impl Shared {
         let divergence = inner.node.diverged_at().and_then(|_| inner.replica.divergence());
         let mut node = inner.node.status();
         node.reasons.extend(inner.waits_here());
-        Seen { node, segment_bytes, opening_bytes, divergence }
+        let withdrawn = inner.node.is_withdrawn();
+        let now = inner.clock().now;
+        let right_us = inner.node.lease_end().map(|end| micros(end.since(now)));
+        Seen { node, segment_bytes, opening_bytes, withdrawn, right_us, divergence }
     }
 
     /// What people were told after the event of this number.
@@ -286,7 +287,7 @@ impl Shared {
         let mut inner = self.inner.borrow_mut();
         inner.settle();
         let (change, follows) = (inner.change.take(), std::mem::take(&mut inner.follows));
-        let stopped = inner.stopped;
+        let (stopped, announces) = (inner.stopped, inner.announces.take());
         if inner.has_frame_room() {
             self.room.notify_waiters();
         }
@@ -296,8 +297,15 @@ impl Shared {
         drop(inner);
         match change {
             Some(true) => self.open_exports(volumes),
-            Some(false) => self.close_exports(),
+            Some(false) => {
+                self.close_exports();
+                // What was closed may be waited for, to be opened again.
+                self.wake.notify_one();
+            }
             None => {}
+        }
+        if let Some((owner, epoch)) = announces {
+            self.announce(owner, epoch);
         }
         if let Some(devices) = self.devices.as_ref().filter(|_| follows) {
             devices.borrow().withdraw_left_over();
@@ -311,36 +319,6 @@ impl Shared {
     /// Hands the disks what they are asked for, and the node what they have done.
     pub(super) fn work_disks(&self) -> Disks {
         self.inner.borrow_mut().work_disks()
-    }
-
-    fn open_exports(self: &Rc<Self>, volumes: &[(String, VolumeGeometry)]) {
-        let mut exports = self.exports.borrow_mut();
-        for (index, (name, geometry)) in volumes.iter().enumerate() {
-            let Some(volume) = u16::try_from(index).ok().and_then(VolumeIndex::new) else { return };
-            let info = ExportInfo::new(geometry.size_bytes, geometry.block_size);
-            let backend = Rc::new(VolumeBackend { resource: self.clone(), volume, info });
-            exports.insert(name.clone(), Export::new(backend.clone()));
-            if let Some(devices) = &self.devices {
-                devices.borrow_mut().open(index, backend);
-            }
-        }
-    }
-
-    fn close_exports(&self) {
-        let handles: Vec<CloseHandle> = {
-            let exports = self.exports.borrow();
-            let names: Vec<_> = exports.list().into_iter().map(|listed| listed.name).collect();
-            let found = names.iter().filter_map(|name| exports.find(name));
-            found.map(|found| found.export.close_handle().clone()).collect()
-        };
-        *self.exports.borrow_mut() = Exports::new();
-        // First the cut, then the answers that are dropped: nobody sees an error in between.
-        handles.iter().for_each(|handle| handle.close(Close::Cut));
-        if let Some(devices) = &self.devices {
-            let stops = self.inner.borrow().node.status().standing == Standing::Stopping;
-            devices.borrow_mut().close(if stops { Close::Cut } else { Close::Drain });
-        }
-        self.inner.borrow_mut().drop_clients();
     }
 }
 
@@ -409,6 +387,7 @@ impl Inner {
         while let Some(action) = self.node.next_action() {
             self.carry_out(action);
         }
+        self.expose();
         self.survey_divergence();
     }
 
@@ -445,16 +424,7 @@ impl Inner {
                 Event::Failed(part)
             }
             ReplicaEvent::Read(done) => {
-                let key = usize::try_from(done.id).unwrap_or(usize::MAX);
-                if let Some(reply) = self.clients.reads.try_remove(key) {
-                    match done.result {
-                        Ok(parts) => reply.data(parts),
-                        Err(error) => {
-                            tracing::error!(resource = %self.name, %error, "a read failed");
-                            reply.done(Err(RequestError::from(&error)));
-                        }
-                    }
-                }
+                self.read_done(clock.now, done);
                 return;
             }
         };
@@ -509,6 +479,8 @@ impl Inner {
                     marks.propose(record);
                 }
             }
+            Action::Fence { owner, epoch } => self.fence(owner, epoch),
+            Action::Announce { owner, epoch } => self.announces = Some((owner, epoch)),
             Action::Stopped => self.stopped = true,
             Action::Note(note) => self.note(note),
         }
@@ -528,8 +500,10 @@ impl Inner {
     }
 
     fn open_when_ready(&mut self) {
-        if self.opening && self.replica.spooled_bytes() == 0 {
+        // What is to be closed is closed before anything is opened.
+        if self.opening && self.replica.spooled_bytes() == 0 && self.change != Some(false) {
             (self.opening, self.serving) = (false, true);
+            self.expose();
             self.change = Some(true);
             self.tell_takers(Ok);
         }
@@ -574,6 +548,7 @@ impl Inner {
             true => tracing::warn!(%resource, code, "{text}"),
             false => tracing::info!(%resource, code, "{text}"),
         }
+        self.tell_hook(&note, &text);
         let wall_us = self.clock().wall.as_micros();
         self.told.tell(wall_us, text, note);
     }

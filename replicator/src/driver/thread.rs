@@ -15,7 +15,7 @@ use hadrian_blockdev::replica::{Replica, ReplicaError};
 use hadrian_protocol::backoff::Backoff;
 use hadrian_protocol::ids::{MemberId, ResourceId};
 use hadrian_protocol::node::{
-    Command, Denied, Done, NodeConfig, RECORDING_VERSION, Recorded, Start,
+    Command, Denied, Done, Event, NodeConfig, RECORDING_VERSION, Recorded, Start,
 };
 use hadrian_protocol::replica::{VolumeGeometry, describe};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -23,10 +23,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local};
 
 use super::Seen;
+use super::exports::ExportBook;
 use super::link;
 use super::marks::Mailbox;
 use super::ready::DisksReady;
-use super::resource::{Disks, ExportBook, ResourceOptions, Shared};
+use super::resource::{Disks, ResourceOptions, Shared};
 use super::told::ToldEvent;
 use crate::tls::{LinkKeys, TlsError};
 
@@ -71,6 +72,8 @@ pub enum Ask {
     Status(oneshot::Sender<Seen>),
     /// What people were told after an event of this number.
     Events(u64, oneshot::Sender<Vec<ToldEvent>>),
+    /// Something that the core is to be told.
+    Event(Event),
     /// An operator's command.
     Command(Command, oneshot::Sender<Result<Done, Denied>>),
     /// A connection that another member opened; it said who it is, unproven yet.
@@ -283,7 +286,12 @@ async fn listen(shared: &Rc<Shared>, start: &ResourceStart) -> std::io::Result<(
 async fn hear_marks(shared: Rc<Shared>, mailbox: Arc<Mailbox>) {
     mailbox.forget_answers();
     while !shared.stopped.get() {
-        mailbox.events().await.into_iter().for_each(|event| shared.event(event));
+        for event in mailbox.events().await {
+            if let Event::Lease(until) = &event {
+                shared.inner.borrow_mut().marks_changed(until.is_some());
+            }
+            shared.event(event);
+        }
     }
 }
 
@@ -297,6 +305,7 @@ async fn answer(shared: Rc<Shared>, start: ResourceStart, mut asked: mpsc::Recei
             Ask::Events(after, reply) => {
                 let _ = reply.send(shared.told(after));
             }
+            Ask::Event(event) => shared.event(event),
             Ask::Command(command, reply) => shared.command(command, reply),
             Ask::Called(parts) => {
                 spawn_local(called(shared.clone(), start.member, start.keys.clone(), parts));

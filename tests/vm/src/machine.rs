@@ -156,6 +156,24 @@ impl Guest {
         Ok(Ended { code, lines: std::mem::take(&mut self.seen) })
     }
 
+    /// Waits until it is gone by itself, as when it is reset; all that it said.
+    ///
+    /// # Errors
+    /// If it is there after so long; with its console.
+    pub fn await_gone(mut self, limit: Duration) -> anyhow::Result<Vec<String>> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Disconnected) => return Ok(std::mem::take(&mut self.seen)),
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("the guest is there after {limit:?}:\n{}", self.seen.join("\n"))
+                }
+            }
+        }
+    }
+
     /// Cuts its power; all that it said.
     pub fn cut_power(mut self) -> Vec<String> {
         // One that is off already has no power to lose.

@@ -3,7 +3,7 @@
 #![allow(clippy::print_stdout)] // The line that says why nothing runs.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use hadrian_lab::{Disk, Ended, Guest, Image, Lab, replay};
@@ -28,11 +28,17 @@ const RECORDED: &str = include_str!("../guest/recorded");
 const UBLK_REQUESTS: &str = include_str!("../guest/ublk-requests");
 const NBD_RESTARTS: &str = include_str!("../guest/nbd-restarts");
 const WAN: &str = include_str!("../guest/wan");
+const WATCHDOG: &str = include_str!("../guest/watchdog");
+const LEASE_END: &str = include_str!("../guest/lease-end");
+/// The watchdog's time in its story.
+const WATCHDOG_TIME: Duration = Duration::from_secs(10);
+/// What a machine that is busy may take longer.
+const ROOM: Duration = Duration::from_secs(30);
 
 type Story = fn(&Lab) -> anyhow::Result<()>;
 
 /// Name, whether it is part of every test run, and the story.
-const STORIES: [(&str, bool, Story); 14] = [
+const STORIES: [(&str, bool, Story); 18] = [
     ("the_kernel_has_every_device_that_the_stories_need", true, has_every_device),
     ("ext4_on_kernel_nbd_lives_through_a_crash_and_a_failover", true, |lab| {
         nbd_failover(lab, "ext4")
@@ -61,6 +67,16 @@ const STORIES: [(&str, bool, Story); 14] = [
     ("a_replica_is_whole_at_every_moment_at_which_its_device_may_lose_power", false, recorded),
     ("every_request_of_a_ublk_device_arrives_as_such_by_each_of_its_queues", false, ublk_requests),
     ("a_kernel_nbd_device_stays_over_restarts_and_fails_where_nobody_leads", false, nbd_restarts),
+    ("a_watchdog_resets_a_host_whose_daemon_stands_still_and_no_other", false, watchdog),
+    ("a_ublk_device_is_gone_before_the_lease_of_its_primary_is_over", false, |lab| {
+        lease_end(lab, "ublk", "fail")
+    }),
+    ("a_kernel_nbd_device_is_gone_before_the_lease_of_its_primary_is_over", false, |lab| {
+        lease_end(lab, "nbd", "fail")
+    }),
+    ("nothing_is_done_at_a_device_that_is_held_once_the_lease_is_over", false, |lab| {
+        lease_end(lab, "ublk", "hold")
+    }),
 ];
 
 fn main() {
@@ -215,6 +231,40 @@ fn wan(lab: &Lab, mode: &str) -> anyhow::Result<()> {
         image.program(program)?;
     }
     run_with_disk(lab, image, &format!("mode={mode}\n{WAN}")).map(drop)
+}
+
+/// The guest is reset in the end, so the story is told from outside.
+fn watchdog(lab: &Lab) -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let disk = Disk::create(&dir.path().join("disk"), DISK_BYTES)?;
+    let mut image = two_members(lab, "ublk_drv")?;
+    image.modules(&["softdog"])?;
+    let mut guest = Guest::boot(lab, image, std::slice::from_ref(&disk), WATCHDOG)?;
+    let _ = guest.await_line("STANDS STILL", LIMIT)?;
+    let began = Instant::now();
+    let lines = guest.await_gone(WATCHDOG_TIME + ROOM)?;
+    let took = began.elapsed();
+    let fired = lines.iter().any(|line| line.contains("softdog: Initiating system reboot"));
+    ensure!(fired, "the guest ended, and not by its watchdog:\n{}", lines.join("\n"));
+    println!("reset {took:?} after its daemon stood still; the watchdog's time: {WATCHDOG_TIME:?}");
+    Ok(())
+}
+
+/// A primary without marks and links.
+fn lease_end(lab: &Lab, front: &str, on_end: &str) -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let disk = |name: &str, bytes| Disk::create(&dir.path().join(name), bytes);
+    let disks = [disk("disk", DISK_BYTES)?, disk("marker", 32 << 20)?];
+    let driver = if front == "nbd" { "nbd" } else { "ublk_drv" };
+    let mut image = two_members(lab, driver)?;
+    image.modules(&["veth", "sch_netem", "dm_mod"])?;
+    for program in ["ip", "tc", "dd", "dmsetup"] {
+        image.program(program)?;
+    }
+    let ended = run(lab, image, &disks, &format!("front={front} on_end={on_end}\n{LEASE_END}"))?;
+    let told = |line: &&String| line.contains(" ms before the end");
+    ended.lines.iter().filter(told).for_each(|line| println!("{front}, {on_end}: {line}"));
+    Ok(())
 }
 
 /// Everything that goes to the device under a replica is recorded; the replica is opened as it was

@@ -342,7 +342,7 @@ impl Cluster {
             }
             Action::ReadRecord | Action::Propose(_) => self.ask_record(index, action),
             Action::Hold(true) => self.tell(index, Event::Held),
-            Action::Hold(false) => {}
+            Action::Hold(false) | Action::Fence { .. } | Action::Announce { .. } => {}
             Action::Serve(serving) => host.serving = serving,
             Action::Reply { id, result } => host.replies.push((id, result)),
         }

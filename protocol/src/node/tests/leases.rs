@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::*;
 use super::cluster::{Cluster, member};
-use crate::ids::MemberId;
+use crate::ids::{Epoch, MemberId};
 use crate::marks::lease::Timing;
 use crate::marks::watch::Sight;
 use crate::replica::Mode;
@@ -65,6 +65,12 @@ impl Marked {
             }
             self.cluster.run();
         }
+    }
+
+    /// The member's lease is good for as long as one is, from now.
+    fn renew(&mut self, index: u8) {
+        let until = self.cluster.now().after(Timing::DEFAULT.lease);
+        self.cluster.tell(index, Event::Lease(Some(until)));
     }
 
     fn answers(&self, index: u8) -> bool {
@@ -149,6 +155,59 @@ fn a_primary_that_loses_both_holds_before_the_other_takes_over() {
     assert!(!marked.cluster.hosts[0].serving && marked.answers(1));
 }
 
+fn failing(auto_takeover: bool) -> NodeConfig {
+    let config = config(auto_takeover);
+    let fails = |lease| LeaseConfig { on_end: OnLeaseEnd::Fail, ..lease };
+    NodeConfig { lease: config.lease.map(fails), ..config }
+}
+
+#[test]
+fn clients_that_shall_fail_are_thrown_out_a_guard_before_the_end_and_come_back_with_the_lease() {
+    let mut marked = Marked::started_with(failing(false));
+    marked.cluster.cut_record(0);
+    marked.cluster.cut(0, 1);
+    while marked.cluster.hosts[0].serving {
+        marked.seconds(1);
+    }
+    let node = marked.cluster.node(0);
+    let (now, end) = (marked.cluster.now(), node.lease_end().unwrap());
+    assert!(node.is_withdrawn() && node.is_leading());
+    assert!(now < end && end.since(now) <= Timing::DEFAULT.guard(), "{:?}", end.since(now));
+    marked.seconds(30);
+    assert!(!marked.cluster.hosts[0].serving);
+    marked.cluster.heal_record(0);
+    marked.seconds(3);
+    assert!(marked.answers(0) && !marked.cluster.node(0).is_withdrawn());
+    let told = marked.cluster.told(0);
+    assert!(told.contains(&"withdrawn") && told.contains(&"lease_back"), "{told:?}");
+}
+
+#[test]
+fn clients_that_were_thrown_out_stay_so_when_another_has_taken_over() {
+    let mut marked = Marked::started_with(failing(true));
+    marked.cluster.cut_record(0);
+    marked.cluster.cut(0, 1);
+    marked.seconds(30);
+    assert!(marked.answers(1));
+    marked.cluster.heal_record(0);
+    marked.cluster.link(0, 1);
+    marked.cluster.run();
+    marked.seconds(5);
+    assert!(!marked.cluster.hosts[0].serving && !marked.cluster.node(0).is_withdrawn());
+    // It leads again later as if nothing had been.
+    marked.cluster.command(0, Command::planned()).unwrap();
+    marked.seconds(5);
+    assert!(marked.answers(0));
+}
+
+#[test]
+fn the_loss_of_the_marks_alone_throws_nobody_out() {
+    let mut marked = Marked::started_with(failing(true));
+    (0..2).for_each(|index| marked.cluster.cut_record(index));
+    marked.seconds(60);
+    assert!(marked.answers(0) && !marked.cluster.node(0).is_withdrawn());
+}
+
 #[test]
 fn a_primary_that_nobody_overtook_meanwhile_goes_on_after_a_change_of_the_record() {
     let mut marked = Marked::started(false);
@@ -180,6 +239,124 @@ fn what_was_seen_before_the_record_changed_counts_for_nothing() {
     marked.cluster.pass(Duration::from_secs(3));
     let denied = marked.cluster.command(1, FORCE);
     assert!(matches!(denied, Err(Denied::OwnerLives { .. })), "{denied:?}");
+}
+
+fn with_commands() -> NodeConfig {
+    let config = config(true);
+    let commands = |lease| LeaseConfig { fences: true, announces: true, ..lease };
+    NodeConfig { lease: config.lease.map(commands), ..config }
+}
+
+/// The owner has died, and is silent for as long as its lease is good for.
+fn silent() -> (Marked, Epoch) {
+    let mut marked = Marked::started_with(with_commands());
+    let epoch = marked.cluster.record.as_ref().unwrap().epoch;
+    marked.cluster.kill(0);
+    marked.cluster.pass(Duration::from_secs(10));
+    marked.renew(1);
+    let stalled =
+        Event::Sighted { member: member(0), sight: Sight::Stalled, as_of: marked.cluster.now() };
+    marked.cluster.tell(1, stalled);
+    marked.cluster.run();
+    assert!(marked.cluster.told(1).contains(&"fences"), "{:?}", marked.cluster.told(1));
+    (marked, epoch)
+}
+
+fn prepared(marked: &mut Marked, epoch: Epoch) {
+    marked.cluster.run();
+    marked.cluster.tell(1, Event::Prepared { owner: member(0), epoch });
+    marked.cluster.run();
+}
+
+fn fence_ends(marked: &mut Marked, epoch: Epoch, fenced: bool) {
+    marked.cluster.tell(1, Event::FenceEnded { owner: member(0), epoch, fenced });
+    prepared(marked, epoch);
+}
+
+#[test]
+fn an_owner_that_was_fenced_for_certain_is_followed_at_once() {
+    let (mut marked, epoch) = silent();
+    assert!(!marked.answers(1));
+    fence_ends(&mut marked, epoch, true);
+    assert!(marked.answers(1), "its lease would have run for a while");
+}
+
+#[test]
+fn an_owner_that_could_not_be_fenced_is_waited_out() {
+    let (mut marked, epoch) = silent();
+    fence_ends(&mut marked, epoch, false);
+    assert!(!marked.answers(1));
+    marked.seconds(15);
+    prepared(&mut marked, epoch);
+    assert!(marked.answers(1));
+    let fences = marked.cluster.told(1).iter().filter(|told| **told == "fences").count();
+    assert_eq!(fences, 1, "it was not asked for again");
+}
+
+#[test]
+fn who_was_fenced_in_an_earlier_epoch_is_not_fenced_in_this_one() {
+    let (mut marked, epoch) = silent();
+    let before = Epoch::new(epoch.get() - 1);
+    fence_ends(&mut marked, before, true);
+    assert!(!marked.answers(1), "a later life of it may serve");
+}
+
+#[test]
+fn a_takeover_by_itself_waits_until_what_goes_before_it_is_done() {
+    let mut marked = Marked::started_with(with_commands());
+    let epoch = marked.cluster.record.as_ref().unwrap().epoch;
+    marked.cluster.kill(0);
+    marked.seconds(30);
+    assert!(!marked.answers(1), "the driver has not said that it may");
+    prepared(&mut marked, epoch);
+    assert!(marked.answers(1));
+}
+
+fn at_home(index: u8, takeovers_max: u32) -> NodeConfig {
+    let after = Duration::from_secs(60);
+    let home = Some(Home { member: member(index), after, takeovers_max });
+    NodeConfig { home, ..config(true) }
+}
+
+#[test]
+fn a_resource_returns_to_its_home_once_that_is_in_peer_for_long_enough() {
+    let mut marked = Marked::started_with(at_home(0, 0));
+    marked.cluster.kill(0);
+    marked.seconds(15);
+    assert!(marked.answers(1), "the other one takes over");
+    marked.cluster.start(0);
+    marked.cluster.link(0, 1);
+    marked.seconds(50);
+    assert!(marked.answers(1), "its home is not stable yet");
+    marked.seconds(20);
+    assert!(marked.answers(0) && !marked.answers(1));
+    assert!(marked.cluster.told(0).contains(&"goes_home"));
+}
+
+#[test]
+fn a_home_that_does_not_stay_connected_is_not_returned_to() {
+    let mut marked = Marked::started_with(at_home(1, 0));
+    for _ in 0..4 {
+        marked.seconds(40);
+        marked.cluster.cut(0, 1);
+        marked.seconds(5);
+        marked.cluster.link(0, 1);
+    }
+    assert!(marked.answers(0));
+    marked.seconds(70);
+    assert!(marked.answers(1), "now it did");
+}
+
+#[test]
+fn a_resource_that_returned_home_as_often_as_it_may_stays_where_it_is_put() {
+    let mut marked = Marked::started_with(at_home(1, 1));
+    marked.seconds(70);
+    assert!(marked.answers(1), "once");
+    marked.cluster.command(0, Command::planned()).unwrap();
+    marked.seconds(300);
+    assert!(marked.answers(0), "not twice within an hour");
+    marked.seconds(3600);
+    assert!(marked.answers(1));
 }
 
 #[test]

@@ -5,17 +5,22 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hadrian_fencing::medium::{EtcdSource, HAS_ETCD};
+use hadrian_fencing::watchdog::{TIMEOUT_MIN, WatchdogSettings};
 use hadrian_protocol::marks::lease::Timing;
 use toml::Spanned;
 
 use super::Checker;
-use crate::config::file::{self, FencingTable};
+use crate::config::file::{self, FencingTable, WatchdogTable};
 use crate::config::model::{Fencing, Marks};
 
 const HTTP: &str = "http://";
 const HTTPS: &str = "https://";
 /// Most client addresses of one etcd; its own advice is seven members at most.
 const ENDPOINTS_MAX: usize = 9;
+const WATCHDOG_DEVICE: &str = "/dev/watchdog";
+const WATCHDOG_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than a boot nobody wants to wait before a takeover.
+const WATCHDOG_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
 impl Checker<'_> {
     pub(super) fn fencing(&mut self, raw: Option<&Spanned<file::Fencing>>) -> Fencing {
@@ -32,21 +37,26 @@ impl Checker<'_> {
     }
 
     fn marks<T>(&mut self, at: &Spanned<T>, table: &FencingTable) -> Fencing {
-        let timing = self.timing(at, table);
+        let watchdog = table.watchdog.as_ref().map(|watchdog| self.watchdog(at, watchdog));
+        let timing = Timing {
+            watchdog: watchdog.as_ref().map_or(Duration::ZERO, |watchdog| watchdog.timeout),
+            ..self.timing(at, table)
+        };
         if let Err(error) = timing.check() {
             self.problem(at, format!("fencing: {error}"));
         }
+        let fence = table.fence.as_ref().map(|fence| self.fence(at, fence));
         let paths = table.marks.clone();
         if table.etcd.is_empty() {
             self.markers(at, table);
-            return Fencing::Marks(Marks { paths, etcd: None, timing });
+            return Fencing::Marks(Marks { paths, etcd: None, timing, watchdog, fence });
         }
         if !paths.is_empty() {
             let text = "fencing has marks and etcd; a cluster has one of the two, take one out";
             self.problem(at, text.into());
         }
         let etcd = Some(Box::new(self.etcd(at, table, timing.io)));
-        Fencing::Marks(Marks { paths, etcd, timing })
+        Fencing::Marks(Marks { paths, etcd, timing, watchdog, fence })
     }
 
     fn markers<T>(&mut self, at: &Spanned<T>, table: &FencingTable) {
@@ -129,6 +139,25 @@ impl Checker<'_> {
         }
     }
 
+    fn watchdog<T>(&mut self, at: &Spanned<T>, table: &WatchdogTable) -> WatchdogSettings {
+        let device = table.device.clone().unwrap_or_else(|| WATCHDOG_DEVICE.into());
+        if !device.is_absolute() {
+            let shown = device.display();
+            self.problem(at, format!("{shown} is not absolute; write the whole path"));
+        }
+        let timeout = self.time(at, table.timeout.as_deref(), WATCHDOG_TIMEOUT);
+        let whole = timeout.subsec_nanos() == 0;
+        if !whole || !(TIMEOUT_MIN..=WATCHDOG_TIMEOUT_MAX).contains(&timeout) {
+            let (least, most) = (TIMEOUT_MIN, WATCHDOG_TIMEOUT_MAX);
+            let text = format!(
+                "a watchdog of {timeout:?}; write {least:?} to {most:?}, in whole seconds, in \
+                 fencing.watchdog.timeout"
+            );
+            self.problem(at, text);
+        }
+        WatchdogSettings { device, timeout }
+    }
+
     fn timing<T>(&mut self, at: &Spanned<T>, table: &FencingTable) -> Timing {
         let Timing { lease, renew, io, watchdog, drift_ppm } = Timing::DEFAULT;
         Timing {
@@ -140,7 +169,12 @@ impl Checker<'_> {
         }
     }
 
-    fn time<T>(&mut self, at: &Spanned<T>, text: Option<&str>, default: Duration) -> Duration {
+    pub(super) fn time<T>(
+        &mut self,
+        at: &Spanned<T>,
+        text: Option<&str>,
+        default: Duration,
+    ) -> Duration {
         let Some(text) = text else { return default };
         match humantime::parse_duration(text) {
             Ok(time) => time,
@@ -155,6 +189,11 @@ impl Checker<'_> {
     pub(super) fn takeovers(&mut self, fencing: &Fencing, raw: &file::File) {
         if fencing.marks().is_some() {
             return;
+        }
+        for at in raw.resource.iter().filter_map(|resource| resource.on_lease_end.as_ref()) {
+            let text = "on_lease_end needs ownership marks: without them there is no lease; set \
+                        fencing = { marks = [\"/dev/…\"] }";
+            self.problem(at, text.into());
         }
         let wants = raw.resource.iter().filter_map(|resource| resource.auto_takeover.as_ref());
         for at in wants.filter(|wants| *wants.get_ref()) {

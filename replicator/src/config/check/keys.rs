@@ -9,9 +9,37 @@ use super::Checker;
 
 /// Every key that there is, table by table; `""` is the top of the file. Keys of `resource.nbd`
 /// and `resource.volume.store` are names of members.
-pub const KEYS: [(&str, &[&str]); 6] = [
-    ("", &["cluster", "memory", "fencing", "link", "member", "resource"]),
-    ("fencing", &["marks", "etcd", "ca", "cert", "key", "lease", "renew_interval", "io_timeout"]),
+pub const KEYS: [(&str, &[&str]); 8] = [
+    (
+        "",
+        &[
+            "cluster",
+            "memory",
+            "fencing",
+            "on_event",
+            "on_event_timeout",
+            "link",
+            "member",
+            "resource",
+        ],
+    ),
+    (
+        "fencing",
+        &[
+            "marks",
+            "etcd",
+            "ca",
+            "cert",
+            "key",
+            "lease",
+            "renew_interval",
+            "io_timeout",
+            "watchdog",
+            "fence",
+        ],
+    ),
+    ("fencing.watchdog", &["device", "timeout"]),
+    ("fencing.fence", &["command", "timeout"]),
     ("link", &["plaintext", "timeout", "compression"]),
     ("member", &["name", "address", "fingerprint", "state_dir", "run_dir", "key_dir"]),
     (
@@ -36,6 +64,12 @@ pub const KEYS: [(&str, &[&str]); 6] = [
             "primary",
             "auto_takeover",
             "auto_takeover_limit",
+            "on_lease_end",
+            "on_event",
+            "on_event_timeout",
+            "failback",
+            "home",
+            "failback_after",
             "nbd",
             "ublk",
             "ublk_queues",

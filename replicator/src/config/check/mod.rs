@@ -4,6 +4,7 @@
 //! This file reads single values; `members` and `resources` read what belongs together, `places`
 //! looks for what two of them must not share, `keys` for what is no key at all.
 
+mod alone;
 mod fencing;
 mod keys;
 mod members;
@@ -57,7 +58,7 @@ pub(super) fn check(raw: &file::File, text: &str, path: &Path) -> Result<Config,
     let resources: Vec<_> = raw
         .resource
         .iter()
-        .filter_map(|resource| checker.resource(&cluster, &members, resource))
+        .filter_map(|resource| checker.resource(&cluster, &members, (raw, resource)))
         .collect();
     checker.distinct(raw.resource.iter().map(|resource| &resource.name), "resource name");
     let memory_bytes = checker.memory(raw.memory.as_ref(), raw.resource.len());

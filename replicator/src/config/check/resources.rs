@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use hadrian_protocol::ids::{MemberId, ResourceId, VOLUMES_MAX};
+use hadrian_protocol::node::OnLeaseEnd;
 use hadrian_protocol::replica::{Mode, VolumeGeometry};
 use toml::Spanned;
 
@@ -32,7 +33,7 @@ impl Checker<'_> {
         &mut self,
         cluster: &str,
         members: &[Member],
-        raw: &file::Resource,
+        (file, raw): (&file::File, &file::Resource),
     ) -> Option<Resource> {
         let name = self.name(&raw.name, "resource");
         let mode = self.mode(raw.mode.as_ref());
@@ -43,6 +44,7 @@ impl Checker<'_> {
             Some(name) => self.find(members, name),
             None => members.first().map(|member| member.id),
         };
+        let auto_takeover_limit = self.takeover_limit(raw.auto_takeover_limit.as_ref());
         let (tcp, sync) = (self.tcp(members, raw), raw.log_sync_interval.as_ref());
         if raw.volume.is_empty() || raw.volume.len() > usize::from(VOLUMES_MAX) {
             self.problem(&raw.name, format!("a resource has 1 to {VOLUMES_MAX} volumes"));
@@ -62,11 +64,26 @@ impl Checker<'_> {
             recording_bytes: self.recording(raw.recording.as_ref()),
             pace: self.pace(members, raw, mode),
             primary: primary?,
-            auto_takeover_limit: self.takeover_limit(raw.auto_takeover_limit.as_ref()),
+            auto_takeover_limit,
+            on_event: self.on_event(file, raw),
+            home: self.home(members, raw, primary?, auto_takeover_limit),
+            on_lease_end: self.on_lease_end(raw.on_lease_end.as_ref()),
             auto_takeover: raw.auto_takeover.as_ref().is_some_and(|takes| *takes.get_ref()),
             volumes,
             tcp,
         })
+    }
+
+    fn on_lease_end(&mut self, text: Option<&Spanned<String>>) -> OnLeaseEnd {
+        match text.map(|text| (text, text.get_ref().as_str())) {
+            None | Some((_, "hold")) => OnLeaseEnd::Hold,
+            Some((_, "fail")) => OnLeaseEnd::Fail,
+            Some((at, wrong)) => {
+                let ways = "write \"hold\" or \"fail\"";
+                self.problem(at, format!("{wrong:?} is no rule for the end of a lease; {ways}"));
+                OnLeaseEnd::Hold
+            }
+        }
     }
 
     fn takeover_limit(&mut self, limit: Option<&Spanned<u32>>) -> u32 {

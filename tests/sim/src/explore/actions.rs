@@ -66,6 +66,8 @@ impl Cluster {
             Action::ReleaseLog(_)
             | Action::Hold(false)
             | Action::Serve(_)
+            | Action::Fence { .. }
+            | Action::Announce { .. }
             | Action::Reply { .. }
             | Action::Stopped => {}
         }

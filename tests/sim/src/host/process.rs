@@ -320,6 +320,8 @@ impl Process {
             Action::Reply { id, result } => self.out.push(Outward::Reply(id, result)),
             Action::ReadRecord => self.out.push(Outward::Record(Want::Read)),
             Action::Propose(record) => self.out.push(Outward::Record(Want::Change(record))),
+            // Nobody has a command for it here.
+            Action::Fence { .. } | Action::Announce { .. } => {}
             Action::Stopped => {
                 self.stopped = true;
                 self.out.push(Outward::Stopped);
