@@ -38,6 +38,8 @@ const LONG: Duration = Duration::from_secs(6);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Beyond what the writers of the story use.
 const SCRATCH: u64 = VOLUME_BYTES;
+/// Behind that, what the members of a round show to readers.
+const SHOWN: u64 = VOLUME_BYTES + 8192;
 /// Longest that a deposed primary is given to answer what it must not.
 const PROBE: Duration = Duration::from_millis(500);
 
@@ -93,23 +95,29 @@ pub enum Fault {
     MarksHang,
     /// Both.
     CutOff,
+    /// A majority of the markers answers it with errors.
+    MarksFail,
+    /// That, and the link is cut.
+    CutOffByErrors,
     /// What holds the marks is gone for both members.
     MarksGone,
 }
 
 impl Fault {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::Killed,
         Self::StandsStill,
         Self::LinkCut,
         Self::MarksHang,
         Self::CutOff,
+        Self::MarksFail,
+        Self::CutOffByErrors,
         Self::MarksGone,
     ];
 
     /// Whether it costs a primary what it owns.
     const fn deposes(self) -> bool {
-        matches!(self, Self::Killed | Self::StandsStill | Self::CutOff)
+        matches!(self, Self::Killed | Self::StandsStill | Self::CutOff | Self::CutOffByErrors)
     }
 }
 
@@ -301,13 +309,27 @@ impl Story {
         self.await_lead(self.primary.other())?;
         happened.took = began.elapsed();
         if fault == Fault::StandsStill {
-            self.mend(fault, side)?;
+            self.ask_the_sleeper(&mut probe)?;
         }
         if fault != Fault::Killed {
             happened.double_writers = probe_deposed(&mut probe)?;
         }
         self.mend(fault, side)?;
         Ok(happened)
+    }
+
+    /// A client asks an old primary that stands still, after another has written: it wakes up, and
+    /// must not show what was there before.
+    fn ask_the_sleeper(&self, probe: &mut Client) -> anyhow::Result<()> {
+        let stamp = u8::try_from(self.outcome.rounds % 255).unwrap_or_default() + 1;
+        self.cluster.client(self.primary.other())?.write(SHOWN, &[stamp; 4096])?;
+        probe.ask_read(SHOWN, 4096)?;
+        self.mend(Fault::StandsStill, self.primary)?;
+        probe.wait_at_most(PROBE)?;
+        match probe.take_read(4096) {
+            Ok(shown) if shown != [stamp; 4096] => bail!("a deposed primary shows the past"),
+            _ => Ok(()),
+        }
     }
 
     fn bring(&self, fault: Fault, side: Side) -> anyhow::Result<()> {
@@ -320,6 +342,11 @@ impl Story {
                 self.reach.hang(side)?;
                 self.spaces.cut(Cut::Both)
             }
+            Fault::MarksFail => self.reach.fail(side),
+            Fault::CutOffByErrors => {
+                self.reach.fail(side)?;
+                self.spaces.cut(Cut::Both)
+            }
             Fault::MarksGone => self.reach.stop(),
         }
     }
@@ -330,8 +357,8 @@ impl Story {
             Fault::Killed => Ok(()),
             Fault::StandsStill => self.cluster.signal(side, Signal::CONT),
             Fault::LinkCut => self.spaces.heal(),
-            Fault::MarksHang => self.reach.heal(side),
-            Fault::CutOff => {
+            Fault::MarksHang | Fault::MarksFail => self.reach.heal(side),
+            Fault::CutOff | Fault::CutOffByErrors => {
                 self.reach.heal(side)?;
                 self.spaces.heal()
             }

@@ -101,6 +101,23 @@ impl Reach {
         }
     }
 
+    /// From now on a majority of the markers answers a side with errors; of etcd, what it
+    /// answers is lost.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn fail(&self, side: Side) -> anyhow::Result<()> {
+        match self {
+            Self::Markers(ways) => {
+                (0..=ways.count() / 2).try_for_each(|marker| ways.fail(side, marker))
+            }
+            Self::Etcd(_, proxies) => {
+                proxies[usize::from(side == Side::Beta)].set(Way::Deaf);
+                Ok(())
+            }
+        }
+    }
+
     /// It is answered again, and what was asked meanwhile.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Marker files that each of two members reaches over a way of its own, which can be made to hang:
-//! a server and a FUSE file for each, bound over the file's name where that member runs.
+//! a server and a FUSE file for each, bound over the file's name where that member runs. Either can
+//! be made to answer with errors.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,8 @@ pub struct Ways {
 struct Way {
     side: Side,
     seen: PathBuf,
+    /// While this file is there, everything fails.
+    fails: PathBuf,
     server: Child,
     fuse: Child,
 }
@@ -77,11 +80,24 @@ impl Ways {
         self.signal(side, marker, Signal::STOP)
     }
 
+    /// From now on what a side asks of this marker fails, until [`Ways::heal`].
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn fail(&self, side: Side, marker: usize) -> anyhow::Result<()> {
+        File::create(&self.way_of(side, marker)?.fails)?;
+        Ok(())
+    }
+
     /// It is answered again, and what was asked meanwhile.
     ///
     /// # Errors
     /// As the system says.
     pub fn heal(&self, side: Side, marker: usize) -> anyhow::Result<()> {
+        let fails = &self.way_of(side, marker)?.fails;
+        if fails.exists() {
+            std::fs::remove_file(fails)?;
+        }
         self.signal(side, marker, Signal::CONT)
     }
 
@@ -92,10 +108,14 @@ impl Ways {
     }
 
     fn signal(&self, side: Side, marker: usize, signal: Signal) -> anyhow::Result<()> {
-        let way = self.ways.iter().filter(|way| way.side == side).nth(marker);
-        let child = &way.context("there is no such marker")?.fuse;
+        let child = &self.way_of(side, marker)?.fuse;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         Ok(kill_process(pid.context("it has a process")?, signal)?)
+    }
+
+    fn way_of(&self, side: Side, marker: usize) -> anyhow::Result<&Way> {
+        let way = self.ways.iter().filter(|way| way.side == side).nth(marker);
+        way.context("there is no such marker")
     }
 
     fn marker(&self, index: usize) -> PathBuf {
@@ -107,17 +127,17 @@ impl Ways {
         let (socket, seen) =
             (self.dir.path().join(format!("{name}.sock")), self.dir.path().join(&name));
         File::create_new(&seen)?;
-        let image = format!(
-            "driver=file,filename={},locking=off,cache.direct=on",
-            self.marker(index).display()
-        );
-        let server = Command::new("qemu-nbd")
-            .args(["--persistent", "--shared=4", "--socket"])
+        let fails = self.dir.path().join(format!("{name}.fails"));
+        let server = Command::new("nbdkit")
+            .args(["--foreground", "--filter=error", "--unix"])
             .arg(&socket)
-            .args(["--image-opts", &image])
+            .arg("file")
+            .arg(self.marker(index))
+            .args(["error=EIO", "error-rate=100%"])
+            .arg(format!("error-file={}", fails.display()))
             .stdin(Stdio::null())
             .spawn()
-            .context("qemu-nbd cannot be started; `make tools` installs it")?;
+            .context("nbdkit cannot be started; `make tools` installs it")?;
         await_it(&socket, |path| path.exists())?;
         let fuse = Command::new("nbdfuse")
             .arg(&seen)
@@ -127,7 +147,7 @@ impl Ways {
             .context("nbdfuse cannot be started; `make tools` installs it")?;
         let is_there = |path: &Path| path.metadata().is_ok_and(|file| file.len() == MARKER_BYTES);
         await_it(&seen, is_there)?;
-        Ok(Way { side, seen, server, fuse })
+        Ok(Way { side, seen, fails, server, fuse })
     }
 }
 

@@ -74,6 +74,7 @@ fn rows_shown_by_tests(text: &str) -> Vec<(&str, usize)> {
 fn all_tests() -> String {
     let folders = [
         "protocol/src",
+        "fencing/src",
         "blockdev/src",
         "replicator/src",
         "replicator/tests",

@@ -52,6 +52,12 @@ fn a_primary_that_loses_the_marks_alone_goes_on() {
 }
 
 #[test]
+fn a_primary_whose_marks_answer_with_errors_goes_on_and_alone_it_stops() {
+    assert_stays(1, Fault::MarksFail, Side::Alpha);
+    assert_moves(3, Fault::CutOffByErrors);
+}
+
+#[test]
 fn a_primary_that_loses_the_link_alone_goes_on_by_itself() {
     assert_stays(1, Fault::LinkCut, Side::Alpha);
 }

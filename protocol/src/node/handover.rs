@@ -249,7 +249,7 @@ impl Node {
     fn go_on(&mut self, to: MemberId) {
         self.go(Part::Leading);
         self.out.push_back(Action::Note(Note::GivenUp(Denied::GivenUp)));
-        self.out.push_back(Action::Hold(false));
+        self.let_in_again();
         self.greet_latecomers();
         if let Some(session) = self.peers.get(&to).and_then(|peer| Some(peer.session.as_ref()?.id))
         {

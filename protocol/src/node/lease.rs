@@ -180,7 +180,7 @@ impl Node {
         if self.config.lease.is_none() {
             return;
         }
-        if !matches!(self.standing, Part::Leading) {
+        if !self.leads_or_ends() {
             (self.lease.gate, self.lease.withdrawn) = (Gate::Open, false);
             return self.settle_auto_takeover();
         }
@@ -191,6 +191,8 @@ impl Node {
                 self.out.push_back(Action::Note(Note::LeaseOver));
                 self.withdraw();
             }
+            // A handover may come to nothing; only then it matters that there is a lease again.
+            _ if !matches!(self.standing, Part::Leading) => {}
             (Gate::Shut(since), true) => self.begin_to_open(since),
             (Gate::Opening(_, since), false) => self.lease.gate = Gate::Shut(since),
             (Gate::Opening(number, _), true) => {
@@ -230,6 +232,13 @@ impl Node {
     #[must_use]
     pub fn is_withdrawn(&self) -> bool {
         self.lease.withdrawn
+    }
+
+    /// A handover came to nothing: its clients go on, unless there was no lease meanwhile.
+    pub(super) fn let_in_again(&mut self) {
+        if self.lease.gate == Gate::Open {
+            self.out.push_back(Action::Hold(false));
+        }
     }
 
     fn open_gate(&mut self) {

@@ -104,6 +104,11 @@ fn screen(status: &ResourceStatus) -> String {
     }
     if let Some(fencing) = &status.fencing {
         table.add_row(vec!["fencing".into(), words::fencing(fencing)]);
+        for name in words::unseen(status, node, fencing) {
+            let text = "is connected, and its lease is not seen on the marks: see that both \
+                        members have the same ones, and that it reaches them";
+            table.add_row(vec![name.to_owned(), text.to_owned()]);
+        }
     }
     table.add_row(vec!["a failure".into(), words::failure(node)]);
     table.to_string()

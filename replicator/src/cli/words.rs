@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use hadrian_protocol::divergence::{Changed, Divergence};
 use hadrian_protocol::ids::MemberId;
+use hadrian_protocol::marks::watch::Sight;
 use hadrian_protocol::node::{
     Connection, Gap, Loss, NodeStatus, StandbyState, Standing, TakeoverPhase,
 };
@@ -207,4 +208,24 @@ pub(super) fn fencing(fencing: &FencingStatus) -> String {
     };
     let parts = std::iter::once(lease).chain(others).chain([marks]).chain(bad);
     parts.collect::<Vec<_>>().join(", ")
+}
+
+/// Members that are connected and keep no lease that is seen here: they may not reach the marks, or
+/// mean others by them.
+pub(super) fn unseen<'a>(
+    status: &'a ResourceStatus,
+    node: &NodeStatus,
+    fencing: &FencingStatus,
+) -> Vec<&'a str> {
+    let FencingStatus::Marks { lease_us: Some(_), members, .. } = fencing else {
+        return Vec::new();
+    };
+    let is_seen = |name: &str| {
+        let sight = members.iter().find(|(other, _)| other == name);
+        // Of one that was not watched for long enough nothing is known.
+        sight.is_some_and(|(_, sight)| matches!(sight, Sight::Live | Sight::Unknown))
+    };
+    let connected = node.peers.iter().filter(|peer| peer.connected);
+    let names = connected.map(|peer| name(status, peer.member));
+    names.filter(|name| !is_seen(name)).collect()
 }

@@ -58,7 +58,23 @@ impl Client {
     /// # Errors
     /// The connection's, or the server's.
     pub fn read(&mut self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        self.request(command::READ, offset, len)?;
+        self.ask_read(offset, len)?;
+        self.take_read(len)
+    }
+
+    /// Asks for `len` bytes, and does not wait for them.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn ask_read(&mut self, offset: u64, len: usize) -> io::Result<()> {
+        self.request(command::READ, offset, len)
+    }
+
+    /// Waits for what was asked for.
+    ///
+    /// # Errors
+    /// The connection's, or the server's.
+    pub fn take_read(&mut self, len: usize) -> io::Result<Vec<u8>> {
         self.answer()?;
         let mut data = vec![0; len];
         self.stream.read_exact(&mut data)?;

@@ -130,18 +130,25 @@ impl House {
             Witness::Exploration => {
                 (&["build", "--bin", "hadrian-explore"], vec!["run", "--bin", "hadrian-explore"])
             }
+            Witness::Unit(test) => (&["test", "--no-run", "--lib"], vec!["test", "--lib", test]),
             Witness::Story(file, story) => (
                 &["test", "--no-run", "--test", file],
                 vec!["test", "--test", file, "--", "--exact", story],
             ),
         };
-        let built = self.cargo(build).output()?;
+        let package = match witness {
+            Witness::Unit(_) => "hadrian-protocol",
+            _ => "hadrian-sim",
+        };
+        let built = self.cargo(package, build).output()?;
         if !built.status.success() {
             bail!("it does not build:\n{}", String::from_utf8_lossy(&built.stderr));
         }
-        let ran = self.cargo(&ask).output()?;
+        let ran = self.cargo(package, &ask).output()?;
         let (out, errors) = (String::from_utf8_lossy(&ran.stdout), ran.stderr);
-        if matches!(witness, Witness::Story(..)) && !out.contains("running 1 test") {
+        if matches!(witness, Witness::Story(..) | Witness::Unit(_))
+            && !out.contains("running 1 test")
+        {
             bail!("there is no such story");
         }
         if ran.status.success() {
@@ -155,10 +162,10 @@ impl House {
         Ok(Some(line.unwrap_or("it fails").chars().take(160).collect()))
     }
 
-    fn cargo(&self, args: &[&str]) -> Command {
+    fn cargo(&self, package: &str, args: &[&str]) -> Command {
         let (what, rest) = args.split_at(1);
         let mut command = Command::new("cargo");
-        command.args(what).args(["--quiet", "--package", "hadrian-sim"]).args(rest);
+        command.args(what).args(["--quiet", "--package", package]).args(rest);
         command.current_dir(&self.copy).env("CARGO_TARGET_DIR", &self.target);
         command.env("RUST_BACKTRACE", "0");
         command

@@ -12,13 +12,14 @@ use crate::{NAMES, SECOND, world};
 const TRIES_MAX: u32 = 500;
 
 /// What makes a plan simpler; each is tried on its own.
-const SIMPLER: [fn(&mut Plan); 14] = [
+const SIMPLER: [fn(&mut Plan); 15] = [
     two_members,
     |plan| plan.clients = 1,
     |plan| plan.commit_on_write = false,
     |plan| plan.hold = false,
     |plan| (plan.record, plan.marks) = (false, None),
     |plan| plan.marks.iter_mut().for_each(|marks| marks.auto_takeover = false),
+    |plan| plan.marks.iter_mut().for_each(|marks| (marks.fails, marks.fences) = (false, false)),
     |plan| plan.marks.iter_mut().for_each(|marks| marks.markers = 1),
     |plan| plan.degrade.clear(),
     |plan| (plan.peer_wait_limit, plan.replay_delay) = (Duration::ZERO, Duration::ZERO),

@@ -6,6 +6,7 @@ mod telling;
 
 use hadrian_protocol::ids::{Epoch, MemberId};
 use hadrian_protocol::node::{Command, Denied, How, Note};
+use hadrian_protocol::replica::Mode;
 use hadrian_protocol::wire::Refusal;
 use hadrian_sim::plan::{Host, Marks, Way};
 use hadrian_sim::{Happening as H, MS, Micros, Plan, Report, SECOND, run};
@@ -17,14 +18,14 @@ const BOUND: Micros = 3 * SECOND;
 
 fn marked(mut plan: Plan, markers: u8) -> Plan {
     plan.record = true;
-    plan.marks = Some(Marks { markers, auto_takeover: true });
+    plan.marks = Some(Marks { markers, auto_takeover: true, fails: false, fences: false });
     window(plan, 300 * MS)
 }
 
 /// Nobody takes over but by an operator's word.
 fn by_hand(mut plan: Plan, markers: u8) -> Plan {
     plan = marked(plan, markers);
-    plan.marks = Some(Marks { markers, auto_takeover: false });
+    plan.marks = Some(Marks { markers, auto_takeover: false, fails: false, fences: false });
     plan
 }
 
@@ -492,6 +493,27 @@ fn an_old_primary_that_an_operator_answered_for_has_parted_and_discards_nothing(
                     matches!(note, Note::Refused { refusal: Refusal::Diverged { .. }, .. })
                 };
                 assert!(noted(report, parted).is_some(), "what alpha answered alone is kept");
+            },
+        );
+    }
+}
+
+#[test]
+fn a_handover_that_comes_to_nothing_without_a_lease_lets_clients_in_once_there_is_one() {
+    // Seed 194: in async the standby's word is no right to serve.
+    for fails in [false, true] {
+        tell(
+            |plan| {
+                let mut plan = in_mode(by_hand(plan, 1), Mode::Async);
+                plan.marks.iter_mut().for_each(|marks| marks.fails = fails);
+                let plan = plan.with(SECOND, H::MarkerFails(ALPHA, 0));
+                let plan = plan.with(2500 * MS, H::Command(BETA, PLANNED));
+                lasting(plan.with(2600 * MS, H::MarkerHeals(ALPHA, 0)), 16 * SECOND)
+            },
+            |report| {
+                assert!(noted(report, |note| matches!(note, Note::LeaseOver)).is_some());
+                assert!(report.primary.is_some());
+                nothing_lost(report);
             },
         );
     }

@@ -2,6 +2,7 @@
 
 use super::{Mutant, mutant};
 
+const ALONE: &str = "protocol/src/node/alone.rs";
 const KEEPER: &str = "protocol/src/marks/keeper/mod.rs";
 const LEASE: &str = "protocol/src/node/lease.rs";
 const PROPOSER: &str = "protocol/src/marks/proposer.rs";
@@ -89,8 +90,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "a standby forgets that its primary relies on its word",
         "fencing §2.4: a grant is waited out",
         LEASE,
-        "answered_for || released || over && lapsed",
-        "answered_for || released || over && (lapsed || config.lease > config.guard)",
+        "answered_for || released || fenced || over && lapsed",
+        "answered_for || released || fenced || over && (lapsed || config.lease > config.guard)",
     )
     .marked(),
     mutant(
@@ -108,7 +109,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "self.register.known_since().is_some_and(|since| *as_of >= since)",
         "self.register.known_since().is_some_and(|since| *as_of >= since || since > *as_of)",
     )
-    .marked(),
+    .tested("what_was_seen_before_the_record_changed_counts_for_nothing"),
     mutant(
         "a set that is proposed is not counted, over markers",
         "fencing §2.10: a pending GROW counts",
@@ -124,6 +125,46 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "            self.register.wish = Some(Wish::Set(set));\n        } else {",
         "            self.register.wish = Some(Wish::Set(set.clone()));\n            \
          self.set_recorded(set);\n        } else {",
+    )
+    .marked(),
+    mutant(
+        "whoever was fenced once is fenced in every epoch",
+        "fencing §2.5: a proof of fencing is of one life",
+        ALONE,
+        "self.alone.fenced == Some(owner) && !self.connected()",
+        "self.alone.fenced.is_some_and(|(member, _)| member == owner.0) && !self.connected()",
+    )
+    .tested("who_was_fenced_in_an_earlier_epoch_is_not_fenced_in_this_one"),
+    mutant(
+        "an owner that could not be fenced counts as fenced",
+        "fencing §2.5: the exit code says it",
+        ALONE,
+        "        if is_fenced {\n",
+        "        if is_fenced || !is_fenced {\n",
+    )
+    .tested("an_owner_that_could_not_be_fenced_is_waited_out"),
+    mutant(
+        "a resource goes home as often as it likes",
+        "§6.5: hosts that fall again and again do not hand it to and fro",
+        ALONE,
+        "if now < since.after(home.after) || self.has_taken(home.takeovers_max) {",
+        "if now < since.after(home.after) {",
+    )
+    .tested("a_resource_that_returned_home_as_often_as_it_may_stays_where_it_is_put"),
+    mutant(
+        "a control block is written again at once after an error",
+        "fencing §2.2: what failed may land late, over what came after it",
+        KEEPER,
+        "                marker.settled_at = now.after(settle);",
+        "                marker.settled_at = now;",
+    )
+    .tested("after_an_error_no_control_block_is_written_before_that_one_would_have_landed"),
+    mutant(
+        "a handover that comes to nothing lets clients in, lease or not",
+        "fencing §2.4: the gate stays shut",
+        LEASE,
+        "        if self.lease.gate == Gate::Open {\n            self.out.push_back(Action::Hold(false));",
+        "        if self.lease.gate != Gate::Opening(0, self.clock.now) {\n            self.out.push_back(Action::Hold(false));",
     )
     .marked(),
 ];

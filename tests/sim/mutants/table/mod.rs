@@ -36,6 +36,8 @@ pub(crate) enum Witness {
     /// A story that the simulator is told, in this file and of this name: seeds met it once in
     /// thousands.
     Story(&'static str, &'static str),
+    /// A test of the core itself: what it takes is so rare that nobody else meets it.
+    Unit(&'static str),
 }
 
 const fn mutant(
@@ -61,6 +63,11 @@ impl Mutant {
 
     const fn explored(mut self) -> Self {
         self.witness = Witness::Exploration;
+        self
+    }
+
+    const fn tested(mut self, test: &'static str) -> Self {
+        self.witness = Witness::Unit(test);
         self
     }
 

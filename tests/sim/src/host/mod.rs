@@ -10,7 +10,7 @@ use hadrian_blockdev::engine::double::{Copied, Double};
 use hadrian_blockdev::replica::{self, Replica, ReplicaError};
 use hadrian_blockdev::volume::Store;
 use hadrian_protocol::frame::{Frame, HEAD_LEN, LogPosition};
-use hadrian_protocol::ids::{Lsn, MemberId, ResourceId, SessionId, VolumeIndex};
+use hadrian_protocol::ids::{Epoch, Lsn, MemberId, ResourceId, SessionId, VolumeIndex};
 use hadrian_protocol::node::{
     Denied, Done, Event, NodeConfig, Note, RECORDING_VERSION, Recorded, Start,
 };
@@ -68,6 +68,8 @@ pub(crate) enum Outward {
     Reply(u64, Result<Done, Denied>),
     Note(Note),
     Record(Want),
+    /// The host of this owner, in that epoch, is to be cut off by force.
+    Fence(MemberId, Epoch),
     /// Clients can come, or are thrown out.
     Serve(bool),
     /// A request is answered.

@@ -320,8 +320,8 @@ impl Process {
             Action::Reply { id, result } => self.out.push(Outward::Reply(id, result)),
             Action::ReadRecord => self.out.push(Outward::Record(Want::Read)),
             Action::Propose(record) => self.out.push(Outward::Record(Want::Change(record))),
-            // Nobody has a command for it here.
-            Action::Fence { .. } | Action::Announce { .. } => {}
+            Action::Fence { owner, epoch } => self.out.push(Outward::Fence(owner, epoch)),
+            Action::Announce { .. } => unreachable!("no program here hears of takeovers"),
             Action::Stopped => {
                 self.stopped = true;
                 self.out.push(Outward::Stopped);
@@ -370,7 +370,10 @@ impl Process {
         if !serve {
             self.serving = false;
             self.out.push(Outward::Serve(false));
-            oracle.stands_down(member);
+            match self.node.is_withdrawn() {
+                true => oracle.throws_out(member),
+                false => oracle.stands_down(member),
+            }
             self.writes.clear();
             self.commits.clear();
             self.reads.clear();

@@ -224,6 +224,11 @@ impl Oracle {
         false
     }
 
+    /// Its clients are thrown out; it is still whom the resource belongs to.
+    pub(crate) fn throws_out(&mut self, member: MemberId) {
+        self.answers_nobody(member);
+    }
+
     /// A member stops serving.
     pub(crate) fn stands_down(&mut self, member: MemberId) {
         self.of(member).leads = false;

@@ -311,6 +311,13 @@ impl Episodes<'_> {
                 self.add(moment, Happening::Kill(host));
                 self.add(time + 100 * MS, Happening::Start(host));
             }
+            5 => {
+                // Both know at once that they have lost each other.
+                let (a, b) = self.pair();
+                self.add(moment, Happening::Cut(a, b, Way::Both));
+                self.add(moment + 10, Happening::Reset(a, b));
+                self.add(time + 300 * MS, Happening::Heal(a, b));
+            }
             _ => {}
         }
         took

@@ -71,6 +71,10 @@ pub struct Marks {
     pub markers: u8,
     /// Members of the in-sync set take over by themselves.
     pub auto_takeover: bool,
+    /// Clients of a primary without a lease are thrown out, and not just held.
+    pub fails: bool,
+    /// There is a command that fences an owner by force: it cuts its power.
+    pub fences: bool,
 }
 
 impl Marks {
@@ -132,9 +136,14 @@ impl Plan {
             (!self.degrade.is_empty(), format!("degrade to {:?}", self.degrade)),
         ];
         words.extend(told.into_iter().filter(|(is, _)| *is).map(|(_, words)| words));
-        if let Some(Marks { markers, auto_takeover }) = self.marks {
-            let alone = if auto_takeover { ", takeovers by themselves" } else { "" };
-            words.push(format!("{markers} markers{alone}"));
+        if let Some(Marks { markers, auto_takeover, fails, fences }) = self.marks {
+            words.push(format!("{markers} markers"));
+            let told = [
+                (auto_takeover, "takeovers by themselves"),
+                (fails, "on_lease_end = fail"),
+                (fences, "a command that fences"),
+            ];
+            words.extend(told.into_iter().filter(|(is, _)| *is).map(|(_, words)| words.into()));
         }
         words.join(", ")
     }
@@ -223,7 +232,9 @@ impl Plan {
         let mut rng = SmallRng::seed_from_u64(seed ^ 0x3A7C_5EED);
         plan.record = true;
         let markers = if rng.random_bool(0.5) { 1 } else { 3 };
-        plan.marks = Some(Marks { markers, auto_takeover: rng.random_bool(0.6) });
+        let (auto_takeover, fails) = (rng.random_bool(0.6), rng.random_bool(0.25));
+        let fences = rng.random_bool(0.25);
+        plan.marks = Some(Marks { markers, auto_takeover, fails, fences });
         let (mut at, last) = (rng.random_range(100..2500) * MS, plan.length);
         while at < last {
             at += Episodes { plan: &mut plan, rng: &mut rng, at, mood: Mood::Anything }.marks();

@@ -12,11 +12,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use hadrian_protocol::backoff::Backoff;
-use hadrian_protocol::ids::{Lsn, MemberId, SessionId};
+use hadrian_protocol::ids::{Epoch, Lsn, MemberId, SessionId};
 use hadrian_protocol::marks::block::Block;
 use hadrian_protocol::marks::layout::BlockIndex;
 use hadrian_protocol::node::{
-    Command, Denied, Done, Event, How, LeaseConfig, Made, NodeConfig, Note, OnWindowEnd, RecordKind,
+    Command, Denied, Done, Event, How, Made, NodeConfig, Note, OnWindowEnd, RecordKind,
 };
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -25,7 +25,7 @@ use crate::clients::Clients;
 use crate::host::{Ask, Host, Outward};
 use crate::net::{Conn, Parcel, Ways};
 use crate::oracle::{Oracle, Violation};
-use crate::plan::{Host as Index, Marks, Plan};
+use crate::plan::{Host as Index, Plan};
 use crate::story::{Story, Telling};
 use crate::tape::Recordings;
 use crate::{MS, Micros, NAMES};
@@ -148,6 +148,8 @@ enum Due {
     Order(u64, marks::Stage),
     /// A block that nobody waits for lands on a marker.
     Lands(u8, BlockIndex, Box<Block>),
+    /// The power of an owner is cut; or the command fails.
+    Fenced(Index, u64, (MemberId, Epoch), bool),
     /// What a member hears of the marks.
     MarksSay(Index, u64, Event),
     /// A request that waited in the socket of a process that stood still.
@@ -230,7 +232,7 @@ fn settings(plan: &Plan) -> NodeConfig {
     config.peer_window = plan.peer_window;
     config.on_window_end = if plan.hold { OnWindowEnd::Hold } else { OnWindowEnd::Continue };
     config.record = if plan.record { RecordKind::Register } else { RecordKind::None };
-    config.lease = plan.marks.map(|marks| LeaseConfig::new(&Marks::TIMING, marks.auto_takeover));
+    config.lease = plan.marks.map(marks::lease);
     config.peer_wait_limit = plan.peer_wait_limit;
     config.replay_delay = plan.replay_delay;
     config.spool_limit = plan.spool_limit;
@@ -359,6 +361,7 @@ impl<'a> World<'a> {
             Due::Lands(marker, at, block) => self.lands(marker, at, &block),
             Due::MarksSay(index, life, event) => self.event_of(index, life, event),
             Due::Asked(id, index) => self.asked_late(id, index),
+            Due::Fenced(index, life, owner, works) => self.fenced((index, life), owner, works),
             Due::Start(index) => self.start(index, None),
             Due::Mend => self.mend(),
             Due::Check(times) => self.check(times),
@@ -519,6 +522,7 @@ impl<'a> World<'a> {
             }
             Outward::Record(want) if self.plan.marks.is_some() => self.want_marks(index, want),
             Outward::Record(want) => self.want_record(index, want),
+            Outward::Fence(owner, epoch) => self.fence(index, (owner, epoch)),
             Outward::Serve(serves) => {
                 let facts = [u64::from(index), u64::from(serves)];
                 self.story.tell("serve", &facts, || match serves {

@@ -1,18 +1,16 @@
 //! `hadrian check`: the configuration as such, and what only this host can tell: its stores, its
-//! keys, its replicas.
+//! keys, its replicas, its markers.
+
+mod marks;
 
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use hadrian_blockdev::replica::{ReplicaError, read_state};
 use hadrian_blockdev::superblock::SuperblockError;
 use hadrian_blockdev::volume::{StoreError, check_store};
-use hadrian_fencing::making::header_of;
-use hadrian_fencing::medium::Medium;
 use hadrian_fencing::watchdog::{SYS, WatchdogSettings, look};
-use hadrian_protocol::marks::layout::Run;
 use hadrian_protocol::node::OnWindowEnd;
 use hadrian_protocol::replica::describe;
 use rustix::fs::{Access, access};
@@ -20,7 +18,7 @@ use serde::Serialize;
 
 use super::args::Args;
 use super::{Ended, Exit};
-use crate::config::{Config, Fencing, Marks, Member, Resource};
+use crate::config::{Config, Fencing, Member, Resource};
 use crate::daemon::{DaemonError, load_keys};
 use crate::tls::TlsError;
 
@@ -28,19 +26,6 @@ use crate::tls::TlsError;
 const NO_MARKS: &str = "there are no ownership marks: after a forced takeover the old primary, if \
 it still runs, may go on alone when its peer window ends. Make sure that it is down first, or set \
 on_window_end = \"hold\", which alone excludes two primaries here; not set for";
-
-/// Reads of a marker that are timed.
-const READS: u32 = 16;
-
-fn slowest_read(marker: &mut dyn Medium) -> io::Result<Duration> {
-    let mut slowest = Duration::ZERO;
-    for _ in 0..READS {
-        let began = Instant::now();
-        marker.read(Run::leases())?;
-        slowest = slowest.max(began.elapsed());
-    }
-    Ok(slowest)
-}
 
 /// What was found.
 #[derive(Default, Debug, Serialize)]
@@ -64,7 +49,7 @@ pub(super) fn check(args: &Args) -> anyhow::Result<()> {
     }
     match &config.fencing {
         Fencing::Marks(marks) => {
-            findings.look_at_marks(&config, marks);
+            findings.look_at_marks(&config, marks, &me);
             if let Some(watchdog) = &marks.watchdog {
                 findings.look_at_watchdog(watchdog);
             }
@@ -92,38 +77,6 @@ pub(super) fn check(args: &Args) -> anyhow::Result<()> {
 }
 
 impl Findings {
-    /// Whether each marker is one, and answers fast enough for the lease.
-    fn look_at_marks(&mut self, config: &Config, marks: &Marks) {
-        for shown in &marks.sources() {
-            let mut marker = match header_of(shown, &config.cluster) {
-                Ok((marker, _)) => marker,
-                Err(error) => {
-                    self.problems.push(error.to_string());
-                    continue;
-                }
-            };
-            if !marker.is_shared() {
-                self.notes.push(format!(
-                    "{shown} cannot be used past the page cache: it is good for members on one \
-                     host only"
-                ));
-            }
-            let (slowest, limit) = (slowest_read(marker.as_mut()), marks.timing.io);
-            match slowest {
-                Ok(slowest) if slowest > limit => self.problems.push(format!(
-                    "{shown} took {slowest:?} for a read, more than fencing.io_timeout, {limit:?}; \
-                     make that longer, and the lease with it"
-                )),
-                Ok(slowest) if slowest * 4 > limit => self.notes.push(format!(
-                    "{shown} took {slowest:?} for a read, and fencing.io_timeout is {limit:?}: \
-                     little is left for a busy moment"
-                )),
-                Ok(_) => {}
-                Err(error) => self.problems.push(format!("{shown}: {error}")),
-            }
-        }
-    }
-
     /// Whether there is one; it is not opened, which would start it.
     fn look_at_watchdog(&mut self, settings: &WatchdogSettings) {
         match look(&settings.device, Path::new(SYS)) {
