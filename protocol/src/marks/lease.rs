@@ -62,8 +62,8 @@ impl Timing {
         asked + asked * 2 * self.drift_ppm / MILLION + self.lease / Self::SPARE_PART
     }
 
-    /// How long what was asked of a marker, and is not waited for any more, may still land: after an
-    /// error, or when whoever asked is gone with its host.
+    /// How long what was asked of a marker, and is not waited for any more, may still land: after
+    /// an error, or when whoever asked is gone with its host.
     #[must_use]
     pub fn settle(&self) -> Duration {
         self.io * 2

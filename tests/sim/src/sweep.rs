@@ -23,8 +23,9 @@ pub struct Sweep {
     pub made: Made,
 }
 
-/// Runs the plans of `count` seeds from `first` on. Each run is alone on its thread, so its outcome is the same
-/// as in any other order. `until_broken`: no run is begun behind the first that breaks a promise.
+/// Runs the plans of `count` seeds from `first` on. Each run is alone on its thread, so its outcome
+/// is the same as in any other order. `until_broken`: no run is begun behind the first that breaks
+/// a promise.
 #[must_use]
 pub fn sweep(plan_of: fn(u64) -> Plan, (first, count): (u64, u64), until_broken: bool) -> Sweep {
     let next = AtomicU64::new(first);

@@ -1,5 +1,5 @@
-//! What `hadrian check` says of markers: whether each is one, how fast it is, and whether the members
-//! mean the same by them.
+//! What `hadrian check` says of markers: whether each is one, how fast it is, and whether the
+//! members mean the same by them.
 
 use std::io;
 use std::time::{Duration, Instant};

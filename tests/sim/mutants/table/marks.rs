@@ -163,8 +163,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "a handover that comes to nothing lets clients in, lease or not",
         "fencing §2.4: the gate stays shut",
         LEASE,
-        "        if self.lease.gate == Gate::Open {\n            self.out.push_back(Action::Hold(false));",
-        "        if self.lease.gate != Gate::Opening(0, self.clock.now) {\n            self.out.push_back(Action::Hold(false));",
+        "        if self.lease.gate == Gate::Open {\n",
+        "        if self.lease.gate != Gate::Opening(0, self.clock.now) {\n",
     )
     .marked(),
 ];

@@ -394,7 +394,7 @@ impl World<'_> {
     pub(super) fn order_step(&mut self, id: u64, stage: Stage) {
         let Some(order) = self.marks.orders.get(&id) else { return };
         let (from, life, marker) = (order.from, order.life, order.marker);
-        // On a way that hangs, every other write still gets there, and its answer does not come back.
+        // On a way that hangs, every other write still gets there, and its answer does not come.
         let gets_there = matches!(stage, Stage::Arrives) && id.is_multiple_of(2);
         if self.marks.hung.contains(&(from, marker)) && !gets_there {
             return self.after(20 * MS, Due::Order(id, stage));
