@@ -123,7 +123,9 @@ pub enum WatchdogError {
 }
 
 impl WatchdogError {
-    fn opening(path: &Path, source: io::Error) -> Self {
+    /// What the system's answer to looking at, or opening, `path` means.
+    #[must_use]
+    pub fn opening(path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {
             io::ErrorKind::NotFound => Self::Missing { path },

@@ -90,15 +90,7 @@ impl Reach {
     /// # Errors
     /// As the system says.
     pub fn hang(&self, side: Side) -> anyhow::Result<()> {
-        match self {
-            Self::Markers(ways) => {
-                (0..=ways.count() / 2).try_for_each(|marker| ways.hang(side, marker))
-            }
-            Self::Etcd(_, proxies) => {
-                proxies[usize::from(side == Side::Beta)].set(Way::Held);
-                Ok(())
-            }
-        }
+        self.change(side, Ways::hang, Way::Held)
     }
 
     /// From now on a majority of the markers answers a side with errors; of etcd, what it
@@ -107,15 +99,7 @@ impl Reach {
     /// # Errors
     /// As the system says.
     pub fn fail(&self, side: Side) -> anyhow::Result<()> {
-        match self {
-            Self::Markers(ways) => {
-                (0..=ways.count() / 2).try_for_each(|marker| ways.fail(side, marker))
-            }
-            Self::Etcd(_, proxies) => {
-                proxies[usize::from(side == Side::Beta)].set(Way::Deaf);
-                Ok(())
-            }
-        }
+        self.change(side, Ways::fail, Way::Deaf)
     }
 
     /// It is answered again, and what was asked meanwhile.
@@ -123,12 +107,22 @@ impl Reach {
     /// # Errors
     /// As the system says.
     pub fn heal(&self, side: Side) -> anyhow::Result<()> {
+        self.change(side, Ways::heal, Way::Open)
+    }
+
+    /// A majority of a side's markers is changed like this, or its way to etcd.
+    fn change(
+        &self,
+        side: Side,
+        each: fn(&Ways, Side, usize) -> anyhow::Result<()>,
+        way: Way,
+    ) -> anyhow::Result<()> {
         match self {
             Self::Markers(ways) => {
-                (0..=ways.count() / 2).try_for_each(|marker| ways.heal(side, marker))
+                (0..=ways.count() / 2).try_for_each(|marker| each(ways, side, marker))
             }
             Self::Etcd(_, proxies) => {
-                proxies[usize::from(side == Side::Beta)].set(Way::Open);
+                proxies[usize::from(side == Side::Beta)].set(way);
                 Ok(())
             }
         }

@@ -137,8 +137,12 @@ impl Node {
 
     /// Whether this member may serve what it owns.
     pub(super) fn lease_holds(&self) -> bool {
+        self.lease_holds_at(self.clock.now)
+    }
+
+    fn lease_holds_at(&self, now: Now) -> bool {
         let Some(config) = self.config.lease else { return true };
-        let guarded = self.clock.now.after(config.guard);
+        let guarded = now.after(config.guard);
         let holds = |end: Option<Now>| end.is_some_and(|end| guarded < end);
         // The set is looked through only where the marks do not do.
         holds(self.lease.until) || holds(self.grants_end())
@@ -165,7 +169,14 @@ impl Node {
     /// Whether answers are held because the right to serve has ended, or is about to.
     #[must_use]
     pub fn is_gate_shut(&self) -> bool {
-        self.lease.gate != Gate::Open || !self.lease_holds()
+        self.is_gate_shut_at(self.clock.now)
+    }
+
+    /// The same by the clock of whoever is about to answer, which may have stood still since this
+    /// node was settled.
+    #[must_use]
+    pub fn is_gate_shut_at(&self, now: Now) -> bool {
+        self.lease.gate != Gate::Open || !self.lease_holds_at(now)
     }
 
     pub(super) fn lease_deadline(&self) -> Option<Now> {

@@ -1,10 +1,9 @@
 //! `hadrian watchdog`: what the kernel tells of the watchdog that the configuration names.
 
-use std::io;
 use std::path::Path;
 
 use anyhow::bail;
-use hadrian_fencing::watchdog::{SYS, Shown, WatchdogSettings, look};
+use hadrian_fencing::watchdog::{SYS, Shown, WatchdogError, WatchdogSettings, look};
 
 use super::args::Args;
 use crate::config::Config;
@@ -19,10 +18,8 @@ pub(super) fn watchdog(args: &Args) -> anyhow::Result<()> {
              timeout = \"10s\" }} to fencing"
         );
     };
-    let shown = match look(&settings.device, Path::new(SYS)) {
-        Ok(shown) => shown,
-        Err(error) => bail!(missing(settings, &error)),
-    };
+    let shown = look(&settings.device, Path::new(SYS))
+        .map_err(|error| WatchdogError::opening(&settings.device, error))?;
     if args.json {
         let mut value = serde_json::to_value(&shown)?;
         value["configured_s"] = settings.timeout.as_secs().into();
@@ -31,15 +28,6 @@ pub(super) fn watchdog(args: &Args) -> anyhow::Result<()> {
         words(settings, &shown).iter().for_each(|line| println!("{line}"));
     }
     Ok(())
-}
-
-/// What to do where there is none.
-pub(super) fn missing(settings: &WatchdogSettings, error: &io::Error) -> String {
-    format!(
-        "watchdog {}: {error}; load its driver (softdog where the host has none: modprobe \
-         softdog), or name another in fencing.watchdog",
-        settings.device.display()
-    )
 }
 
 /// The watchdog in a line, and a line for each thing that its owner should know.

@@ -177,8 +177,7 @@ impl Inner {
     pub(super) fn read_done(&mut self, now: Now, done: ReadDone) {
         let key = usize::try_from(done.id).unwrap_or(usize::MAX);
         let Some(reply) = self.clients.reads.try_remove(key) else { return };
-        let is_over = self.marks.is_some() && self.node.lease_end().is_none_or(|end| now >= end);
-        match is_over || self.node.is_gate_shut() {
+        match self.node.is_gate_shut_at(now) {
             true => self.clients.held_reads.push((reply, done)),
             false => self.answer_read(reply, done),
         }

@@ -33,7 +33,7 @@ const fn is_told(note: &Note) -> bool {
 }
 
 impl Inner {
-    fn name_of(&self, member: MemberId) -> String {
+    pub(super) fn name_of(&self, member: MemberId) -> String {
         let name = self.members.get(usize::from(member.index()));
         name.cloned().unwrap_or_else(|| member.to_string())
     }

@@ -539,10 +539,7 @@ impl Inner {
 
     fn note(&mut self, note: Note) {
         self.follows |= matches!(note, Note::Follows(..));
-        let name = |member: MemberId| {
-            let name = self.members.get(usize::from(member.index()));
-            name.cloned().unwrap_or_else(|| member.to_string())
-        };
+        let name = |member| self.name_of(member);
         let (resource, code, text) = (&self.name, note.code(), note.in_words(&name));
         match note.is_warning() {
             true => tracing::warn!(%resource, code, "{text}"),

@@ -298,6 +298,8 @@ fn who_was_fenced_in_an_earlier_epoch_is_not_fenced_in_this_one() {
     let (mut marked, epoch) = silent();
     let before = Epoch::new(epoch.get() - 1);
     fence_ends(&mut marked, before, true);
+    // What goes before a takeover would not keep it from beginning.
+    prepared(&mut marked, epoch);
     assert!(!marked.answers(1), "a later life of it may serve");
 }
 

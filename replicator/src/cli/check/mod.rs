@@ -10,7 +10,7 @@ use std::path::Path;
 use hadrian_blockdev::replica::{ReplicaError, read_state};
 use hadrian_blockdev::superblock::SuperblockError;
 use hadrian_blockdev::volume::{StoreError, check_store};
-use hadrian_fencing::watchdog::{SYS, WatchdogSettings, look};
+use hadrian_fencing::watchdog::{SYS, WatchdogError, WatchdogSettings, look};
 use hadrian_protocol::node::OnWindowEnd;
 use hadrian_protocol::replica::describe;
 use rustix::fs::{Access, access};
@@ -81,7 +81,9 @@ impl Findings {
     fn look_at_watchdog(&mut self, settings: &WatchdogSettings) {
         match look(&settings.device, Path::new(SYS)) {
             Ok(shown) => self.notes.extend(super::watchdog::words(settings, &shown)),
-            Err(error) => self.problems.push(super::watchdog::missing(settings, &error)),
+            Err(error) => {
+                self.problems.push(WatchdogError::opening(&settings.device, error).to_string());
+            }
         }
     }
 
