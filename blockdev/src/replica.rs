@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use hadrian_protocol::codec::CodecError;
 use hadrian_protocol::frame::{Frame, LogPosition};
-use hadrian_protocol::ids::{Lsn, ResourceId, VolumeIndex};
+use hadrian_protocol::ids::{Lsn, MemberId, VolumeIndex};
 use hadrian_protocol::node::{FailedPart, Recovered};
 use hadrian_protocol::range::ByteRange;
 use hadrian_protocol::replica::{ReplicaState, VolumeGeometry};
@@ -27,7 +27,7 @@ use crate::journal::{
     self, AppendError, CreateError, Journal, JournalEvent, NewLog, OpenError, TruncateError,
 };
 use crate::superblock::{
-    self, CopyFault, SuperblockError, SuperblockEvent, SuperblockWriter, WriteError,
+    self, CopyFault, Label, SuperblockError, SuperblockEvent, SuperblockWriter, Whose, WriteError,
 };
 use crate::volume::{ReadDone, Region, Store, StoreError, Volumes, VolumesEvent};
 
@@ -78,6 +78,17 @@ pub enum ReplicaError {
         has: String,
         /// The volumes in the configuration, in words.
         says: String,
+    },
+    /// The member has another place in the configuration than it had.
+    #[error(
+        "the replica was made for member number {} of the configuration, and this is number {}; \
+         put the members back in the order that they had", .has.index() + 1, .says.index() + 1
+    )]
+    Member {
+        /// The member in the superblock.
+        has: MemberId,
+        /// This one.
+        says: MemberId,
     },
     /// The number of stores is not that of the volumes.
     #[error("the replica has {has} volumes, the configuration names {named}; they must agree")]
@@ -149,13 +160,28 @@ pub struct Replica<E = AnyEngine> {
     _lock: Option<File>,
 }
 
-/// Makes the files of a replica in `dir`: the log first, the superblock last, so that a replica
-/// either is complete or is none. `progress` hears the bytes of log written so far.
+/// What a superblock says, for whoever only looks at it.
+#[derive(Debug)]
+pub struct Found {
+    /// The state of the replica.
+    pub state: ReplicaState,
+    /// Whose it is.
+    pub label: Label,
+    /// The number of the copy that this is from.
+    pub sequence: u64,
+    /// What is wrong with the other copy.
+    pub other_copy: Option<CopyFault>,
+}
+
+/// Makes the files of a replica of the one with `label` in `dir`: the log first, the superblock
+/// last, so that a replica either is complete or is none. `progress` hears the bytes of log written
+/// so far.
 ///
 /// # Errors
 /// [`ReplicaError`]; an existing replica is never overwritten.
 pub fn create(
     dir: &Path,
+    label: &Label,
     state: &ReplicaState,
     log_bytes: u64,
     mut progress: impl FnMut(u64),
@@ -167,7 +193,7 @@ pub fn create(
     }
     fs::create_dir_all(dir).map_err(io)?;
     let mut engine = AnyEngine::choose(EngineChoice::Auto, ENGINE_DEPTH)?;
-    create_in(&mut engine, dir, state, log_bytes, &mut progress)?;
+    create_in(&mut engine, dir, (label, state), log_bytes, &mut progress)?;
     // The folder's own name must survive a crash, too.
     let above = dir.parent().unwrap_or(dir);
     File::open(above).and_then(|folder| folder.sync_all()).map_err(io)
@@ -180,7 +206,7 @@ pub fn create(
 pub fn create_in<E: Engine>(
     engine: &mut E,
     dir: &Path,
-    state: &ReplicaState,
+    (label, state): (&Label, &ReplicaState),
     log_bytes: u64,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), ReplicaError> {
@@ -197,17 +223,17 @@ pub fn create_in<E: Engine>(
         .create_dir(&quarantine)
         .map_err(|source| ReplicaError::Io { path: quarantine, source })?;
     journal::create(engine, dir, &new, &mut |done, _| progress(done))?;
-    Ok(SuperblockWriter::create(engine, dir, state.resource, &state.encode())?)
+    let whose = Whose { resource: state.resource, label: label.clone() };
+    Ok(SuperblockWriter::create(engine, dir, &whose, &state.encode())?)
 }
 
-/// Reads the state of the replica of `resource` in `dir` without touching anything; with it its
-/// sequence number, and what is wrong with the other copy.
+/// Reads the superblock in `dir` without touching anything.
 ///
 /// # Errors
 /// [`ReplicaError`]
-pub fn read_state(dir: &Path) -> Result<(ReplicaState, u64, Option<CopyFault>), ReplicaError> {
+pub fn read_state(dir: &Path) -> Result<Found, ReplicaError> {
     let mut engine = AnyEngine::choose(EngineChoice::Plain, ENGINE_DEPTH)?;
-    let (newest, other) = match superblock::inspect(&mut engine, dir)? {
+    let (newest, other_copy) = match superblock::inspect(&mut engine, dir)? {
         [Ok(first), Ok(second)] if second.sequence > first.sequence => (second, None),
         [Ok(first), Ok(_)] => (first, None),
         [Ok(newest), Err(other)] | [Err(other), Ok(newest)] => (newest, Some(other)),
@@ -216,7 +242,8 @@ pub fn read_state(dir: &Path) -> Result<(ReplicaState, u64, Option<CopyFault>), 
             return Err(SuperblockError::BothBad { path, first, second }.into());
         }
     };
-    Ok((decode(dir, &newest.body)?, newest.sequence, other))
+    let (state, label) = (decode(dir, &newest.body)?, newest.whose.label);
+    Ok(Found { state, label, sequence: newest.sequence, other_copy })
 }
 
 fn decode(dir: &Path, body: &[u8]) -> Result<ReplicaState, ReplicaError> {
@@ -224,18 +251,19 @@ fn decode(dir: &Path, body: &[u8]) -> Result<ReplicaState, ReplicaError> {
 }
 
 impl Replica {
-    /// Opens the replica of `resource` in `dir` over the stores at `paths`, and replays its log
-    /// into the image, to the recorded apply limit and no further (design §2.3, §2.5).
+    /// Opens the replica in `dir` over the stores at `paths`, and replays its log into the image, to
+    /// the recorded apply limit and no further (design §2.3, §2.5). Where it is not `whose` it
+    /// should be, nothing is written.
     ///
     /// # Errors
     /// [`ReplicaError`]
     pub fn open(
         dir: &Path,
-        resource: ResourceId,
+        whose: &Whose,
         paths: &[PathBuf],
         choice: EngineChoice,
     ) -> Result<(Self, ReplicaState, Recovered), ReplicaError> {
-        Self::open_within(dir, resource, paths, choice, spool::MEMORY_MAX)
+        Self::open_within(dir, whose, paths, choice, spool::MEMORY_MAX)
     }
 
     /// The same with at most `memory` bytes of frames in memory, as by
@@ -245,7 +273,7 @@ impl Replica {
     /// [`ReplicaError`]
     pub fn open_within(
         dir: &Path,
-        resource: ResourceId,
+        whose: &Whose,
         paths: &[PathBuf],
         choice: EngineChoice,
         memory: u64,
@@ -253,7 +281,7 @@ impl Replica {
         let lock = lock(&dir.join(superblock::FILE_NAME))?;
         let engine = AnyEngine::choose(choice, ENGINE_DEPTH)?;
         let (mut replica, state, recovered) =
-            Self::open_limited(engine, dir, resource, paths, Store::open, memory)?;
+            Self::open_limited(engine, dir, whose, paths, Store::open, memory)?;
         replica._lock = Some(lock);
         Ok((replica, state, recovered))
     }
@@ -268,22 +296,22 @@ impl<E: Engine> Replica<E> {
     pub fn open_over(
         engine: E,
         dir: &Path,
-        resource: ResourceId,
+        whose: &Whose,
         paths: &[PathBuf],
         open_store: impl Fn(&mut E, &Path, VolumeGeometry) -> Result<Store, StoreError>,
     ) -> Result<(Self, ReplicaState, Recovered), ReplicaError> {
-        Self::open_limited(engine, dir, resource, paths, open_store, spool::MEMORY_MAX)
+        Self::open_limited(engine, dir, whose, paths, open_store, spool::MEMORY_MAX)
     }
 
     fn open_limited(
         mut engine: E,
         dir: &Path,
-        resource: ResourceId,
+        whose: &Whose,
         paths: &[PathBuf],
         open_store: impl Fn(&mut E, &Path, VolumeGeometry) -> Result<Store, StoreError>,
         memory: u64,
     ) -> Result<(Self, ReplicaState, Recovered), ReplicaError> {
-        let opened = SuperblockWriter::open(&mut engine, dir, resource, SUPERBLOCK)?;
+        let opened = SuperblockWriter::open(&mut engine, dir, whose, SUPERBLOCK)?;
         if let Some(fault) = &opened.other_copy {
             tracing::warn!(dir = %dir.display(), %fault, "one copy of the superblock is not whole");
         }

@@ -11,9 +11,14 @@
 //! before the other is durable: whatever a power loss tears, the copy before is whole. The body
 //! is the caller's; here it is bytes with a length, a checksum and a hash.
 //!
+//! The header says whose the replica is: which resource, and the label `CLUSTER.MEMBER` (design
+//! §7). Both are looked at before anything is written.
+//!
 //! The writer is a state machine over [`Engine`] operations: write one copy, then sync. A failure
 //! of either is final (design §2.7), because nobody knows then what the disk holds.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
+mod label;
 
 use std::fmt;
 use std::io;
@@ -22,6 +27,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use hadrian_protocol::checksum::crc32c_of_two;
 use hadrian_protocol::ids::ResourceId;
+pub use label::{LABEL_LEN_MAX, Label, LabelTooLong};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -38,7 +44,7 @@ const SEQUENCE_MAX: u64 = 1 << 62;
 pub const BODY_LEN_MAX: usize = COPY_LEN - HEADER_LEN;
 
 const UNFINISHED_NAME: &str = "superblock.part";
-const HEADER_LEN: usize = 128;
+const HEADER_LEN: usize = 256;
 const CRC_AT: usize = HEADER_LEN - 4;
 const MAGIC: [u8; 8] = *b"HDRNSUPB";
 /// Version 1: the first.
@@ -65,6 +71,9 @@ pub enum CopyFault {
         /// The length in the header, in bytes.
         found: u32,
     },
+    /// Its label is none.
+    #[error("its label is not CLUSTER.MEMBER")]
+    Label,
     /// A sequence number over the limit, which no number of writes reaches.
     #[error("its sequence number {found} is over the limit of {SEQUENCE_MAX}")]
     Sequence {
@@ -114,18 +123,19 @@ pub enum SuperblockError {
         /// The version in the header.
         found: u16,
     },
-    /// It is another resource's.
+    /// It is another member's, another cluster's or another resource's.
     #[error(
-        "{path} belongs to resource {found}, not to {expected}; correct the directory in the \
-         configuration"
+        "{path} belongs to {found}, and this is {expected}; nothing was written. Start the member \
+         that it belongs to, correct state_dir in the configuration, or move the directory away \
+         and create the replica anew"
     )]
     Foreign {
         /// Which file.
         path: PathBuf,
         /// Whose it is.
-        found: ResourceId,
+        found: Box<Whose>,
         /// Whose it should be.
-        expected: ResourceId,
+        expected: Box<Whose>,
     },
     /// The body does not fit.
     #[error(transparent)]
@@ -151,13 +161,28 @@ pub enum WriteError {
     Failed,
 }
 
+/// Whose a replica is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whose {
+    /// Of which resource.
+    pub resource: ResourceId,
+    /// At which member of which cluster.
+    pub label: Label,
+}
+
+impl fmt::Display for Whose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (resource {})", self.label, self.resource)
+    }
+}
+
 /// One copy, as its header describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Copy {
     /// Grows by one with every write; the higher one is the newer.
     pub sequence: u64,
     /// Whose it is.
-    pub resource: ResourceId,
+    pub whose: Whose,
     /// The caller's bytes.
     pub body: Bytes,
 }
@@ -194,7 +219,7 @@ pub enum SuperblockEvent {
 /// Writes the two copies in turn.
 pub struct SuperblockWriter {
     file: FileId,
-    resource: ResourceId,
+    whose: Whose,
     tokens: TokenSpace,
     /// Which copy is newest and durable; it is not touched until the other is.
     newest: usize,
@@ -222,12 +247,12 @@ impl SuperblockWriter {
     pub fn create<E: Engine + ?Sized>(
         engine: &mut E,
         dir: &Path,
-        resource: ResourceId,
+        whose: &Whose,
         body: &[u8],
     ) -> Result<(), SuperblockError> {
         let path = dir.join(FILE_NAME);
-        let first = encode(resource, 1, body)?;
-        let second = encode(resource, 2, body)?;
+        let first = encode(whose, 1, body)?;
+        let second = encode(whose, 2, body)?;
         let names = engine.list(dir).map_err(io_at(dir))?;
         if names.iter().any(|name| name == FILE_NAME) {
             return Err(SuperblockError::Exists { path });
@@ -235,7 +260,8 @@ impl SuperblockWriter {
         create_file(engine, dir, [first, second]).map_err(io_at(&path))
     }
 
-    /// Reads both copies of the file in `dir` and picks the newer whole one.
+    /// Reads both copies of the file in `dir` and picks the newer whole one. What is not `whose` it
+    /// should be is not written to.
     ///
     /// # Errors
     /// [`SuperblockError`]; a copy of a later version is an error even beside a readable older
@@ -243,22 +269,22 @@ impl SuperblockWriter {
     pub fn open<E: Engine + ?Sized>(
         engine: &mut E,
         dir: &Path,
-        resource: ResourceId,
+        whose: &Whose,
         tokens: TokenSpace,
     ) -> Result<Opened, SuperblockError> {
         let path = dir.join(FILE_NAME);
         let file = engine.open(&path, OpenAs::Direct).map_err(io_at(&path))?;
         let copies = read_copies(engine, file).map_err(io_at(&path))?;
-        let (newest, copy, other_copy) = choose(copies, &path, resource)?;
+        let (newest, copy, other_copy) = choose(copies, &path, whose)?;
         let Copy { sequence, body, .. } = copy;
         // What a killed process wrote can be read and yet be lost; the next write will overwrite
         // the copy before it, so it must be durable first. After a failed sync only a new write
         // makes sure of that; the same bytes over the same bytes harm in no crash.
-        let (offset, data) = (copy_offset(newest), encode(resource, sequence, &body)?);
+        let (offset, data) = (copy_offset(newest), encode(whose, sequence, &body)?);
         run(engine, Op::Write { file, offset, data }).map_err(io_at(&path))?;
         run(engine, Op::Sync { file }).map_err(io_at(&path))?;
-        let writer =
-            Self { file, resource, tokens, newest, sequence, state: State::Idle, queued: None };
+        let (whose, state) = (whose.clone(), State::Idle);
+        let writer = Self { file, whose, tokens, newest, sequence, state, queued: None };
         Ok(Opened { writer, body, sequence, other_copy })
     }
 
@@ -277,7 +303,7 @@ impl SuperblockWriter {
             return Err(WriteError::Failed);
         }
         let sequence = self.sequence + 1;
-        let copy = encode(self.resource, sequence, body)?;
+        let copy = encode(&self.whose, sequence, body)?;
         self.sequence = sequence;
         if self.state == State::Idle {
             self.begin(engine, sequence, copy);
@@ -385,11 +411,12 @@ pub fn fuzz(bytes: &[u8]) {
     }
     let copies = copies.map(decode);
     for copy in copies.iter().flatten() {
-        let again = encode(copy.resource, copy.sequence, &copy.body);
+        let again = encode(&copy.whose, copy.sequence, &copy.body);
         assert_eq!(decode(&again.unwrap_or_default()).as_ref(), Ok(copy));
     }
     // Which copy is chosen, or why none, is the caller's affair; that it ends is ours.
-    let _ = choose(copies, Path::new(FILE_NAME), ResourceId::from_bytes([0; 16]));
+    let (resource, label) = (ResourceId::from_bytes([0; 16]), Label::default());
+    let _ = choose(copies, Path::new(FILE_NAME), &Whose { resource, label });
 }
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -403,13 +430,14 @@ struct Header {
     resource: [u8; 16],
     body_hash: [u8; 32],
     reserved_too: [u8; 52],
+    label: [u8; LABEL_LEN_MAX],
     crc: U32,
 }
 
 const _: () = assert!(size_of::<Header>() == HEADER_LEN);
 
 #[expect(clippy::indexing_slicing, reason = "the length was looked at")]
-fn encode(resource: ResourceId, sequence: u64, body: &[u8]) -> Result<Bytes, BodyTooLong> {
+fn encode(whose: &Whose, sequence: u64, body: &[u8]) -> Result<Bytes, BodyTooLong> {
     let len = body.len();
     let body_len = match u32::try_from(len) {
         Ok(body_len) if len <= BODY_LEN_MAX => U32::new(body_len),
@@ -421,9 +449,10 @@ fn encode(resource: ResourceId, sequence: u64, body: &[u8]) -> Result<Bytes, Bod
         reserved: [0; 2],
         body_len,
         sequence: U64::new(sequence),
-        resource: *resource.as_bytes(),
+        resource: *whose.resource.as_bytes(),
         body_hash: *blake3::hash(body).as_bytes(),
         reserved_too: [0; 52],
+        label: whose.label.to_bytes(),
         crc: U32::new(0),
     };
     header.crc = U32::new(copy_crc(&header, body));
@@ -459,11 +488,9 @@ fn decode(bytes: &[u8]) -> Result<Copy, CopyFault> {
     if sequence > SEQUENCE_MAX {
         return Err(CopyFault::Sequence { found: sequence });
     }
-    Ok(Copy {
-        sequence,
-        resource: ResourceId::from_bytes(header.resource),
-        body: Bytes::copy_from_slice(body),
-    })
+    let label = Label::from_bytes(&header.label).ok_or(CopyFault::Label)?;
+    let whose = Whose { resource: ResourceId::from_bytes(header.resource), label };
+    Ok(Copy { sequence, whose, body: Bytes::copy_from_slice(body) })
 }
 
 #[expect(clippy::indexing_slicing, reason = "a fixed place in a structure")]
@@ -475,7 +502,7 @@ fn copy_crc(header: &Header, body: &[u8]) -> u32 {
 fn choose(
     copies: [Result<Copy, CopyFault>; 2],
     path: &Path,
-    expected: ResourceId,
+    expected: &Whose,
 ) -> Result<(usize, Copy, Option<CopyFault>), SuperblockError> {
     for copy in &copies {
         if let Err(CopyFault::Newer { found }) = copy {
@@ -493,8 +520,9 @@ fn choose(
             return Err(SuperblockError::BothBad { path, first, second });
         }
     };
-    let found = chosen.1.resource;
+    let found = &chosen.1.whose;
     if found != expected {
+        let [found, expected] = [found, expected].map(|whose| Box::new(whose.clone()));
         return Err(SuperblockError::Foreign { path: path.into(), found, expected });
     }
     Ok(chosen)

@@ -3,6 +3,7 @@
 //! The offsets are those of version 1, which the golden files hold in place.
 
 use blake3::Hasher;
+use hadrian_blockdev::superblock::{LABEL_LEN_MAX, Label};
 use hadrian_protocol::checksum::{crc32c, crc32c_of_two};
 use hadrian_protocol::frame::{BODY_LEN_MAX, HEAD_LEN, HEADER_LEN, RECORD_LEN, RECORDS_MAX};
 use hadrian_protocol::ids::ResourceId;
@@ -10,6 +11,18 @@ use hadrian_protocol::ids::ResourceId;
 /// The resource whose frames and messages the harnesses take for their own.
 pub(crate) fn resource() -> ResourceId {
     ResourceId::derive("orders", "db")
+}
+
+/// What stands on the replica that they take for their own.
+pub(crate) fn label() -> Label {
+    Label::new("orders", "alpha").unwrap_or_default()
+}
+
+/// The same, as it stands in a superblock.
+pub(crate) fn label_bytes() -> [u8; LABEL_LEN_MAX] {
+    let mut bytes = [0; LABEL_LEN_MAX];
+    put(&mut bytes, 0, label().to_string().as_bytes());
+    bytes
 }
 
 /// Puts `field` at `at`, where it fits.
@@ -88,7 +101,7 @@ pub(crate) fn seal_envelope(bytes: &mut [u8]) {
 
 /// Computes the checksums of the superblock copy in `copy`, and lets its length fit.
 pub(crate) fn seal_superblock(copy: &mut [u8]) {
-    const HEADER_LEN: usize = 128;
+    const HEADER_LEN: usize = 256;
     let Some(room) = copy.len().checked_sub(HEADER_LEN) else { return };
     let len = (u32_at(copy, 12) as usize).min(room);
     put(copy, 0, b"HDRNSUPB\x01\0");

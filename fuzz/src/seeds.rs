@@ -98,7 +98,7 @@ pub(crate) fn marks() -> Vec<Seed> {
 
 pub(crate) fn superblock() -> Vec<Seed> {
     let copy = golden("blockdev", "superblock");
-    let used = 128 + u32_at(&copy, 12) as usize;
+    let used = 256 + u32_at(&copy, 12) as usize;
     let (copy, len) = (&copy[..used], (used as u16).to_le_bytes());
     let mut older = copy.to_vec();
     older[16] = 6;

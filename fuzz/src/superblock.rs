@@ -10,7 +10,7 @@ use hadrian_blockdev::engine::Engine as _;
 use hadrian_blockdev::engine::TokenSpace;
 use hadrian_blockdev::engine::double::{Double, Order, Unsynced};
 use hadrian_blockdev::superblock::{
-    self, COPY_LEN, Copy, FILE_NAME, Opened, SuperblockError, SuperblockWriter,
+    self, COPY_LEN, Copy, FILE_NAME, Opened, SuperblockError, SuperblockWriter, Whose,
 };
 use hadrian_protocol::replica::ReplicaState;
 
@@ -40,6 +40,7 @@ pub fn run(input: &[u8]) {
         copy.resize(COPY_LEN, 0);
         if how & 4 != 0 {
             mend::put(&mut copy, 24, mend::resource().as_bytes());
+            mend::put(&mut copy, 124, &mend::label_bytes());
         }
         if how & 1 != 0 {
             mend::seal_superblock(&mut copy);
@@ -83,7 +84,8 @@ fn check_file(file: &[u8], cut: u64) {
 }
 
 fn open(disk: &mut Double) -> Result<Opened, SuperblockError> {
-    SuperblockWriter::open(disk, Path::new(DIR), mend::resource(), TokenSpace::new(1))
+    let whose = Whose { resource: mend::resource(), label: mend::label() };
+    SuperblockWriter::open(disk, Path::new(DIR), &whose, TokenSpace::new(1))
 }
 
 fn settle(disk: &mut Double, writer: &mut SuperblockWriter) {

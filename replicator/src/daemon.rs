@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hadrian_blockdev::replica::ReplicaError;
+use hadrian_blockdev::superblock::{Label, LabelTooLong};
 use hadrian_protocol::node::{Command, Denied, Done, Event, LeaseConfig, NodeConfig, RecordKind};
 use hadrian_protocol::wire::{PREAMBLE_LEN, Preamble};
 use tokio::io::AsyncReadExt as _;
@@ -61,6 +62,9 @@ pub enum DaemonError {
     /// No such member.
     #[error("{0:?} is no member of this cluster; members are {1}")]
     Member(String, String),
+    /// The names of cluster and member.
+    #[error(transparent)]
+    Label(#[from] LabelTooLong),
     /// The lease, or the watchdog.
     #[error(transparent)]
     Marks(#[from] KeepError),
@@ -85,6 +89,7 @@ impl DaemonError {
 struct Daemon {
     config: Config,
     me: Member,
+    label: Label,
     keys: Arc<LinkKeys>,
     marks: Option<Keeping>,
     // Held only to look up or replace a handle; never on the data path.
@@ -109,7 +114,8 @@ pub fn run(config: &Path, member: &str) -> Result<(), DaemonError> {
     let runtime = runtime.map_err(|source| DaemonError::Io { what: "runtime".into(), source })?;
     let running = Mutex::new(BTreeMap::new());
     let marks = Keeping::start(&config, &me)?;
-    let daemon = Arc::new(Daemon { config, me, keys, marks, running });
+    let label = config.label(&me)?;
+    let daemon = Arc::new(Daemon { config, me, label, keys, marks, running });
     LocalSet::new().block_on(&runtime, daemon.serve())
 }
 
@@ -227,6 +233,7 @@ impl Daemon {
                 }),
             },
             resource: resource.id,
+            label: self.label.clone(),
             member: self.me.id,
             node,
             dir: self.me.replica_dir(resource),

@@ -1,5 +1,7 @@
 //! What an administrator asks a running pair, and what it answers.
 
+use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 
 use hadrian_protocol::replica::Mode;
@@ -256,4 +258,48 @@ fn a_diverged_replica_says_what_its_return_would_lose() {
     let found = json(&cluster, Side::Alpha, &["status"])[0]["divergence"].clone();
     assert_eq!(found["ranges"][0]["end"], 8192, "{found}");
     assert!(found["first"].as_u64() <= found["last"].as_u64(), "{found}");
+}
+
+/// Name and bytes of every file of a replica.
+fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+    let entries = entries.filter(|entry| entry.file_type().unwrap().is_file());
+    let name = |entry: &fs::DirEntry| entry.file_name().into_string().unwrap();
+    let mut files: Vec<_> =
+        entries.map(|entry| (name(&entry), fs::read(entry.path()).unwrap())).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn the_replica_of_another_member_or_cluster_is_refused_with_both_labels_and_not_written() {
+    let mut cluster = pair();
+    let [alphas, betas] = [Side::Alpha, Side::Beta].map(|side| cluster.replica_dir(side));
+    [Side::Alpha, Side::Beta].map(|side| cluster.terminate(side).unwrap());
+    let home = alphas.ancestors().nth(3).unwrap();
+    fs::rename(&betas, home.join("aside")).unwrap();
+    fs::rename(&alphas, &betas).unwrap();
+    let (before, store) = (files(&betas), cluster.store(Side::Beta).unwrap());
+
+    cluster.start(Side::Beta).unwrap();
+    cluster.await_status(Side::Beta, "belongs to test.alpha").unwrap();
+    let told = cluster.tool(Side::Beta, &["status"]).unwrap();
+    assert!(told.contains("this is test.beta") && told.contains("nothing was written"), "{told}");
+    cluster.terminate(Side::Beta).unwrap();
+    assert!(files(&betas) == before && cluster.store(Side::Beta).unwrap() == store);
+
+    // The right replica, in a cluster of another name.
+    fs::rename(&betas, &alphas).unwrap();
+    let config = home.join("hadrian.toml");
+    let text = fs::read_to_string(&config).unwrap().replace("\"test\"", "\"other\"");
+    fs::write(&config, text).unwrap();
+    cluster.start(Side::Alpha).unwrap();
+    cluster.await_status(Side::Alpha, "belongs to test.alpha").unwrap();
+    let told = cluster.tool(Side::Alpha, &["status"]).unwrap();
+    assert!(told.contains("this is other.alpha"), "{told}");
+    cluster.terminate(Side::Alpha).unwrap();
+    assert!(files(&alphas) == before, "it is as it was");
+    let told = cluster.command(Side::Alpha, &["check"]).output().unwrap();
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.contains("belongs to test.alpha"), "{told}");
 }

@@ -6,7 +6,8 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 use hadrian_blockdev::engine::{AnyEngine, EngineChoice, TokenSpace};
 use hadrian_blockdev::journal::{Journal, inspect};
-use hadrian_blockdev::replica::{Replica, log_of, read_state};
+use hadrian_blockdev::replica::{Found, Replica, log_of, read_state};
+use hadrian_blockdev::superblock::Whose;
 use hadrian_protocol::frame::Frame;
 use hadrian_protocol::replica::Mode;
 use hadrian_replicator::demo::{Side, Spec};
@@ -74,7 +75,7 @@ fn one(
 
 /// Recovery as the daemon does it, without keeping anything: bytes of log, and seconds.
 fn scan(dir: &Path) -> anyhow::Result<(u64, f64)> {
-    let (state, _, _) = read_state(dir)?;
+    let state = read_state(dir)?.state;
     let mut engine = AnyEngine::choose(EngineChoice::Auto, 64)?;
     let log = log_of(dir, &state, TokenSpace::new(1));
     let began = Instant::now();
@@ -85,9 +86,10 @@ fn scan(dir: &Path) -> anyhow::Result<(u64, f64)> {
 
 /// The whole replica, with the overlay that reads would see.
 fn open(dir: &Path, store: &Path) -> anyhow::Result<f64> {
-    let (state, _, _) = read_state(dir)?;
+    let Found { state, label, .. } = read_state(dir)?;
+    let whose = Whose { resource: state.resource, label };
     let began = Instant::now();
-    let replica = Replica::open(dir, state.resource, &[store.into()], EngineChoice::Auto)?;
+    let replica = Replica::open(dir, &whose, &[store.into()], EngineChoice::Auto)?;
     let seconds = began.elapsed().as_secs_f64();
     drop(replica);
     Ok(seconds)
@@ -96,7 +98,7 @@ fn open(dir: &Path, store: &Path) -> anyhow::Result<f64> {
 /// The processor's part: checksums and chain of frames that are in memory already.
 fn check(dir: &Path) -> anyhow::Result<f64> {
     const SAMPLE: u64 = 256 * MIB;
-    let (state, _, _) = read_state(dir)?;
+    let state = read_state(dir)?.state;
     let mut engine = AnyEngine::choose(EngineChoice::Plain, 1)?;
     let mut dump = inspect::frames(&mut engine, dir, Some(state.checkpoint.lsn))?;
     let (mut frames, mut bytes) = (Vec::new(), 0);

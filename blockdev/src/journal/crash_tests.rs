@@ -15,7 +15,7 @@ use rand::{Rng, SeedableRng};
 use super::rig::{DIR, bytes_of, frame_after, genesis, new_log, open_log};
 use super::*;
 use crate::engine::double::{Double, Order, Unsynced};
-use crate::superblock::{SuperblockEvent, SuperblockWriter};
+use crate::superblock::{Label, SuperblockEvent, SuperblockWriter, Whose};
 
 const ALL: [Unsynced; 4] = [Unsynced::Lost, Unsynced::Kept, Unsynced::Torn, Unsynced::Mixed];
 const STEPS: usize = 200;
@@ -73,10 +73,10 @@ impl World {
         create(&mut disk, dir, &new_log(16), &mut |_, _| {}).unwrap();
         let known = KnownDurable { lsn: Lsn::START, truncations: 0 };
         let body = Body { checkpoint: genesis(), known };
-        SuperblockWriter::create(&mut disk, dir, rig::resource(), &body.encode()).unwrap();
+        SuperblockWriter::create(&mut disk, dir, &whose(), &body.encode()).unwrap();
         let (journal, _) = Journal::open(&mut disk, &open_log(genesis()), &mut |_| {}).unwrap();
         let tokens = TokenSpace::new(1);
-        let opened = SuperblockWriter::open(&mut disk, dir, rig::resource(), tokens).unwrap();
+        let opened = SuperblockWriter::open(&mut disk, dir, &whose(), tokens).unwrap();
         Self {
             disk,
             journal,
@@ -238,7 +238,7 @@ impl World {
         self.disk.power_on();
         let dir = Path::new(DIR);
         let tokens = TokenSpace::new(1);
-        let opened = SuperblockWriter::open(&mut self.disk, dir, rig::resource(), tokens).unwrap();
+        let opened = SuperblockWriter::open(&mut self.disk, dir, &whose(), tokens).unwrap();
         let known = self.bodies.iter().find(|(number, _)| *number == opened.sequence);
         let body = known.expect("the last stored body, or one under way").1;
         assert_eq!(Body::decode(&opened.body), body);
@@ -278,6 +278,10 @@ impl World {
 }
 
 /// What identifies frames, short enough to be shown: the chain covers every byte on the wire.
+fn whose() -> Whose {
+    Whose { resource: rig::resource(), label: Label::default() }
+}
+
 fn wire_of(frames: &[Frame]) -> Vec<(Lsn, ChainHash)> {
     frames.iter().map(|f| (f.lsn(), f.chain())).collect()
 }

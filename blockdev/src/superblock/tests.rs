@@ -12,6 +12,10 @@ fn resource() -> ResourceId {
     ResourceId::derive("orders", "db")
 }
 
+fn whose() -> Whose {
+    Whose { resource: resource(), label: Label::new("orders", "alpha").unwrap() }
+}
+
 fn path() -> PathBuf {
     Path::new(DIR).join(FILE_NAME)
 }
@@ -19,12 +23,12 @@ fn path() -> PathBuf {
 fn fresh(seed: u64, unsynced: Unsynced) -> Double {
     let mut disk = Double::new(seed, Order::Scattered, unsynced);
     disk.create_dir(Path::new(DIR)).unwrap();
-    SuperblockWriter::create(&mut disk, Path::new(DIR), resource(), b"body 2").unwrap();
+    SuperblockWriter::create(&mut disk, Path::new(DIR), &whose(), b"body 2").unwrap();
     disk
 }
 
 fn open(disk: &mut Double) -> Result<Opened, SuperblockError> {
-    SuperblockWriter::open(disk, Path::new(DIR), resource(), TokenSpace::new(1))
+    SuperblockWriter::open(disk, Path::new(DIR), &whose(), TokenSpace::new(1))
 }
 
 fn body(sequence: u64) -> Vec<u8> {
@@ -120,9 +124,9 @@ fn a_crash_at_any_operation_of_creation_can_be_begun_again() {
         disk.create_dir(Path::new(DIR)).unwrap();
         disk.cut_power_at(cut);
         let dir = Path::new(DIR);
-        assert!(SuperblockWriter::create(&mut disk, dir, resource(), b"a").is_err());
+        assert!(SuperblockWriter::create(&mut disk, dir, &whose(), b"a").is_err());
         disk.power_on();
-        match SuperblockWriter::create(&mut disk, dir, resource(), b"b") {
+        match SuperblockWriter::create(&mut disk, dir, &whose(), b"b") {
             Ok(()) => assert_eq!(open(&mut disk).unwrap().body, &b"b"[..]),
             Err(SuperblockError::Exists { .. }) => {
                 assert_eq!(open(&mut disk).unwrap().body, &b"a"[..]);
@@ -156,7 +160,7 @@ fn a_failed_write_or_sync_is_reported_once_and_ends_all_writing() {
 #[test]
 fn one_bad_copy_is_reported_and_two_are_refused() {
     let mut disk = fresh(1, Unsynced::Lost);
-    disk.tamper(&path(), |bytes| bytes[COPY_LEN + 200] ^= 1);
+    disk.tamper(&path(), |bytes| bytes[COPY_LEN + HEADER_LEN + 100] ^= 1);
     // Beyond the body there is only padding, which nothing rests on.
     assert_eq!(open(&mut disk).unwrap().other_copy, None);
     disk.tamper(&path(), |bytes| bytes[COPY_LEN + HEADER_LEN] ^= 1);
@@ -175,7 +179,7 @@ fn one_bad_copy_is_reported_and_two_are_refused() {
 fn a_copy_whose_sequence_leaves_no_next_one_is_not_used() {
     for (sequence, usable) in [(SEQUENCE_MAX, true), (SEQUENCE_MAX + 1, false), (u64::MAX, false)] {
         let mut disk = fresh(1, Unsynced::Lost);
-        let copy = encode(resource(), sequence, b"far ahead").unwrap();
+        let copy = encode(&whose(), sequence, b"far ahead").unwrap();
         disk.tamper(&path(), |bytes| bytes[..COPY_LEN].copy_from_slice(&copy));
         let mut opened = open(&mut disk).unwrap();
         assert_eq!(opened.sequence, if usable { sequence } else { 2 });
@@ -187,15 +191,33 @@ fn a_copy_whose_sequence_leaves_no_next_one_is_not_used() {
 }
 
 #[test]
-fn a_later_version_and_a_foreign_resource_are_refused_by_name() {
+fn what_belongs_to_somebody_else_is_refused_with_both_labels_and_not_written() {
+    let others = [
+        (ResourceId::derive("orders", "web"), "orders", "alpha"),
+        (ResourceId::derive("bills", "db"), "bills", "alpha"),
+        (resource(), "orders", "beta"),
+    ];
+    for (resource, cluster, member) in others {
+        let mut disk = fresh(1, Unsynced::Lost);
+        let before = disk.contents(&path()).unwrap().to_vec();
+        let label = Label::new(cluster, member).unwrap();
+        let expected = Whose { resource, label };
+        let error =
+            SuperblockWriter::open(&mut disk, Path::new(DIR), &expected, TokenSpace::new(1));
+        let error = error.unwrap_err().to_string();
+        let told = [whose().to_string(), expected.to_string(), "nothing was written".into()];
+        assert!(told.iter().all(|told| error.contains(told)), "{error}");
+        assert_eq!(disk.contents(&path()).unwrap(), before);
+    }
+}
+
+#[test]
+fn a_later_version_is_refused_and_what_exists_is_not_made_again() {
     let mut disk = fresh(1, Unsynced::Lost);
-    let other = ResourceId::derive("orders", "web");
-    let foreign = SuperblockWriter::open(&mut disk, Path::new(DIR), other, TokenSpace::new(1));
-    assert!(matches!(foreign.unwrap_err(), SuperblockError::Foreign { .. }));
     disk.tamper(&path(), |bytes| bytes[8] = 9);
     let error = open(&mut disk).unwrap_err();
     assert!(matches!(error, SuperblockError::Newer { found: 9, .. }));
-    let again = SuperblockWriter::create(&mut disk, Path::new(DIR), resource(), b"");
+    let again = SuperblockWriter::create(&mut disk, Path::new(DIR), &whose(), b"");
     assert!(matches!(again, Err(SuperblockError::Exists { .. })));
 }
 
@@ -221,9 +243,11 @@ fn the_bytes_of_version_1_are_these_and_are_read_back() {
     let bodies =
         [("superblock-body", b"hadrian".to_vec()), ("superblock", state.read("state-full"))];
     for (name, body) in bodies {
-        let file = golden.check(name, &encode(resource, 7, &body).unwrap());
+        let label = Label::new("orders", "beta").unwrap();
+        let whose = Whose { resource, label };
+        let file = golden.check(name, &encode(&whose, 7, &body).unwrap());
         assert_eq!(file.len(), COPY_LEN);
-        assert_eq!(decode(&file), Ok(Copy { sequence: 7, resource, body: body.into() }));
+        assert_eq!(decode(&file), Ok(Copy { sequence: 7, whose, body: body.into() }));
     }
 }
 
@@ -239,7 +263,7 @@ proptest! {
 
     #[test]
     fn no_change_to_a_good_copy_goes_unnoticed(at in 0..HEADER_LEN + 32, bit in 0u8..8) {
-        let mut copy = encode(resource(), 3, &[5; 32]).unwrap().to_vec();
+        let mut copy = encode(&whose(), 3, &[5; 32]).unwrap().to_vec();
         copy[at] ^= 1 << bit;
         prop_assert!(decode(&copy).is_err());
     }

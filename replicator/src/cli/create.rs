@@ -37,7 +37,9 @@ pub(super) fn create(
     let state = ReplicaState::created(resource.id, me.id, role, resource.mode, base, geometry);
     let bar = progress("writing log", resource.log_size_bytes, json);
     let dir = me.replica_dir(resource);
-    replica::create(&dir, &state, resource.log_size_bytes, |bytes| bar.set_position(bytes))?;
+    let label = config.label(me)?;
+    let bytes = resource.log_size_bytes;
+    replica::create(&dir, &label, &state, bytes, |bytes| bar.set_position(bytes))?;
     bar.finish_and_clear();
     let shown = dir.display();
     if json {

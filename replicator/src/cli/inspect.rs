@@ -2,7 +2,7 @@
 
 use hadrian_blockdev::engine::{AnyEngine, EngineChoice};
 use hadrian_blockdev::inspect as disk;
-use hadrian_blockdev::replica::read_state;
+use hadrian_blockdev::replica::{Found, read_state};
 
 use crate::config::{Config, Member};
 
@@ -10,7 +10,7 @@ use crate::config::{Config, Member};
 pub(super) fn inspect(config: &Config, me: &Member, name: &str, json: bool) -> anyhow::Result<()> {
     let resource = super::resource(config, name)?;
     let dir = me.replica_dir(resource);
-    let (state, sequence, other) = read_state(&dir)?;
+    let Found { state, label, sequence, other_copy } = read_state(&dir)?;
     let mut engine = AnyEngine::choose(EngineChoice::Plain, 1)?;
     let mut dump = disk::frames(&mut engine, &dir, Some(state.checkpoint.lsn))?;
     let mut frames = 0_u64;
@@ -33,7 +33,7 @@ pub(super) fn inspect(config: &Config, me: &Member, name: &str, json: bool) -> a
         println!(
             "{}",
             serde_json::json!({
-                "dir": dir, "sequence": sequence, "role": state.role,
+                "dir": dir, "label": label.to_string(), "sequence": sequence, "role": state.role,
                 "incarnation": state.incarnation, "promised": state.promised, "owned": state.owned,
                 "mode": state.mode, "apply_limit": state.apply_limit,
                 "checkpoint": state.checkpoint.lsn, "log": log, "frames": frames, "epochs": epochs,
@@ -42,7 +42,8 @@ pub(super) fn inspect(config: &Config, me: &Member, name: &str, json: bool) -> a
         return Ok(());
     }
     println!("replica       {}", dir.display());
-    println!("superblock    sequence {}, other copy {:?}", sequence, other);
+    println!("label         {label}");
+    println!("superblock    sequence {sequence}, other copy {other_copy:?}");
     println!("role          {:?}, incarnation {}", state.role, state.incarnation.get());
     println!("epochs        promised {}, owned {}", state.promised, state.owned);
     println!("checkpoint    {}, apply limit {}", state.checkpoint.lsn, state.apply_limit);

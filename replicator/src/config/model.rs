@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hadrian_blockdev::superblock::{Label, LabelTooLong};
 use hadrian_fencing::medium::{EtcdSource, Source};
 use hadrian_fencing::watchdog::WatchdogSettings;
 use hadrian_protocol::ids::{MemberId, ResourceId};
@@ -199,6 +200,16 @@ impl Config {
     #[must_use]
     pub fn name_of(&self, id: MemberId) -> &str {
         self.members.get(usize::from(id.index())).map_or("?", |member| &member.name)
+    }
+}
+
+impl Config {
+    /// What stands on the replicas of `member`.
+    ///
+    /// # Errors
+    /// None: the names of a configuration are short enough.
+    pub fn label(&self, member: &Member) -> Result<Label, LabelTooLong> {
+        Label::new(&self.cluster, &member.name)
     }
 }
 

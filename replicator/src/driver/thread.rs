@@ -12,6 +12,7 @@ use hadrian_blockdev::engine::EngineChoice;
 use hadrian_blockdev::export::CloseHandle;
 use hadrian_blockdev::nbd::{Limits, serve_tcp, serve_unix};
 use hadrian_blockdev::replica::{Replica, ReplicaError};
+use hadrian_blockdev::superblock::{Label, Whose};
 use hadrian_protocol::backoff::Backoff;
 use hadrian_protocol::ids::{MemberId, ResourceId};
 use hadrian_protocol::node::{
@@ -45,6 +46,8 @@ pub struct ResourceStart {
     pub options: ResourceOptions,
     /// The resource.
     pub resource: ResourceId,
+    /// What must stand on the replica: `CLUSTER.MEMBER`.
+    pub label: Label,
     /// This member.
     pub member: MemberId,
     /// The node's settings; sizes are cut to what the log can hold.
@@ -134,9 +137,10 @@ pub fn start(start: ResourceStart) -> Result<Starting, ReplicaError> {
         move || {
             let share = start.options.share;
             buffer::keep_at_most(share.free());
+            let whose = Whose { resource: start.resource, label: start.label.clone() };
             let replica = Replica::open_within(
                 &start.dir,
-                start.resource,
+                &whose,
                 &start.stores,
                 EngineChoice::Auto,
                 share.spool(),
@@ -147,6 +151,10 @@ pub fn start(start: ResourceStart) -> Result<Starting, ReplicaError> {
                         has: describe(&state.volumes),
                         says: describe(&start.geometry),
                     }));
+                }
+                Ok((_, state, _)) if state.member != start.member => {
+                    let (has, says) = (state.member, start.member);
+                    let _ = opened.send(Err(ReplicaError::Member { has, says }));
                 }
                 Ok((replica, state, recovered)) => {
                     let _ = opened.send(Ok(()));

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
-use hadrian_blockdev::replica::{ReplicaError, read_state};
-use hadrian_blockdev::superblock::SuperblockError;
+use hadrian_blockdev::replica::{Found, ReplicaError, read_state};
+use hadrian_blockdev::superblock::{self, SuperblockError, Whose};
 use hadrian_blockdev::volume::{StoreError, check_store};
 use hadrian_fencing::watchdog::{SYS, WatchdogError, WatchdogSettings, look};
 use hadrian_protocol::node::OnWindowEnd;
@@ -45,7 +45,7 @@ pub(super) fn check(args: &Args) -> anyhow::Result<()> {
     findings.look_at_keys(&config, &me);
     for resource in &config.resources {
         findings.look_at_stores(resource, &me);
-        findings.look_at_replica(resource, &me);
+        findings.look_at_replica(&config, resource, &me);
     }
     match &config.fencing {
         Fencing::Marks(marks) => {
@@ -155,30 +155,38 @@ impl Findings {
         }
     }
 
-    fn look_at_replica(&mut self, resource: &Resource, me: &Member) {
+    fn look_at_replica(&mut self, config: &Config, resource: &Resource, me: &Member) {
         let name = &resource.name;
         let dir = me.replica_dir(resource);
-        let state = match read_state(&dir) {
-            Ok((state, _, None)) => state,
-            Ok((state, _, Some(fault))) => {
-                let shown = dir.display();
-                let text = format!("one copy of the superblock in {shown} is not whole: {fault}");
-                self.notes.push(text);
-                state
-            }
+        let Found { state, label, other_copy, .. } = match read_state(&dir) {
+            Ok(found) => found,
             Err(error) if is_missing(&error) => {
                 self.notes.push(format!("{name} has no replica here yet; hadrian create {name}"));
                 return;
             }
             Err(error) => return self.problems.push(error.to_string()),
         };
-        if (state.resource, state.member) != (resource.id, me.id) {
-            let text = format!(
-                "the replica in {} belongs to another resource or member; was the cluster, the \
-                 resource or the order of the members renamed?",
-                dir.display()
-            );
-            self.problems.push(text);
+        if let Some(fault) = other_copy {
+            let shown = dir.display();
+            let text = format!("one copy of the superblock in {shown} is not whole: {fault}");
+            self.notes.push(text);
+        }
+        let found = Whose { resource: state.resource, label };
+        let expected = config.label(me).map(|label| Whose { resource: resource.id, label });
+        match expected {
+            Ok(expected) if found != expected => {
+                let path = dir.join(superblock::FILE_NAME);
+                let (found, expected) = (Box::new(found), Box::new(expected));
+                let error = SuperblockError::Foreign { path, found, expected };
+                self.problems.push(error.to_string());
+            }
+            Ok(_) if state.member != me.id => {
+                let (has, says) = (state.member, me.id);
+                let error = ReplicaError::Member { has, says };
+                self.problems.push(format!("{name}: {error}"));
+            }
+            Ok(_) => {}
+            Err(error) => self.problems.push(error.to_string()),
         }
         if state.volumes != resource.geometry() {
             let (has, says) = (describe(&state.volumes), describe(&resource.geometry()));

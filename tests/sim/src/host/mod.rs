@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use hadrian_blockdev::buffer::IoBuf;
 use hadrian_blockdev::engine::double::{Copied, Double};
 use hadrian_blockdev::replica::{self, Replica, ReplicaError};
+use hadrian_blockdev::superblock::{Label, Whose};
 use hadrian_blockdev::volume::Store;
 use hadrian_protocol::frame::{Frame, HEAD_LEN, LogPosition};
 use hadrian_protocol::ids::{Epoch, Lsn, MemberId, ResourceId, SessionId, VolumeIndex};
@@ -179,7 +180,8 @@ impl Host {
             disk.put_file(Path::new(STORE), size_bytes as usize);
         });
         let disk = &mut self.disk;
-        let made = replica::create_in(disk, Path::new(DIR), &state, log_bytes, &mut |_| {});
+        let new = (&Label::default(), &state);
+        let made = replica::create_in(disk, Path::new(DIR), new, log_bytes, &mut |_| {});
         assert!(made.is_ok(), "an empty disk takes a replica: {made:?}");
         self.disk.with(Double::restart_process);
     }
@@ -272,8 +274,9 @@ impl Host {
         self.life += 1;
         self.frozen = 0;
         let (paths, dir) = ([PathBuf::from(STORE)], Path::new(DIR));
+        let whose = Whose { resource: resource(), label: Label::default() };
         let (mut replica, state, recovered) =
-            Replica::open_over(self.disk.clone(), dir, resource(), &paths, Store::open_in)?;
+            Replica::open_over(self.disk.clone(), dir, &whose, &paths, Store::open_in)?;
         replica.set_spool_memory(self.spool_memory);
         self.disk.with(Double::forget_plans);
         self.fails = false;
