@@ -54,6 +54,13 @@ impl Timing {
         self.lease / 10
     }
 
+    /// How long this lease stays unchanged where nothing but a renewal or two is held up: three
+    /// renewals, and at most the lease.
+    #[must_use]
+    pub fn late(&self) -> Duration {
+        (self.renew * 3).min(self.lease)
+    }
+
     /// How long a member must see this lease unchanged before it is over for certain: the lease
     /// and the watchdog by the slowest clock, and a little more.
     #[must_use]

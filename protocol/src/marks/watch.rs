@@ -20,6 +20,8 @@ pub enum Sight {
     Unknown,
     /// Its lease is renewed.
     Live,
+    /// It has missed a few renewals, and may yet come to make one.
+    Late,
     /// Its lease was not renewed for as long as it is good for; it may serve for a little longer.
     Stalled,
     /// Its lease is over: it serves nothing.
@@ -35,10 +37,17 @@ impl Sight {
         match self {
             Self::Unknown => "unknown",
             Self::Live => "live",
+            Self::Late => "late",
             Self::Stalled => "stalled",
             Self::Over => "over",
             Self::Down => "down",
         }
+    }
+
+    /// Whether nothing was heard of it for longer than one renewal may be held up.
+    #[must_use]
+    pub const fn is_silent(self) -> bool {
+        matches!(self, Self::Late | Self::Stalled | Self::Over)
     }
 
     /// Whether it serves nothing for certain.
@@ -69,6 +78,11 @@ struct Shown {
 impl Shown {
     fn is_down(&self) -> bool {
         self.block.lease.state == LeaseState::Down
+    }
+
+    /// Nothing newer was there when it was read after so many renewals.
+    fn is_late(&self) -> bool {
+        self.read >= self.since.after(self.block.lease.timing.late())
     }
 
     /// Nothing newer was there when it was read after the wait.
@@ -118,8 +132,11 @@ impl Watch {
             (Some(as_of), _) => (Sight::Down, as_of),
             (None, Some(as_of)) => (Sight::Over, as_of),
             _ if self.majority(stalled).is_some() => (Sight::Stalled, as_of),
-            _ if self.shown().any(|shown| shown.moved) => (Sight::Live, as_of),
-            _ => (Sight::Unknown, as_of),
+            _ if !self.shown().any(|shown| shown.moved) => (Sight::Unknown, as_of),
+            _ => match self.majority(Shown::is_late) {
+                Some(as_of) => (Sight::Late, as_of),
+                None => (Sight::Live, as_of),
+            },
         }
     }
 
@@ -166,7 +183,9 @@ mod tests {
         let mut watch = Watch::new(1);
         assert_eq!(saw(&mut watch, 0, 1, 0), Sight::Unknown);
         assert_eq!(saw(&mut watch, 0, 2, 2000), Sight::Live);
-        assert_eq!(saw(&mut watch, 0, 2, 11_999), Sight::Live);
+        assert_eq!(saw(&mut watch, 0, 2, 8004), Sight::Live, "two renewals, and a little more");
+        assert_eq!(saw(&mut watch, 0, 2, 8005), Sight::Late, "three were missed");
+        assert_eq!(saw(&mut watch, 0, 2, 11_999), Sight::Late);
         assert_eq!(saw(&mut watch, 0, 2, 12_005), Sight::Stalled);
         assert_eq!(watch.sight(at(60_000)).0, Sight::Stalled, "nobody has looked since");
         assert_eq!(saw(&mut watch, 0, 2, 12_704), Sight::Stalled, "a moment too early");

@@ -126,11 +126,12 @@ impl Node {
         may.then_some((record.owner.member, record.epoch))
     }
 
-    /// An owner that renews nothing any more and is not connected either is fenced, instead of
-    /// waited for; once, until it was seen alive again.
+    /// An owner that has missed a few renewals and is not connected either is fenced, instead of
+    /// waited for; once, until it was seen alive again. That begins before its lease is over, so
+    /// that a command which takes its time still saves some.
     fn ask_to_fence(&mut self, config: LeaseConfig, owner: Owner) {
         let sight = self.lease.sights.get(&owner.0).map(|(sight, _)| *sight);
-        let silent = matches!(sight, Some(Sight::Stalled | Sight::Over));
+        let silent = sight.is_some_and(Sight::is_silent);
         if config.fences && silent && self.alone.fencing != Some(owner) {
             self.alone.fencing = Some(owner);
             self.out.push_back(Action::Note(Note::Fences(owner.0)));
@@ -150,6 +151,13 @@ impl Node {
                 false
             }
         }
+    }
+
+    /// Whether nothing but its limit keeps this standby from taking the resource home.
+    pub(super) fn goes_home_too_often(&self) -> bool {
+        let home = self.config.home.filter(|home| home.member == self.state.member);
+        let in_peer = self.shown == Some(StandbyState::Peer);
+        in_peer && home.is_some_and(|home| self.has_taken(home.takeovers_max))
     }
 
     /// The resource returns to its home, once that member has been in peer for long enough: by a

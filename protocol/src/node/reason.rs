@@ -97,6 +97,12 @@ pub enum Why {
          auto_takeover_limit lets it; see why members fall, then: hadrian takeover --force"
     )]
     TakesOverTooOften,
+    /// It has taken the resource home too often.
+    #[error(
+        "it is the resource's home and has taken it as often within an hour as \
+         auto_takeover_limit lets it; see why this member falls, then: hadrian takeover"
+    )]
+    GoesHomeTooOften,
     /// The start gate.
     #[error(
         "it was primary and waits until it hears this member, which may have later writes; start \
@@ -215,6 +221,7 @@ impl Why {
             Self::IsStandby => "is_standby",
             Self::NoPrimary => "no_primary",
             Self::TakesOverTooOften => "takes_over_too_often",
+            Self::GoesHomeTooOften => "goes_home_too_often",
             Self::Gate => "start_gate",
             Self::NoRecord => "no_record",
             Self::TakingOver => "taking_over",
@@ -265,6 +272,7 @@ impl Node {
             Part::Standby(_) if self.follow.cutting => (None, Why::CutsTail),
             Part::Standby(_) => match (self.follow.diverged, follows) {
                 (Some(fork), _) => (None, Why::Diverged { fork }),
+                (None, Some(_)) if self.goes_home_too_often() => (None, Why::GoesHomeTooOften),
                 (None, Some(primary)) => (Some(primary), Why::IsStandby),
                 (None, None) if self.takes_over_too_often() => (None, Why::TakesOverTooOften),
                 (None, None) => (None, Why::NoPrimary),

@@ -231,8 +231,10 @@ fn a_member_that_was_killed_is_over_after_its_lease_and_not_before() {
     cluster.seconds(20);
     cluster.kill(0);
     cluster.heard(1);
-    cluster.seconds(8);
+    cluster.seconds(3);
     assert_eq!(cluster.sights(1), [], "its last renewal may be two seconds old");
+    cluster.seconds(5);
+    assert_eq!(cluster.sights(1), [Sight::Late]);
     cluster.seconds(5);
     assert_eq!(cluster.sights(1), [Sight::Stalled, Sight::Over]);
 }

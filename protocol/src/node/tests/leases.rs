@@ -262,6 +262,26 @@ fn silent() -> (Marked, Epoch) {
     (marked, epoch)
 }
 
+/// Whether a standby asks for its owner to be fenced, when it sees that of its lease.
+fn fences_at(sight: Sight, killed: bool) -> bool {
+    let mut marked = Marked::started_with(with_commands());
+    if killed {
+        marked.cluster.kill(0);
+    }
+    marked.renew(1);
+    let as_of = marked.cluster.now();
+    marked.cluster.tell(1, Event::Sighted { member: member(0), sight, as_of });
+    marked.cluster.run();
+    marked.cluster.told(1).contains(&"fences")
+}
+
+#[test]
+fn an_owner_is_fenced_when_it_has_missed_a_few_renewals_and_is_not_connected() {
+    assert!(!fences_at(Sight::Live, true), "a link that is lost alone fences nobody");
+    assert!(!fences_at(Sight::Late, false), "nor do markers that are slow");
+    assert!(fences_at(Sight::Late, true), "its lease is not waited for");
+}
+
 fn prepared(marked: &mut Marked, epoch: Epoch) {
     marked.cluster.run();
     marked.cluster.tell(1, Event::Prepared { owner: member(0), epoch });
@@ -357,6 +377,12 @@ fn a_resource_that_returned_home_as_often_as_it_may_stays_where_it_is_put() {
     marked.cluster.command(0, Command::planned()).unwrap();
     marked.seconds(300);
     assert!(marked.answers(0), "not twice within an hour");
+    let why = |marked: &Marked| marked.cluster.node(1).status().reasons[0].why;
+    assert_eq!(why(&marked), Why::GoesHomeTooOften);
+    marked.cluster.cut(0, 1);
+    marked.seconds(5);
+    assert_ne!(why(&marked), Why::GoesHomeTooOften, "first it would have to be in peer");
+    marked.cluster.link(0, 1);
     marked.seconds(3600);
     assert!(marked.answers(1));
 }
