@@ -36,7 +36,7 @@ impl InSync {
 impl Node {
     /// The lives that hold answers: recorded, or wished, or proposed.
     pub(super) fn blockers(&self) -> impl Iterator<Item = Incarnate> + '_ {
-        let me = self.state.member;
+        let (me, life) = (self.state.member, self.state.life());
         let wished = self.state.in_sync.iter().filter(|life| !self.insync.recorded.contains(life));
         let proposed = self.peers.values().filter_map(|peer| {
             let feed = peer.feed()?;
@@ -45,7 +45,9 @@ impl Node {
                 || self.insync.recorded.contains(&feed.life);
             (waits && !known).then_some(feed.life)
         });
-        let recorded = self.insync.recorded.iter().chain(self.register.pending_set());
+        let recorded = self.insync.recorded.iter();
+        let recorded =
+            recorded.chain(self.register.set_of(life)).chain(self.register.pending_set());
         recorded.chain(wished).copied().chain(proposed).filter(move |life| life.member != me)
     }
 

@@ -91,6 +91,13 @@ impl Register {
     pub(super) fn pending_set(&self) -> &[Incarnate] {
         self.pending.as_ref().map_or(&[], |record| &record.in_sync)
     }
+
+    /// Lives that the record has in the set of this owner. A larger set may be decided when a
+    /// smaller one is wished already; until that is decided, too, the larger one is the set.
+    pub(super) fn set_of(&self, owner: Incarnate) -> &[Incarnate] {
+        let record = self.record().filter(|record| record.owner == owner);
+        record.map_or(&[], |record| &record.in_sync)
+    }
 }
 
 impl Node {

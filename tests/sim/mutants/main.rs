@@ -46,24 +46,21 @@ fn main() -> anyhow::Result<ExitCode> {
         Witness::Seeds => first,
         other => other,
     };
-    let mut witnesses = Vec::new();
+    let mut stories = Vec::new();
     for witness in chosen.iter().map(|mutant| witness_of(mutant)) {
-        if !witnesses.contains(&witness) {
-            witnesses.push(witness);
+        if !is_by_seeds(witness) && !stories.contains(&witness) {
+            stories.push(witness);
         }
     }
-    for witness in witnesses {
-        // All the seeds that a bug may be found by: one that breaks without it would speak for any.
-        let broken = house.run(witness, args.seeds).context("the sources as they are")?;
-        if let Some(line) = broken {
-            bail!("the sources break a promise without any help: {line}");
-        }
+    for story in stories {
+        house.holds(story, &[])?;
     }
-    let mut caught = 0;
+    let (mut caught, mut seeds) = (0, Vec::new());
     for mutant in &chosen {
         let began = Instant::now();
         let witness = witness_of(mutant);
-        let found = house.try_out(mutant, witness, args.seeds).with_context(|| mutant.name)?;
+        let asked = ["--until-broken".into(), "--seeds".into(), args.seeds.to_string()];
+        let found = house.try_out(mutant, witness, &asked).with_context(|| mutant.name)?;
         let (verdict, line) = match &found {
             Some(line) => ("caught  ", line.as_str()),
             None => ("SURVIVED", "nobody notices"),
@@ -71,9 +68,25 @@ fn main() -> anyhow::Result<ExitCode> {
         let seconds = began.elapsed().as_secs();
         println!("{verdict}  {} ({}), {seconds} s\n          {line}", mutant.name, mutant.rule);
         caught += usize::from(found.is_some());
+        seeds.extend(found.as_deref().and_then(seed_of).map(|seed| (witness, seed)));
+    }
+    for (witness, seed) in seeds {
+        // A seed that breaks without the bug, too, says nothing of it.
+        let asked = ["--first".into(), seed.to_string(), "--seeds".into(), "1".into()];
+        house.holds(witness, &asked)?;
     }
     println!("mutants={} caught={caught}", chosen.len());
     Ok(if caught == chosen.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether it is asked for so many seeds.
+fn is_by_seeds(witness: Witness) -> bool {
+    matches!(witness, Witness::Seeds | Witness::Marked)
+}
+
+/// Which seed a line tells of.
+fn seed_of(line: &str) -> Option<u64> {
+    line.strip_prefix("seed ")?.split(':').next()?.parse().ok()
 }
 
 /// The sources with the bug in them.
@@ -92,41 +105,38 @@ struct House {
 }
 
 impl House {
+    /// Without any help, nothing is broken.
+    fn holds(&self, witness: Witness, asked: &[String]) -> anyhow::Result<()> {
+        match self.run(witness, asked).context("the sources as they are")? {
+            Some(line) => bail!("the sources break a promise without any help: {line}"),
+            None => Ok(()),
+        }
+    }
+
     fn try_out(
         &self,
         mutant: &Mutant,
         witness: Witness,
-        seeds: u64,
+        asked: &[String],
     ) -> anyhow::Result<Option<String>> {
         let path = self.copy.join(mutant.file);
         let sound = fs::read_to_string(&path)?;
         fs::write(&path, spoil(mutant, &sound))?;
-        let found = self.run(witness, seeds);
+        let found = self.run(witness, asked);
         fs::write(&path, sound)?;
         found
     }
 
-    /// Builds and asks the witness; the first line that tells of a broken promise.
-    fn run(&self, witness: Witness, seeds: u64) -> anyhow::Result<Option<String>> {
-        let seeds = seeds.to_string();
+    /// Builds and asks the witness, one that goes by seeds in these words; the first line that
+    /// tells of a broken promise.
+    fn run(&self, witness: Witness, asked: &[String]) -> anyhow::Result<Option<String>> {
+        let mut sim = vec!["run", "--bin", "hadrian-sim", "--"];
+        if witness == Witness::Marked {
+            sim.push("--marks");
+        }
+        sim.extend(asked.iter().map(String::as_str));
         let (build, ask): (&[&str], Vec<&str>) = match witness {
-            Witness::Seeds => (
-                &["build", "--bin", "hadrian-sim"],
-                vec!["run", "--bin", "hadrian-sim", "--", "--until-broken", "--seeds", &seeds],
-            ),
-            Witness::Marked => (
-                &["build", "--bin", "hadrian-sim"],
-                vec![
-                    "run",
-                    "--bin",
-                    "hadrian-sim",
-                    "--",
-                    "--until-broken",
-                    "--marks",
-                    "--seeds",
-                    &seeds,
-                ],
-            ),
+            Witness::Seeds | Witness::Marked => (&["build", "--bin", "hadrian-sim"], sim),
             Witness::Exploration => {
                 (&["build", "--bin", "hadrian-explore"], vec!["run", "--bin", "hadrian-explore"])
             }

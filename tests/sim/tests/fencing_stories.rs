@@ -16,12 +16,6 @@ use telling::*;
 /// Longest from a member's end to the end of the takeover of what it owned, with room for a start.
 const BOUND: Micros = 3 * SECOND;
 
-fn marked(mut plan: Plan, markers: u8) -> Plan {
-    plan.record = true;
-    plan.marks = Some(Marks { markers, auto_takeover: true, fails: false, fences: false });
-    window(plan, 300 * MS)
-}
-
 /// Nobody takes over but by an operator's word.
 fn by_hand(mut plan: Plan, markers: u8) -> Plan {
     plan = marked(plan, markers);
@@ -29,40 +23,10 @@ fn by_hand(mut plan: Plan, markers: u8) -> Plan {
     plan
 }
 
-/// The story with one marker, and with three.
-fn tell_marked(story: impl Fn(Plan) -> Plan, check: impl Fn(&Report)) {
-    for markers in [1, 3] {
-        tell(|plan| story(marked(plan, markers)), &check);
-    }
-}
-
-fn cut_from_marks(plan: Plan, at: Micros, host: Host) -> Plan {
-    plan.with(at, H::RecordCut(host))
-}
-
-/// One of many moments, with a seed or two of its own.
-fn tell_moment(moment: u64, story: impl Fn(Plan) -> Plan, check: impl Fn(&Report)) {
-    for (markers, seed) in [(1, moment * 2), (3, moment * 2 + 1)] {
-        let plan = story(marked(Plan::quiet(seed), markers));
-        let report = run(&plan, false);
-        if let Some(violation) = &report.violation {
-            let told = run(&plan, true).story.join("\n");
-            panic!("moment {moment}, {markers} markers: {violation}\n{told}");
-        }
-        check(&report);
-    }
-}
-
 /// A primary that nobody follows loses power: what no client had flushed may be gone, and the
 /// oracle knows what that is.
 fn keeps_its_promises(report: &Report) {
     assert!(report.answered > 0 && report.primary.is_some());
-}
-
-/// Whom the notes show as primary, and since when.
-fn reigns(report: &Report) -> Vec<(Micros, Host)> {
-    let leads = report.notes.iter().filter(|(_, _, note)| matches!(note, Note::Leads(_)));
-    leads.map(|(at, host, _)| (*at, *host)).collect()
 }
 
 fn stays_with_alpha(report: &Report) {

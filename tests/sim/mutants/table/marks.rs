@@ -69,7 +69,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "        marker.since = Some(began);",
         "        marker.since = Some(now);",
     )
-    .marked(),
+    .told("marks_stories", "a_renewal_that_is_confirmed_late_counts_from_before_it_was_written"),
     mutant(
         "a primary serves without a lease",
         "fencing §2.4",
@@ -93,7 +93,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "answered_for || released || fenced || over && lapsed",
         "answered_for || released || fenced || over && (lapsed || config.lease > config.guard)",
     )
-    .marked(),
+    .told("marks_stories", "a_standby_waits_for_the_end_of_what_it_has_told_its_primary"),
     mutant(
         "an owner whose lease had ended serves again as if nothing had been",
         "fencing §2.4: it asks the record first",
@@ -101,7 +101,10 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "        if self.granted_since().is_some_and(|sent| sent > since) {",
         "        if self.granted_since().is_some_and(|sent| sent > since) || self.lease_holds() {",
     )
-    .marked(),
+    .told(
+        "marks_stories",
+        "an_owner_whose_lease_is_back_serves_nobody_before_the_record_has_named_it_again",
+    ),
     mutant(
         "a lease seen to be over before its owner won the record is over for that record",
         "fencing §2.5: a takeover is over what was seen after it was decided",
@@ -117,7 +120,21 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "self.pending.as_ref().map_or(&[], |record| &record.in_sync)",
         "self.pending.as_ref().map_or(&[], |_| &[])",
     )
-    .marked(),
+    .told(
+        "marks_stories",
+        "a_standby_whose_entry_may_have_been_decided_holds_answers_when_it_is_left_out_again",
+    ),
+    mutant(
+        "a larger set that is decided is not counted when a smaller one is wished already",
+        "§5.1: the set is what the record says, until it says something else",
+        REGISTER,
+        "let record = self.record().filter(|record| record.owner == owner);",
+        "let record = self.record().filter(|record| record.owner == owner && self.wish.is_none());",
+    )
+    .told(
+        "marks_stories",
+        "a_standby_whose_entry_may_have_been_decided_holds_answers_when_it_is_left_out_again",
+    ),
     mutant(
         "a primary answers without a standby before the markers have left it out",
         "fencing §2.10: SHRINK is decided first",
@@ -126,7 +143,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "            self.register.wish = Some(Wish::Set(set.clone()));\n            \
          self.set_recorded(set);\n        } else {",
     )
-    .marked(),
+    .told("marks_stories", "nobody_is_answered_before_the_markers_have_left_the_lost_standby_out"),
     mutant(
         "whoever was fenced once is fenced in every epoch",
         "fencing §2.5: a proof of fencing is of one life",
@@ -143,6 +160,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "        if is_fenced || !is_fenced {\n",
     )
     .tested("an_owner_that_could_not_be_fenced_is_waited_out"),
+    mutant(
+        "an owner is fenced as soon as its link is lost",
+        "fencing §2.5: one that renews its lease lives",
+        ALONE,
+        "sight.is_some_and(Sight::is_silent);",
+        "sight.is_some();",
+    )
+    .tested("an_owner_is_fenced_when_it_has_missed_a_few_renewals_and_is_not_connected"),
     mutant(
         "a resource goes home as often as it likes",
         "§6.5: hosts that fall again and again do not hand it to and fro",
@@ -166,5 +191,5 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "        if self.lease.gate == Gate::Open {\n",
         "        if self.lease.gate != Gate::Opening(0, self.clock.now) {\n",
     )
-    .marked(),
+    .told("marks_stories", "a_handover_that_comes_to_nothing_after_the_lease_lets_nobody_in"),
 ];

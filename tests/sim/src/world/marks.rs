@@ -376,7 +376,17 @@ impl World<'_> {
         self.at(at, Due::MarksSay(index, life, event));
     }
 
+    /// Before a marker has done with an order nobody gives it the next (fencing §2.2): the two
+    /// could change places on their way.
     fn order(&mut self, order: Order) {
+        let is_same = |other: &Order| {
+            (other.from, other.life, other.marker) == (order.from, order.life, order.marker)
+        };
+        if self.marks.orders.values().any(is_same) {
+            let (name, marker) = (NAMES[usize::from(order.from)], order.marker);
+            let what = format!("{name} gives marker {marker} an order while another is under way");
+            self.oracle.broken("one order", what);
+        }
         self.marks.next_order += 1;
         let id = self.marks.next_order;
         self.marks.orders.insert(id, order);
