@@ -11,6 +11,7 @@ pub mod proxy;
 pub mod reach;
 pub mod rounds;
 pub mod tools;
+pub mod trio;
 pub mod troubles;
 pub mod ways;
 
