@@ -1,5 +1,8 @@
 //! The program: configuration, links, clients, control and command line around the core.
 
+#[macro_use]
+mod out;
+
 pub mod attach;
 pub mod cli;
 pub mod config;

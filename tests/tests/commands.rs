@@ -275,7 +275,9 @@ fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
 fn the_replica_of_another_member_or_cluster_is_refused_with_both_labels_and_not_written() {
     let mut cluster = pair();
     let [alphas, betas] = [Side::Alpha, Side::Beta].map(|side| cluster.replica_dir(side));
-    [Side::Alpha, Side::Beta].map(|side| cluster.terminate(side).unwrap());
+    for side in [Side::Alpha, Side::Beta] {
+        cluster.terminate(side).unwrap();
+    }
     let home = alphas.ancestors().nth(3).unwrap();
     fs::rename(&betas, home.join("aside")).unwrap();
     fs::rename(&alphas, &betas).unwrap();
@@ -302,4 +304,28 @@ fn the_replica_of_another_member_or_cluster_is_refused_with_both_labels_and_not_
     let told = cluster.command(Side::Alpha, &["check"]).output().unwrap();
     let told = String::from_utf8_lossy(&told.stdout).into_owned();
     assert!(told.contains("belongs to test.alpha"), "{told}");
+}
+
+#[test]
+fn a_command_whose_output_nobody_reads_ends_as_it_would_have_and_says_nothing_of_it() {
+    let cluster = pair();
+    let commands: [&[&str]; 5] = [
+        &["man"],
+        &["completions", "bash"],
+        &["status", "--watch"],
+        &["explain", "db"],
+        &["events", "db", "--follow"],
+    ];
+    for command in commands {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut running = cluster.command(Side::Alpha, command);
+        let ended = running.stdin(Stdio::null()).stdout(writer).output().unwrap();
+        let told = String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.success() && told.is_empty(), "{command:?}: {} {told}", ended.status);
+    }
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut refused = cluster.command(Side::Alpha, &["takeover", "db"]);
+    assert_eq!(refused.stdout(writer).output().unwrap().status.code(), Some(1));
 }

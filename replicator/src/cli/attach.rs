@@ -77,9 +77,9 @@ fn tell(export: &str, happened: Happened, as_json: bool) {
     };
     let device = device.map(|number| format!("/dev/nbd{number}"));
     if as_json {
-        println!("{}", json!({ "event": code, "volume": export, "device": device }));
+        say!("{}", json!({ "event": code, "volume": export, "device": device }));
     } else {
-        println!("{export} {text} {}", device.unwrap_or_default());
+        say!("{export} {text} {}", device.unwrap_or_default());
     }
     if matches!(happened, Happened::Attached(_) | Happened::Waits) {
         // Without systemd nobody waits for the word.

@@ -43,9 +43,9 @@ pub(super) fn create(
     bar.finish_and_clear();
     let shown = dir.display();
     if json {
-        println!("{}", serde_json::json!({ "resource": name, "dir": dir, "role": role }));
+        say!("{}", serde_json::json!({ "resource": name, "dir": dir, "role": role }));
     } else {
-        println!("{name}: replica made in {shown}; start hadriand to use it");
+        say!("{name}: replica made in {shown}; start hadriand to use it");
     }
     Ok(())
 }

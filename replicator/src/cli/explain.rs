@@ -8,6 +8,7 @@ use hadrian_protocol::node::{About, Reason};
 use super::args::Args;
 use super::{ask, status_of, words};
 use crate::control::{Request, ResourceStatus, Response, ToldEvent};
+use crate::out;
 
 /// Answers why a resource is not in peer, not primary, or holds its answers.
 pub(super) fn explain(args: &Args, resource: &str) -> anyhow::Result<()> {
@@ -15,20 +16,20 @@ pub(super) fn explain(args: &Args, resource: &str) -> anyhow::Result<()> {
     let reasons = status.node.as_ref().map_or(&[][..], |node| &node.reasons);
     if args.json {
         let values: Vec<_> = reasons.iter().map(|reason| json(status, reason)).collect();
-        println!("{}", serde_json::to_string(&values)?);
+        say!("{}", serde_json::to_string(&values)?);
         return Ok(());
     }
     if let Some(stopped) = &status.stopped {
-        println!("{resource} does not run: {stopped}; start it with: hadrian start {resource}");
+        say!("{resource} does not run: {stopped}; start it with: hadrian start {resource}");
     } else if reasons.is_empty() {
-        println!("{resource} is primary, its standbys are in peer, and no answer is held");
+        say!("{resource} is primary, its standbys are in peer, and no answer is held");
     }
     for reason in reasons {
-        println!("{}", sentence(status, reason));
+        say!("{}", sentence(status, reason));
     }
     if let Some(found) = &status.divergence {
-        println!("a return to the primary's history {}", words::divergence(found));
-        words::divergent_ranges(status, found).iter().for_each(|line| println!("{line}"));
+        say!("a return to the primary's history {}", words::divergence(found));
+        words::divergent_ranges(status, found).iter().for_each(|line| say!("{line}"));
     }
     Ok(())
 }
@@ -70,11 +71,11 @@ pub(super) fn events(args: &Args, resource: &str, follow: bool) -> anyhow::Resul
         for event in &events {
             after = event.number;
             match args.json {
-                true => println!("{}", serde_json::to_string(event)?),
-                false => println!("{}", line(event)),
+                true => say!("{}", serde_json::to_string(event)?),
+                false => say!("{}", line(event)),
             }
         }
-        if !follow {
+        if !follow || out::is_over() {
             return Ok(());
         }
         std::thread::sleep(FOLLOW_EVERY);

@@ -30,7 +30,7 @@ pub(super) fn inspect(config: &Config, me: &Member, name: &str, json: bool) -> a
         })
         .collect();
     if json {
-        println!(
+        say!(
             "{}",
             serde_json::json!({
                 "dir": dir, "label": label.to_string(), "sequence": sequence, "role": state.role,
@@ -41,13 +41,13 @@ pub(super) fn inspect(config: &Config, me: &Member, name: &str, json: bool) -> a
         );
         return Ok(());
     }
-    println!("replica       {}", dir.display());
-    println!("label         {label}");
-    println!("superblock    sequence {sequence}, other copy {other_copy:?}");
-    println!("role          {:?}, incarnation {}", state.role, state.incarnation.get());
-    println!("epochs        promised {}, owned {}", state.promised, state.owned);
-    println!("checkpoint    {}, apply limit {}", state.checkpoint.lsn, state.apply_limit);
-    println!("log           {} frames behind the checkpoint, {log}", frames);
-    epochs.iter().for_each(|epoch| println!("epoch         {epoch}"));
+    say!("replica       {}", dir.display());
+    say!("label         {label}");
+    say!("superblock    sequence {sequence}, other copy {other_copy:?}");
+    say!("role          {:?}, incarnation {}", state.role, state.incarnation.get());
+    say!("epochs        promised {}, owned {}", state.promised, state.owned);
+    say!("checkpoint    {}, apply limit {}", state.checkpoint.lsn, state.apply_limit);
+    say!("log           {} frames behind the checkpoint, {log}", frames);
+    epochs.iter().for_each(|epoch| say!("epoch         {epoch}"));
     Ok(())
 }

@@ -71,7 +71,7 @@ fn silence(peer: &PeerStatus, name: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::path::PathBuf;
 
     use hadrian_protocol::frame::LogPosition;
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     /// The standby beta of the primary alpha, just started.
-    fn beta() -> ResourceStatus {
+    pub(in crate::cli) fn beta() -> ResourceStatus {
         let [alpha, beta] = [0, 1].map(|index| MemberId::new(index).unwrap());
         let (resource, mode) = (ResourceId::derive("orders", "db"), Mode::Superasync);
         let (role, base) = (Role::Standby, Base::Zero);

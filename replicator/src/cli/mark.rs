@@ -44,7 +44,7 @@ fn format(config: &Config, marks: &Marks, places: u16, json: bool) -> anyhow::Re
         let made = made.iter().map(|Made { place, is_new, added }| {
             serde_json::json!({ "path": place, "new": is_new, "added": added })
         });
-        println!("{}", serde_json::Value::from_iter(made));
+        say!("{}", serde_json::Value::from_iter(made));
         return Ok(());
     }
     for Made { place, is_new, added } in made {
@@ -53,7 +53,7 @@ fn format(config: &Config, marks: &Marks, places: u16, json: bool) -> anyhow::Re
             0 => "no resource was added".to_owned(),
             _ => format!("added: {}", added.join(", ")),
         };
-        println!("{place}: {what}; {added}");
+        say!("{place}: {what}; {added}");
     }
     Ok(())
 }
@@ -81,13 +81,13 @@ fn shown(config: &Config, marks: &Marks, json: bool) -> anyhow::Result<()> {
                     let error = error.to_string();
                     all.push(serde_json::json!({ "path": source.to_string(), "error": error }));
                 } else {
-                    println!("{error}\n");
+                    say!("{error}\n");
                 }
             }
         }
     }
     if json {
-        println!("{}", serde_json::Value::Array(all));
+        say!("{}", serde_json::Value::Array(all));
     }
     match failed {
         0 => Ok(()),
@@ -96,7 +96,7 @@ fn shown(config: &Config, marks: &Marks, json: bool) -> anyhow::Result<()> {
 }
 
 fn print(config: &Config, shown: &Shown) {
-    println!(
+    say!(
         "{}: marker {} of {}, made {}",
         shown.path,
         shown.marker + 1,
@@ -107,14 +107,14 @@ fn print(config: &Config, shown: &Shown) {
     for member in &shown.members {
         members.add_row(row_of(config, member));
     }
-    println!("{members}");
+    say!("{members}");
     let mut resources = table(&["resource", "owner", "epoch", "in sync", "number", "under way"]);
     for resource in &shown.resources {
         resources.add_row(row_of_resource(config, resource));
     }
-    println!("{resources}");
-    shown.trouble.iter().for_each(|trouble| println!("trouble: {trouble}"));
-    println!();
+    say!("{resources}");
+    shown.trouble.iter().for_each(|trouble| say!("trouble: {trouble}"));
+    say!("");
 }
 
 fn table(heads: &[&str]) -> Table {

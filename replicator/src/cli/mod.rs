@@ -1,5 +1,5 @@
 //! The command line: what can be typed, and what becomes of it.
-#![allow(clippy::print_stdout, clippy::print_stderr)] // Printing is what it is for.
+#![allow(clippy::print_stderr)] // Printing is what it is for.
 
 mod args;
 mod attach;
@@ -28,7 +28,7 @@ use clap::Parser as _;
 
 use crate::config::{Config, Member};
 use crate::control::{self, AskError, Request, ResourceStatus, Response};
-use crate::tls;
+use crate::{out, tls};
 use args::{Args, Front, Verb};
 
 /// How a command ends, for scripts.
@@ -70,9 +70,13 @@ struct Ended {
 /// Runs what was typed.
 #[must_use]
 pub fn run() -> ExitCode {
-    match carry_out(Args::parse()) {
-        Ok(()) => Exit::Ok.into(),
-        Err(error) => {
+    match (carry_out(Args::parse()), out::failure()) {
+        (Ok(()), None) => Exit::Ok.into(),
+        (Ok(()), Some(error)) => {
+            eprintln!("hadrian: standard output: {error}");
+            Exit::Failed.into()
+        }
+        (Err(error), _) => {
             eprintln!("hadrian: {error:#}");
             error.downcast_ref::<Ended>().map_or(Exit::Failed, |ended| ended.exit).into()
         }
@@ -166,12 +170,9 @@ fn configuration(args: &Args) -> anyhow::Result<(Config, Member)> {
 fn keygen(member: &str, out: &Path, json: bool) -> anyhow::Result<()> {
     let fingerprint = tls::generate(out, member)?;
     if json {
-        println!(
-            "{}",
-            serde_json::json!({ "member": member, "fingerprint": fingerprint.to_string() })
-        );
+        say!("{}", serde_json::json!({ "member": member, "fingerprint": fingerprint.to_string() }));
     } else {
-        println!("fingerprint = \"{fingerprint}\"");
+        say!("fingerprint = \"{fingerprint}\"");
         eprintln!(
             "paste this line into the [[member]] {member:?} of the configuration, everywhere"
         );
@@ -215,10 +216,10 @@ fn command(args: &Args, request: Request) -> anyhow::Result<()> {
 /// Prints what became of a command.
 fn report(args: &Args, response: Response) -> anyhow::Result<()> {
     if args.json {
-        println!("{}", serde_json::to_string(&response)?);
+        say!("{}", serde_json::to_string(&response)?);
     }
     match response {
-        Response::Done(done) if !args.json => println!("{}", status::done(done)),
+        Response::Done(done) if !args.json => say!("{}", status::done(done)),
         Response::Done(_) | Response::Status(_) | Response::Events(_) => {}
         Response::Refused { message, .. } => bail!(message),
     }

@@ -1,6 +1,5 @@
 //! Manual pages and completion scripts, all made from what [`Args`] says.
 
-use std::io;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -9,13 +8,18 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 
 use super::args::Args;
+use crate::out;
 
 const PROGRAM: &str = "hadrian";
 
 /// Prints the page of the program, or writes `hadrian.1` and one page for each command.
-pub(super) fn manual(out: Option<&Path>) -> anyhow::Result<()> {
-    match out {
-        None => Man::new(Args::command()).render(&mut io::stdout())?,
+pub(super) fn manual(folder: Option<&Path>) -> anyhow::Result<()> {
+    match folder {
+        None => {
+            let mut page = Vec::new();
+            Man::new(Args::command()).render(&mut page)?;
+            out::bytes(&page);
+        }
         Some(folder) => {
             std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
             clap_mangen::generate_to(Args::command(), folder)
@@ -26,10 +30,12 @@ pub(super) fn manual(out: Option<&Path>) -> anyhow::Result<()> {
 }
 
 /// Prints the script for `shell`, or writes it under the name by which that shell finds it.
-pub(super) fn completions(shell: Shell, out: Option<&Path>) -> anyhow::Result<()> {
-    match out {
+pub(super) fn completions(shell: Shell, folder: Option<&Path>) -> anyhow::Result<()> {
+    match folder {
         None => {
-            clap_complete::generate(shell, &mut Args::command(), PROGRAM, &mut io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), PROGRAM, &mut script);
+            out::bytes(&script);
         }
         Some(folder) => {
             std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;

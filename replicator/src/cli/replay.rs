@@ -32,8 +32,8 @@ pub(super) fn replay(path: &Path, json: bool) -> anyhow::Result<()> {
     let mut replay = Replay::begin(first).with_context(|| format!("{name}"))?;
     let mut seen = Seen { entries: 1, ..Seen::default() };
     if let (Some(head), false) = (&head, json) {
-        println!("recording   {name}, written by {}", head["program"].as_str().unwrap_or("?"));
-        println!("replica     member {}, incarnation {}", head["member"], head["incarnation"]);
+        say!("recording   {name}, written by {}", head["program"].as_str().unwrap_or("?"));
+        say!("replica     member {}, incarnation {}", head["member"], head["incarnation"]);
     }
     let mut difference = None;
     for entry in entries {
@@ -85,7 +85,7 @@ impl Seen {
         if let Action::Note(note) = action {
             if !json {
                 let at = words::moment(self.clock.wall.as_micros());
-                println!("{} [{}] {note}", humantime::format_rfc3339_millis(at), note.code());
+                say!("{} [{}] {note}", humantime::format_rfc3339_millis(at), note.code());
             }
             self.notes.push(told(self.clock, &note));
         }
@@ -110,7 +110,7 @@ fn tell_end(
             "notes": seen.notes, "end": status, "full": replay.is_full(), "cut": seen.cut,
             "difference": difference,
         });
-        println!("{}", serde_json::to_string(&told)?);
+        say!("{}", serde_json::to_string(&told)?);
         return Ok(());
     }
     let lasted = words::time(seen.clock.now.as_micros());
@@ -119,10 +119,10 @@ fn tell_end(
         (_, true) => "; its last line is cut",
         _ => "",
     };
-    println!("length      {} entries in {lasted}{why}", seen.entries);
-    println!("at the end  {:?}, log to {}", status.standing, status.end);
+    say!("length      {} entries in {lasted}{why}", seen.entries);
+    say!("at the end  {:?}, log to {}", status.standing, status.end);
     if difference.is_none() {
-        println!("verdict     the core does the same again: {} actions", seen.actions);
+        say!("verdict     the core does the same again: {} actions", seen.actions);
     }
     Ok(())
 }

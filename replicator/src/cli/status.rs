@@ -9,6 +9,7 @@ use hadrian_protocol::node::{Done, Gap, NodeStatus, PeerStatus};
 use super::args::Args;
 use super::{hadr, words};
 use crate::control::{Request, ResourceStatus, Response};
+use crate::out;
 
 /// Prints the state of every resource, or of one; again every second if asked.
 pub(super) fn status(
@@ -25,15 +26,15 @@ pub(super) fn status(
             Response::Done(_) | Response::Events(_) => bail!("the daemon answered something else"),
         };
         if watch && !args.json {
-            print!("\x1b[2J\x1b[H");
+            out::bytes(b"\x1b[2J\x1b[H");
         }
         if args.json {
-            println!("{}", json(&all)?);
+            say!("{}", json(&all)?);
         } else {
             let shown = if fields { hadr::screen } else { screen };
-            all.iter().for_each(|one| println!("{}", shown(one)));
+            all.iter().for_each(|one| say!("{}", shown(one)));
         }
-        if !watch {
+        if !watch || out::is_over() {
             return Ok(());
         }
         std::thread::sleep(Duration::from_secs(1));
@@ -156,4 +157,39 @@ fn other(peer: &PeerStatus) -> String {
         .map_or(String::new(), |us| format!(", answers are held for {} more", words::time(us)));
     let refusal = peer.refusal.map_or(String::new(), |refusal| format!(", refused: {refusal}"));
     format!("{link} for {since}{missed}{state}{log}{replay}{window}{refusal}")
+}
+
+#[cfg(test)]
+mod tests {
+    use hadrian_protocol::marks::watch::Sight;
+
+    use super::super::loss::tests::beta;
+    use super::*;
+    use crate::control::FencingStatus;
+
+    /// Whether beta says of alpha that its lease is not seen.
+    fn complains(sight: Option<Sight>, connected: bool, lease_us: Option<u64>) -> bool {
+        let mut status = beta();
+        status.node.as_mut().unwrap().peers[0].connected = connected;
+        let members = sight.map(|sight| ("alpha".to_owned(), sight)).into_iter().collect();
+        let markers = vec![("/dev/marker".to_owned(), None)];
+        status.fencing = Some(FencingStatus::Marks { lease_us, members, markers, trouble: None });
+        screen(&status).lines().any(|line| {
+            line.contains("alpha") && line.contains("its lease is not seen on the marks")
+        })
+    }
+
+    #[test]
+    fn a_member_that_is_connected_and_whose_lease_is_not_seen_is_told_of() {
+        let lease = Some(5_000_000);
+        for sight in [Sight::Stalled, Sight::Over, Sight::Down] {
+            assert!(complains(Some(sight), true, lease), "{sight:?}");
+            assert!(!complains(Some(sight), false, lease), "it is away, and nothing is odd");
+            assert!(!complains(Some(sight), true, None), "this one does not reach them itself");
+        }
+        assert!(complains(None, true, lease), "the marks do not know it");
+        for sight in [Sight::Unknown, Sight::Live, Sight::Late] {
+            assert!(!complains(Some(sight), true, lease), "{sight:?}");
+        }
+    }
 }

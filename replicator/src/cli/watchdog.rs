@@ -23,9 +23,9 @@ pub(super) fn watchdog(args: &Args) -> anyhow::Result<()> {
     if args.json {
         let mut value = serde_json::to_value(&shown)?;
         value["configured_s"] = settings.timeout.as_secs().into();
-        println!("{value}");
+        say!("{value}");
     } else {
-        words(settings, &shown).iter().for_each(|line| println!("{line}"));
+        words(settings, &shown).iter().for_each(|line| say!("{line}"));
     }
     Ok(())
 }

@@ -223,7 +223,7 @@ pub(super) fn unseen<'a>(
     let is_seen = |name: &str| {
         let sight = members.iter().find(|(other, _)| other == name);
         // Of one that was not watched for long enough nothing is known.
-        sight.is_some_and(|(_, sight)| matches!(sight, Sight::Live | Sight::Unknown))
+        sight.is_some_and(|(_, sight)| matches!(sight, Sight::Live | Sight::Late | Sight::Unknown))
     };
     let connected = node.peers.iter().filter(|peer| peer.connected);
     let names = connected.map(|peer| name(status, peer.member));

@@ -1,6 +1,5 @@
 //! `hadrian demo`: two real daemons on loopback, a writer that remembers every answer, a killed
 //! primary, a takeover, the return of the old primary, and the way home.
-#![allow(clippy::print_stdout)] // It is a show.
 
 mod client;
 mod cluster;
@@ -42,26 +41,26 @@ struct Memory {
 pub fn run(json: bool) -> anyhow::Result<()> {
     let programs = std::env::current_exe()?;
     let programs = programs.parent().context("a program lies in a folder")?;
-    println!("making two replicas of a 1 GiB volume, TLS between them …");
+    say!("making two replicas of a 1 GiB volume, TLS between them …");
     let spec =
         Spec { volume_bytes: VOLUME_BYTES, log_bytes: 512 << 20, ..Spec::new(Mode::Nearsync) };
     let mut cluster = Cluster::new(programs, spec)?;
     let mut memory = Memory::default();
-    println!("\nwriting on alpha; it is killed in mid-write");
+    say!("\nwriting on alpha; it is killed in mid-write");
     write_and_watch(&mut cluster, Side::Alpha, &mut memory, true)?;
     let began = Instant::now();
     cluster.tool(Side::Beta, &["takeover", "db", "--force", "--yes"])?;
     let takeover = began.elapsed();
-    println!("\nbeta took over in {} ms; reading every answered write back", takeover.as_millis());
+    say!("\nbeta took over in {} ms; reading every answered write back", takeover.as_millis());
     let mut lost = verify(&cluster, Side::Beta, &mut memory)?;
-    println!("writing on beta while alpha is away; then alpha comes back");
+    say!("writing on beta while alpha is away; then alpha comes back");
     write_and_watch(&mut cluster, Side::Beta, &mut memory, false)?;
     let gap = cluster.status(Side::Beta).and_then(|status| status.node).map(|node| node.end);
     let back = Instant::now();
     cluster.start(Side::Alpha)?;
     cluster.await_peer(Side::Beta)?;
     let back = back.elapsed();
-    println!("\nalpha is back in peer after {} ms; planned takeover home", back.as_millis());
+    say!("\nalpha is back in peer after {} ms; planned takeover home", back.as_millis());
     let began = Instant::now();
     cluster.tool(Side::Alpha, &["takeover", "db"])?;
     let home = began.elapsed();
@@ -80,14 +79,14 @@ fn report(json: bool, memory: &Memory, lost: u64, times: [Duration; 3], log_byte
             "answered": answered, "lost": lost, "takeover_ms": takeover,
             "return_ms": back, "planned_takeover_ms": home, "log_bytes": log_bytes,
         });
-        println!("{report}");
+        say!("{report}");
         return;
     }
-    println!("\nwrites answered    {answered}");
-    println!("answered and lost  {lost}");
-    println!("forced takeover    {takeover} ms");
-    println!("return to peer     {back} ms");
-    println!("planned takeover   {home} ms");
+    say!("\nwrites answered    {answered}");
+    say!("answered and lost  {lost}");
+    say!("forced takeover    {takeover} ms");
+    say!("return to peer     {back} ms");
+    say!("planned takeover   {home} ms");
 }
 
 /// A writer in a thread of its own; the table of both sides meanwhile; a kill if asked.
@@ -105,14 +104,14 @@ fn write_and_watch(
         taken
     });
     let end = Instant::now() + if kill { WRITING } else { WRITING_ALONE };
-    println!("{:<8}{:<10}{:<18}{:>14}{:>14}", "member", "role", "state", "log end", "gap bytes");
+    say!("{:<8}{:<10}{:<18}{:>14}{:>14}", "member", "role", "state", "log end", "gap bytes");
     while Instant::now() < end {
         thread::sleep(LOOK);
         table(cluster);
     }
     if kill {
         cluster.kill(primary)?;
-        println!("{} is dead (kill -9)", primary.name());
+        say!("{} is dead (kill -9)", primary.name());
     }
     // A writer whose primary is dead has ended by itself.
     let _ = stop.send(());
@@ -156,7 +155,7 @@ fn verify(cluster: &Cluster, primary: Side, memory: &mut Memory) -> anyhow::Resu
             lost += 1;
         }
     }
-    println!("{} blocks read back on {}, {lost} missing", memory.answered.len(), primary.name());
+    say!("{} blocks read back on {}, {lost} missing", memory.answered.len(), primary.name());
     Ok(lost)
 }
 
@@ -167,7 +166,7 @@ fn table(cluster: &Cluster) {
             Some(node) => row(node),
             None => ("-", "down".into(), "-".into(), "-".into()),
         };
-        println!("{:<8}{role:<10}{state:<18}{end:>14}{gap:>14}", side.name());
+        say!("{:<8}{role:<10}{state:<18}{end:>14}{gap:>14}", side.name());
     }
 }
 

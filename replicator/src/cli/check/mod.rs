@@ -59,14 +59,14 @@ pub(super) fn check(args: &Args) -> anyhow::Result<()> {
     findings.look_at_delays(&config);
     findings.look_at_programs(&config);
     if args.json {
-        println!("{}", serde_json::to_string(&findings)?);
+        say!("{}", serde_json::to_string(&findings)?);
     } else {
-        findings.problems.iter().for_each(|problem| println!("problem: {problem}"));
-        findings.notes.iter().for_each(|note| println!("note: {note}"));
+        findings.problems.iter().for_each(|problem| say!("problem: {problem}"));
+        findings.notes.iter().for_each(|note| say!("note: {note}"));
     }
     if findings.problems.is_empty() {
         if !args.json {
-            println!("{} can be used by {}", args.config.display(), me.name);
+            say!("{} can be used by {}", args.config.display(), me.name);
         }
         return Ok(());
     }
