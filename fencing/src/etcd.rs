@@ -14,6 +14,8 @@
 //! - after that, something that nobody but this life could have put there: another daemon runs in
 //!   this member's name, or etcd has gone back in time. Then nothing is written any more.
 
+mod health;
+
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::fmt;
@@ -22,14 +24,14 @@ use std::path::Path;
 
 use etcd_client::{
     Certificate, Client, Compare, CompareOp, ConnectOptions, Error, GetOptions, Identity, KeyValue,
-    KvClient, TlsOptions, Txn, TxnOp, TxnOpResponse,
+    TlsOptions, Txn, TxnOp, TxnOpResponse,
 };
 use hadrian_protocol::marks::block::{Block, life_of};
 use hadrian_protocol::marks::layout::{BLOCK_LEN, BlockIndex, Run};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, timeout_at};
 
-use crate::medium::{EtcdSource, Medium, OpenError, Source};
+use crate::medium::{Concern, EtcdSource, Medium, OpenError, Source};
 
 /// Most runs that are read in one transaction; etcd takes 128 unless it is told otherwise.
 const RUNS_MAX: usize = 64;
@@ -44,7 +46,9 @@ pub struct Etcd {
     prefix: String,
     tls: Option<TlsOptions>,
     runtime: Runtime,
-    client: Option<KvClient>,
+    /// Name and password.
+    login: Option<(String, String)>,
+    client: Option<Client>,
     /// The member of etcd that is asked, until it fails.
     turn: usize,
     /// Blocks that this process has looked at to write them, or has written.
@@ -91,6 +95,7 @@ impl Etcd {
         Ok(Self {
             prefix: format!("hadrian/{cluster}/"),
             tls: tls_of(source)?,
+            login: login_of(source)?,
             runtime: runtime.map_err(|source| OpenError::Io { place, source })?,
             source: source.clone(),
             client: None,
@@ -120,19 +125,25 @@ impl Etcd {
     fn ask<T>(
         &mut self,
         until: Instant,
-        question: impl AsyncFn(&mut KvClient) -> Result<T, Error>,
+        question: impl AsyncFn(&mut Client) -> Result<T, Error>,
     ) -> io::Result<T> {
         let count = self.source.endpoints.len().max(1);
         let share = self.source.limit / u32::try_from(count).unwrap_or(1);
         let mut failed = io::Error::from(io::ErrorKind::TimedOut);
-        for _ in 0..count {
+        let mut left = count;
+        while left > 0 {
+            let forgotten = self.client.is_some() && self.login.is_some();
             match self.ask_one(until.min(Instant::now() + share), &question) {
                 Ok(answer) => return Ok(answer),
                 Err(error) => failed = error,
             }
             // A new connection is sure not to wait behind what an old one has under way.
             self.client = None;
-            self.turn = (self.turn + 1) % count;
+            // An etcd that was started again does not know who this was: it is told once more.
+            if !forgotten {
+                self.turn = (self.turn + 1) % count;
+                left -= 1;
+            }
             if Instant::now() >= until {
                 break;
             }
@@ -143,7 +154,7 @@ impl Etcd {
     fn ask_one<T>(
         &mut self,
         until: Instant,
-        question: &impl AsyncFn(&mut KvClient) -> Result<T, Error>,
+        question: &impl AsyncFn(&mut Client) -> Result<T, Error>,
     ) -> io::Result<T> {
         let endpoint = self.source.endpoints.get(self.turn).cloned().unwrap_or_default();
         let mut options = ConnectOptions::new()
@@ -153,13 +164,14 @@ impl Etcd {
         if let Some(tls) = &self.tls {
             options = options.with_tls(tls.clone());
         }
+        if let Some((name, password)) = &self.login {
+            options = options.with_user(name, password);
+        }
         let client = &mut self.client;
         let answer = async {
             let client = match client {
                 Some(client) => client,
-                None => {
-                    client.insert(Client::connect([&endpoint], Some(options)).await?.kv_client())
-                }
+                None => client.insert(Client::connect([&endpoint], Some(options)).await?),
             };
             question(client).await
         };
@@ -189,7 +201,7 @@ impl Etcd {
     ) -> io::Result<Wrote> {
         let (key, range) = (self.key(index), self.range(run));
         let value = trimmed(block.as_bytes());
-        let question = async |kv: &mut KvClient| {
+        let question = async |kv: &mut Client| {
             let txn = Txn::new()
                 .when([Compare::mod_revision(key.as_str(), CompareOp::Equal, revision)])
                 .and_then([
@@ -294,7 +306,7 @@ impl Etcd {
 impl Medium for Etcd {
     fn read(&mut self, run: Run) -> io::Result<Vec<u8>> {
         let (until, (key, options)) = (self.until(), self.range(run));
-        let question = async |kv: &mut KvClient| kv.get(key.as_str(), Some(options.clone())).await;
+        let question = async |kv: &mut Client| kv.get(key.as_str(), Some(options.clone())).await;
         let found = self.ask(until, question)?;
         self.take(run, found.kvs())
     }
@@ -317,7 +329,7 @@ impl Medium for Etcd {
         for runs in runs.chunks(RUNS_MAX) {
             let until = self.until();
             let ranges: Vec<_> = runs.iter().map(|run| self.range(*run)).collect();
-            let question = async |kv: &mut KvClient| {
+            let question = async |kv: &mut Client| {
                 let get = |(key, options): &(String, GetOptions)| {
                     TxnOp::get(key.as_str(), Some(options.clone()))
                 };
@@ -352,6 +364,14 @@ impl Medium for Etcd {
         // A failed call has left no connection behind. What is known of the keys stays: what was
         // tried may still land.
         Ok(())
+    }
+
+    fn try_write(&mut self) -> Option<io::Result<()>> {
+        Some(self.write_beside())
+    }
+
+    fn concerns(&mut self) -> io::Result<Vec<Concern>> {
+        self.look_for_concerns()
     }
 
     fn how_to_blank(&self, _blocks: u64) -> String {
@@ -403,12 +423,20 @@ fn keys_of(answer: TxnOpResponse) -> Option<Vec<KeyValue>> {
     }
 }
 
+fn read(path: &Path) -> Result<Vec<u8>, OpenError> {
+    let place = || path.display().to_string();
+    std::fs::read(path).map_err(|source| OpenError::Io { place: place(), source })
+}
+
+/// The name, and what the file of the password holds without the end of its line.
+fn login_of(source: &EtcdSource) -> Result<Option<(String, String)>, OpenError> {
+    let Some((name, path)) = &source.login else { return Ok(None) };
+    let password = String::from_utf8_lossy(&read(path)?).trim_end().to_owned();
+    Ok(Some((name.clone(), password)))
+}
+
 fn tls_of(source: &EtcdSource) -> Result<Option<TlsOptions>, OpenError> {
     let Some(ca) = &source.ca else { return Ok(None) };
-    let read = |path: &Path| {
-        let place = || path.display().to_string();
-        std::fs::read(path).map_err(|source| OpenError::Io { place: place(), source })
-    };
     let mut tls = TlsOptions::new().ca_certificate(Certificate::from_pem(read(ca)?));
     if let Some((certificate, key)) = &source.identity {
         tls = tls.identity(Identity::from_pem(read(certificate)?, read(key)?));

@@ -74,8 +74,32 @@ pub trait Medium: fmt::Debug + fmt::Display + Send {
     /// [`OpenError`]
     fn reopen(&mut self) -> Result<(), OpenError>;
 
+    /// Writes something that nobody reads, as large as a block, and takes it away again: so that
+    /// who looks knows that it can be written, and how long that takes. None: it has no place for
+    /// that.
+    fn try_write(&mut self) -> Option<io::Result<()>> {
+        None
+    }
+
+    /// What an operator should know of its state, beside whether it answers.
+    ///
+    /// # Errors
+    /// Where it does not say.
+    fn concerns(&mut self) -> io::Result<Vec<Concern>> {
+        Ok(Vec::new())
+    }
+
     /// The command with which an operator blanks its first so many blocks.
     fn how_to_blank(&self, blocks: u64) -> String;
+}
+
+/// What is wrong with a medium, or will be, and what to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Concern {
+    /// It keeps members from having a lease.
+    Problem(String),
+    /// It will, some day.
+    Note(String),
 }
 
 /// Where a medium is.
@@ -96,6 +120,8 @@ pub struct EtcdSource {
     pub ca: Option<PathBuf>,
     /// The certificate and the key that this client shows, for https.
     pub identity: Option<(PathBuf, PathBuf)>,
+    /// The user that it knows this client as, and the file that holds the password.
+    pub login: Option<(String, PathBuf)>,
     /// Longest that an order may take.
     pub limit: Duration,
 }

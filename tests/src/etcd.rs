@@ -31,6 +31,10 @@ pub struct Etcd {
     client: SocketAddr,
     peer: SocketAddr,
     tls: Option<[String; 3]>,
+    /// Whom this library's own questions come from, `NAME:PASSWORD`, where somebody must.
+    user: Option<String>,
+    /// Most bytes that it holds, unless it is as usual.
+    quota: Option<u64>,
     process: Option<Child>,
 }
 
@@ -40,7 +44,39 @@ impl Etcd {
     /// # Errors
     /// Where it is not installed, or does not begin to answer.
     pub fn new() -> anyhow::Result<Self> {
-        Self::begin(None)
+        Self::begin(|_| {})
+    }
+
+    /// One that holds so many bytes at most.
+    ///
+    /// # Errors
+    /// As [`Etcd::new`].
+    pub fn with_quota(bytes: u64) -> anyhow::Result<Self> {
+        Self::begin(|etcd| etcd.quota = Some(bytes))
+    }
+
+    /// One that lets in whoever knows a password only; this user may use what the cluster of this
+    /// name keeps there, and nothing else.
+    ///
+    /// # Errors
+    /// As [`Etcd::new`].
+    pub fn with_user((name, password): (&str, &str), cluster: &str) -> anyhow::Result<Self> {
+        let mut etcd = Self::new()?;
+        let (user, keys) = (format!("{name}:{password}"), format!("hadrian/{cluster}/"));
+        let steps: [&[&str]; 7] = [
+            &["user", "add", "root:of-the-test"],
+            &["user", "grant-role", "root", "root"],
+            &["role", "add", "marks"],
+            &["role", "grant-permission", "marks", "readwrite", &keys, "--prefix"],
+            &["user", "add", &user],
+            &["user", "grant-role", name, "marks"],
+            &["auth", "enable"],
+        ];
+        for step in steps {
+            etcd.ctl(step, b"")?;
+        }
+        etcd.user = Some("root:of-the-test".into());
+        Ok(etcd)
     }
 
     /// One that speaks to clients that show a certificate: files of the authority's, its own, and
@@ -49,12 +85,12 @@ impl Etcd {
     /// # Errors
     /// As [`Etcd::new`].
     pub fn with_tls(files: [&Path; 3]) -> anyhow::Result<Self> {
-        Self::begin(Some(files.map(|file| file.display().to_string())))
+        Self::begin(|etcd| etcd.tls = Some(files.map(|file| file.display().to_string())))
     }
 
-    fn begin(tls: Option<[String; 3]>) -> anyhow::Result<Self> {
+    fn begin(change: impl FnOnce(&mut Self)) -> anyhow::Result<Self> {
         let mut etcd = Self::of(1)?.remove(0);
-        etcd.tls = tls;
+        change(&mut etcd);
         etcd.start()?;
         Ok(etcd)
     }
@@ -80,7 +116,8 @@ impl Etcd {
         let all = all.collect::<Vec<_>>().join(",");
         let member = |(at, (client, peer))| -> anyhow::Result<Self> {
             let (dir, members) = (tempfile::tempdir()?, all.clone());
-            Ok(Self { name: name(at), members, dir, client, peer, tls: None, process: None })
+            let (name, tls, user, quota, process) = (name(at), None, None, None, None);
+            Ok(Self { name, members, dir, client, peer, tls, user, quota, process })
         };
         addresses.into_iter().zip(peers.clone()).enumerate().map(member).collect()
     }
@@ -133,6 +170,9 @@ impl Etcd {
             command.args(["--client-cert-auth", "--trusted-ca-file", ca]);
             command.args(["--cert-file", certificate, "--key-file", key]);
         }
+        if let Some(quota) = self.quota {
+            command.args(["--quota-backend-bytes", &quota.to_string()]);
+        }
         // Debian builds it for few kinds of processors, and it wants to hear that on the others.
         command.env("ETCD_UNSUPPORTED_ARCH", std::env::consts::ARCH.replace("aarch64", "arm64"));
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
@@ -163,6 +203,9 @@ impl Etcd {
         command.env("ETCDCTL_API", "3").args(["--endpoints", &self.endpoint()]).args(args);
         if let Some([ca, certificate, key]) = &self.tls {
             command.args(["--cacert", ca, "--cert", certificate, "--key", key]);
+        }
+        if let Some(user) = &self.user {
+            command.args(["--user", user]);
         }
         let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = pipes.spawn().context("`make tools` installs etcdctl")?;

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use hadrian_fencing::making::{MakeError, Wanted, header_of, make};
-use hadrian_fencing::medium::{EtcdSource, Medium, Source};
+use hadrian_fencing::medium::{Concern, EtcdSource, Medium, Source};
 use hadrian_protocol::ids::{ClusterId, Incarnation, MemberId, ResourceId};
 use hadrian_protocol::marks::block::{Block, Head, Kind};
 use hadrian_protocol::marks::header::Label;
@@ -35,8 +35,12 @@ fn etcd() -> Option<Etcd> {
     Some(Etcd::new().unwrap())
 }
 
+fn place(endpoints: Vec<String>) -> EtcdSource {
+    EtcdSource { endpoints, ca: None, identity: None, login: None, limit: LIMIT }
+}
+
 fn source(endpoint: String) -> Source {
-    Source::Etcd(EtcdSource { endpoints: vec![endpoint], ca: None, identity: None, limit: LIMIT })
+    Source::Etcd(place(vec![endpoint]))
 }
 
 fn open(endpoint: String) -> Box<dyn Medium> {
@@ -205,7 +209,7 @@ fn another_member_of_etcd_is_asked_where_one_is_gone() {
     let Some(etcd) = etcd() else { return };
     let gone = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoints = vec![format!("http://{}", gone.local_addr().unwrap()), etcd.endpoint()];
-    let place = EtcdSource { endpoints, ca: None, identity: None, limit: LIMIT };
+    let place = place(endpoints);
     // One that takes connections and never answers, and one that does not even do that.
     for gone in [Some(gone), None] {
         let mut medium = Source::Etcd(place.clone()).open("orders").unwrap();
@@ -220,7 +224,7 @@ fn what_was_written_is_there_whichever_member_of_etcd_is_lost() {
     }
     let mut members = Etcd::three().unwrap();
     let endpoints: Vec<_> = members.iter().map(Etcd::endpoint).collect();
-    let place = EtcdSource { endpoints, ca: None, identity: None, limit: LIMIT };
+    let place = place(endpoints);
     let mut medium = Source::Etcd(place).open("orders").unwrap();
     let mut number = 0;
     for lost in 0..3 {
@@ -352,11 +356,66 @@ fn with_certificates_etcd_is_reached_over_https_and_not_without() {
     let etcd = Etcd::with_tls([&ca, &certificate, &key]).unwrap();
     let open = |identity| {
         let endpoints = vec![etcd.endpoint()];
-        let place = EtcdSource { endpoints, ca: Some(ca.clone()), identity, limit: LIMIT };
+        let place = EtcdSource { ca: Some(ca.clone()), identity, ..place(endpoints) };
         Source::Etcd(place).open("orders").unwrap()
     };
     open(None).read(RUN).unwrap_err();
     let mut medium = open(Some((certificate.clone(), key.clone())));
     medium.write(AT, &block(1, 1)).unwrap();
     assert_eq!(medium.read(RUN).unwrap(), block(1, 1).as_bytes());
+}
+
+#[test]
+fn an_etcd_with_passwords_lets_in_who_knows_one_and_again_after_it_was_started_anew() {
+    if missing().is_some() {
+        return;
+    }
+    let mut etcd = Etcd::with_user(("hadrian", "of the marks"), "orders").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let open = |cluster: &str, password: Option<&str>| {
+        let login = password.map(|password| {
+            let path = dir.path().join(password);
+            std::fs::write(&path, format!("{password}\n")).unwrap();
+            ("hadrian".to_owned(), path)
+        });
+        let endpoints = vec![etcd.endpoint()];
+        Source::Etcd(EtcdSource { login, ..place(endpoints) }).open(cluster).unwrap()
+    };
+    let refused = |mut medium: Box<dyn Medium>| medium.read(RUN).unwrap_err().to_string();
+    let told = refused(open("orders", Some("a guess")));
+    assert!(told.contains("invalid user ID or password"), "{told}");
+    refused(open("orders", None));
+    let told = refused(open("bills", Some("of the marks")));
+    assert!(told.contains("permission denied"), "another cluster's: {told}");
+
+    let mut medium = open("orders", Some("of the marks"));
+    medium.write(AT, &block(1, 1)).unwrap();
+    medium.try_write().unwrap().unwrap();
+    assert_eq!(medium.concerns().unwrap(), [], "what it may not ask it leaves unasked");
+    etcd.kill().unwrap();
+    etcd.start().unwrap();
+    medium.write(AT, &block(1, 2)).unwrap();
+    assert_eq!(medium.read(RUN).unwrap(), block(1, 2).as_bytes());
+    etcd.kill().unwrap();
+    let told = medium.read(RUN).unwrap_err();
+    assert!(!told.to_string().contains("password"), "{told}");
+}
+
+#[test]
+fn an_etcd_that_is_full_says_so_and_takes_no_writes() {
+    if missing().is_some() {
+        return;
+    }
+    let etcd = Etcd::with_quota(8 << 20).unwrap();
+    let mut medium = open(etcd.endpoint());
+    medium.try_write().unwrap().unwrap();
+    assert_eq!(medium.concerns().unwrap(), []);
+    let large = vec![b'x'; 1 << 20];
+    while etcd.ctl(&["put", "somebody/else"], &large).is_ok() {}
+    let told = medium.try_write().unwrap().unwrap_err().to_string();
+    assert!(told.contains("space exceeded"), "{told}");
+    let concerns = medium.concerns().unwrap();
+    let nospace =
+        |concern: &Concern| matches!(concern, Concern::Problem(text) if text.contains("NOSPACE"));
+    assert!(concerns.iter().any(nospace), "{concerns:?}");
 }

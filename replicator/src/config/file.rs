@@ -38,6 +38,8 @@ pub(super) struct FencingTable {
     pub(super) ca: Option<PathBuf>,
     pub(super) cert: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
+    pub(super) user: Option<String>,
+    pub(super) password_file: Option<PathBuf>,
     pub(super) lease: Option<String>,
     pub(super) renew_interval: Option<String>,
     pub(super) io_timeout: Option<String>,

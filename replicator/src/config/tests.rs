@@ -202,8 +202,10 @@ fn etcd_is_taken_by_its_addresses_and_everything_else_is_refused_with_the_reason
     assert_eq!(etcd.endpoints, ["http://[::1]:2379"]);
     assert_eq!(etcd.limit, std::time::Duration::from_secs(1));
     let open = fenced("{ etcd = [\"http://10.0.0.9:2379\"] }", false).unwrap();
-    assert!(open.warnings[0].text.contains("without password"), "{}", open.warnings[0]);
+    assert!(open.warnings[0].text.contains("without encryption"), "{}", open.warnings[0]);
     let secure = "\"https://a:2379\"], ca = \"/etc/ca\"";
+    let login = "user = \"hadrian\", password_file = \"/etc/password\"";
+    fenced(&format!("{{ etcd = [{secure}, {login} }}"), true).unwrap();
     fenced(&format!("{{ etcd = [{secure}, cert = \"/etc/c\", key = \"/etc/k\" }}"), true).unwrap();
     let cases = [
         ("{ etcd = [\"http://a:1\"], marks = [\"/dev/a\"] }", "has marks and etcd"),
@@ -215,6 +217,10 @@ fn etcd_is_taken_by_its_addresses_and_everything_else_is_refused_with_the_reason
         ("{ etcd = [\"http://a:1\", \"https://b:1\"], ca = \"/etc/ca\" }", "mixes http and https"),
         ("{ etcd = [\"https://a:1\"], ca = \"ca\" }", "ca is not absolute"),
         ("{ etcd = [\"https://a:1\"], ca = \"/ca\", cert = \"/c\" }", "go together"),
+        ("{ etcd = [\"http://a:1\"], user = \"u\" }", "user and fencing.password_file go together"),
+        ("{ etcd = [\"http://a:1\"], password_file = \"/p\" }", "and a file that holds"),
+        ("{ etcd = [\"http://a:1\"], user = \"u\", password_file = \"p\" }", "p is not absolute"),
+        ("{ marks = [\"/dev/a\"], user = \"u\" }", "are for etcd, and none is named"),
         ("{ etcd = [\"http://a:1\"], lease = \"5s\" }", "a lease of 5s is too short"),
     ];
     for (fencing, expected) in cases {

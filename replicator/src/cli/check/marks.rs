@@ -2,10 +2,11 @@
 //! members mean the same by them.
 
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use hadrian_fencing::making::header_of;
-use hadrian_fencing::medium::{Medium, Source};
+use hadrian_fencing::medium::{Concern, EtcdSource, Medium, Source};
 use hadrian_fencing::show::{ShownMember, show};
 use hadrian_protocol::marks::layout::Run;
 use hadrian_protocol::marks::lease::{LeaseState, Timing};
@@ -15,13 +16,14 @@ use super::Findings;
 use crate::config::{Config, Marks, Member};
 use crate::marks::replicated;
 
-/// Reads of a marker that are timed.
-const READS: u32 = 16;
+/// Reads, and writes, of a marker that are timed.
+const TRIES: u32 = 16;
 
 impl Findings {
     pub(super) fn look_at_marks(&mut self, config: &Config, marks: &Marks, me: &Member) {
         self.problems.extend(replicated(config, marks, me));
         for source in &marks.sources() {
+            self.look_at_password(source);
             match header_of(source, &config.cluster) {
                 Ok((mut marker, _)) => {
                     self.look_at_speed(source, marker.as_mut(), marks.timing.io);
@@ -32,6 +34,18 @@ impl Findings {
         }
     }
 
+    /// Where there is one, in a file that is not for everybody.
+    fn look_at_password(&mut self, source: &Source) {
+        let Source::Etcd(EtcdSource { login: Some((_, path)), .. }) = source else { return };
+        let mode = path.metadata().map(|about| about.permissions().mode());
+        if mode.is_ok_and(|mode| mode & 0o077 != 0) {
+            let path = path.display();
+            self.notes.push(format!(
+                "{path} holds a password and is not for its owner only: chmod 600 {path}"
+            ));
+        }
+    }
+
     fn look_at_speed(&mut self, shown: &Source, marker: &mut dyn Medium, limit: Duration) {
         if !marker.is_shared() {
             self.notes.push(format!(
@@ -39,17 +53,40 @@ impl Findings {
                  only"
             ));
         }
-        match slowest_read(marker) {
+        let read = |marker: &mut dyn Medium| Some(marker.read(Run::leases()).map(drop));
+        self.look_at_times(shown, "read", slowest(marker, read), limit);
+        self.look_at_times(shown, "write", slowest(marker, |marker| marker.try_write()), limit);
+        match marker.concerns() {
+            Ok(concerns) => {
+                for concern in concerns {
+                    match concern {
+                        Concern::Problem(text) => self.problems.push(format!("{shown}: {text}")),
+                        Concern::Note(text) => self.notes.push(format!("{shown}: {text}")),
+                    }
+                }
+            }
+            Err(error) => self.notes.push(format!("{shown} does not tell how it is: {error}")),
+        }
+    }
+
+    fn look_at_times(
+        &mut self,
+        shown: &Source,
+        what: &str,
+        slowest: io::Result<Duration>,
+        limit: Duration,
+    ) {
+        match slowest {
             Ok(slowest) if slowest > limit => self.problems.push(format!(
-                "{shown} took {slowest:?} for a read, more than fencing.io_timeout, {limit:?}; \
+                "{shown} took {slowest:?} for a {what}, more than fencing.io_timeout, {limit:?}; \
                  make that longer, and the lease with it"
             )),
             Ok(slowest) if slowest * 4 > limit => self.notes.push(format!(
-                "{shown} took {slowest:?} for a read, and fencing.io_timeout is {limit:?}: little \
-                 is left for a busy moment"
+                "{shown} took {slowest:?} for a {what}, and fencing.io_timeout is {limit:?}: \
+                 little is left for a busy moment"
             )),
             Ok(_) => {}
-            Err(error) => self.problems.push(format!("{shown}: {error}")),
+            Err(error) => self.problems.push(format!("{shown}: a {what} fails: {error}")),
         }
     }
 
@@ -76,11 +113,18 @@ impl Findings {
     }
 }
 
-fn slowest_read(marker: &mut dyn Medium) -> io::Result<Duration> {
+/// The slowest of a few; zero where there is nothing to be timed.
+fn slowest(
+    marker: &mut dyn Medium,
+    order: impl Fn(&mut dyn Medium) -> Option<io::Result<()>>,
+) -> io::Result<Duration> {
     let mut slowest = Duration::ZERO;
-    for _ in 0..READS {
+    for _ in 0..TRIES {
         let began = Instant::now();
-        marker.read(Run::leases())?;
+        match order(marker) {
+            Some(done) => done?,
+            None => return Ok(Duration::ZERO),
+        }
         slowest = slowest.max(began.elapsed());
     }
     Ok(slowest)

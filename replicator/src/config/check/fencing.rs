@@ -75,8 +75,10 @@ impl Checker<'_> {
             self.problem(at, "fencing.marks names one marker twice; each must differ".into());
         }
         self.all_absolute(at, paths.iter());
-        if table.ca.is_some() || table.cert.is_some() || table.key.is_some() {
-            let text = "fencing.ca, cert and key are for etcd, and none is named; take them out";
+        let files = [&table.ca, &table.cert, &table.key, &table.password_file];
+        if table.user.is_some() || files.into_iter().any(Option::is_some) {
+            let text = "fencing.ca, cert, key, user and password_file are for etcd, and none is \
+                        named; take them out";
             self.problem(at, text.into());
         }
     }
@@ -115,8 +117,19 @@ impl Checker<'_> {
             self.problem(at, text.into());
         }
         self.all_absolute(at, [ca, cert, key].into_iter().flatten());
-        let identity = cert.clone().zip(key.clone());
-        EtcdSource { endpoints: endpoints.clone(), ca: ca.clone(), identity, limit }
+        let (identity, login) = (cert.clone().zip(key.clone()), self.login(at, table));
+        EtcdSource { endpoints: endpoints.clone(), ca: ca.clone(), identity, login, limit }
+    }
+
+    fn login<T>(&mut self, at: &Spanned<T>, table: &FencingTable) -> Option<(String, PathBuf)> {
+        let FencingTable { user, password_file: file, .. } = table;
+        if user.is_some() != file.is_some() {
+            let text = "fencing.user and fencing.password_file go together: a name, and a file \
+                        that holds its password";
+            self.problem(at, text.into());
+        }
+        self.all_absolute(at, file.iter());
+        user.clone().zip(file.clone())
     }
 
     fn endpoint<T>(&mut self, at: &Spanned<T>, endpoint: &str) {
@@ -132,8 +145,8 @@ impl Checker<'_> {
         let is_here = host == "localhost" || host == "[::1]" || host.starts_with("127.");
         if endpoint.starts_with(HTTP) && !is_here {
             let text = format!(
-                "{endpoint} is spoken to without password or encryption: whoever reaches it can \
-                 change who owns what"
+                "{endpoint} is spoken to without encryption: whoever reaches it, or hears the \
+                 password on its way, can change who owns what"
             );
             self.warning(at, text);
         }

@@ -31,6 +31,8 @@ pub const KEYS: [(&str, &[&str]); 8] = [
             "ca",
             "cert",
             "key",
+            "user",
+            "password_file",
             "lease",
             "renew_interval",
             "io_timeout",
