@@ -7,7 +7,8 @@ use hadrian_protocol::time::{Clock, Now, WallTime, micros};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Time since the host booted, sleep included.
-fn since_boot() -> Duration {
+#[must_use]
+pub fn since_boot() -> Duration {
     let time = clock_gettime(ClockId::Boottime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())

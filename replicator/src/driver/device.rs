@@ -13,6 +13,7 @@ use hadrian_blockdev::export::{Backend, Close, CloseHandle};
 use hadrian_blockdev::ublk::{
     DeviceError, End, Keeper, Opened, QUEUE_DEPTH, Queues, Shape, withdraw_left_over,
 };
+use hadrian_fencing::clock::since_boot;
 use hadrian_protocol::ids::{MemberId, ResourceId};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
@@ -128,7 +129,8 @@ async fn serve(
     match end? {
         End::Gone => {
             keeper.delete().await?;
-            tracing::info!(volume = %device.name, "the block device is gone");
+            let at_ms = since_boot().as_millis();
+            tracing::info!(volume = %device.name, at_ms, "the block device is gone");
             Ok(())
         }
         End::Cut => Ok(()),

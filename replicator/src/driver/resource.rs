@@ -3,6 +3,7 @@
 use hadrian_blockdev::buffer::IoBuf;
 use hadrian_blockdev::nbd::Exports;
 use hadrian_blockdev::replica::{Replica, ReplicaEvent};
+use hadrian_fencing::clock::since_boot;
 use hadrian_protocol::frame::{Draft, Frame};
 use hadrian_protocol::ids::{Epoch, Lsn, MemberId, ResourceId, SessionId};
 use hadrian_protocol::node::{
@@ -545,9 +546,19 @@ impl Inner {
             true => tracing::warn!(%resource, code, "{text}"),
             false => tracing::info!(%resource, code, "{text}"),
         }
+        if matches!(note, Note::LeaseOver) {
+            self.tell_end_of_lease();
+        }
         self.tell_hook(&note, &text);
         let wall_us = self.clock().wall.as_micros();
         self.told.tell(wall_us, text, note);
+    }
+
+    /// By the host's clock, so that it can be held against what others see of its devices.
+    fn tell_end_of_lease(&self) {
+        let left = self.node.lease_end().map(|end| end.since(self.clock().now));
+        let ends_at_ms = (since_boot() + left.unwrap_or_default()).as_millis();
+        tracing::info!(resource = %self.name, ends_at_ms, "nobody is served from then on");
     }
 
     /// What clients or the primary wait for that the core does not know: room here.

@@ -38,7 +38,7 @@ const ROOM: Duration = Duration::from_secs(30);
 type Story = fn(&Lab) -> anyhow::Result<()>;
 
 /// Name, whether it is part of every test run, and the story.
-const STORIES: [(&str, bool, Story); 18] = [
+const STORIES: [(&str, bool, Story); 19] = [
     ("the_kernel_has_every_device_that_the_stories_need", true, has_every_device),
     ("ext4_on_kernel_nbd_lives_through_a_crash_and_a_failover", true, |lab| {
         nbd_failover(lab, "ext4")
@@ -69,13 +69,16 @@ const STORIES: [(&str, bool, Story); 18] = [
     ("a_kernel_nbd_device_stays_over_restarts_and_fails_where_nobody_leads", false, nbd_restarts),
     ("a_watchdog_resets_a_host_whose_daemon_stands_still_and_no_other", false, watchdog),
     ("a_ublk_device_is_gone_before_the_lease_of_its_primary_is_over", false, |lab| {
-        lease_end(lab, "ublk", "fail")
+        lease_end(lab, "ublk", "fail", "20s")
+    }),
+    ("a_ublk_device_is_gone_before_a_lease_of_the_default_length_is_over", false, |lab| {
+        lease_end(lab, "ublk", "fail", "10s")
     }),
     ("a_kernel_nbd_device_is_gone_before_the_lease_of_its_primary_is_over", false, |lab| {
-        lease_end(lab, "nbd", "fail")
+        lease_end(lab, "nbd", "fail", "20s")
     }),
     ("nothing_is_done_at_a_device_that_is_held_once_the_lease_is_over", false, |lab| {
-        lease_end(lab, "ublk", "hold")
+        lease_end(lab, "ublk", "hold", "20s")
     }),
 ];
 
@@ -251,7 +254,7 @@ fn watchdog(lab: &Lab) -> anyhow::Result<()> {
 }
 
 /// A primary without marks and links.
-fn lease_end(lab: &Lab, front: &str, on_end: &str) -> anyhow::Result<()> {
+fn lease_end(lab: &Lab, front: &str, on_end: &str, lease: &str) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let disk = |name: &str, bytes| Disk::create(&dir.path().join(name), bytes);
     let disks = [disk("disk", DISK_BYTES)?, disk("marker", 32 << 20)?];
@@ -261,9 +264,10 @@ fn lease_end(lab: &Lab, front: &str, on_end: &str) -> anyhow::Result<()> {
     for program in ["ip", "tc", "dd", "dmsetup"] {
         image.program(program)?;
     }
-    let ended = run(lab, image, &disks, &format!("front={front} on_end={on_end}\n{LEASE_END}"))?;
+    let script = format!("front={front} on_end={on_end} lease={lease}\n{LEASE_END}");
+    let ended = run(lab, image, &disks, &script)?;
     let told = |line: &&String| line.contains(" ms before the end");
-    ended.lines.iter().filter(told).for_each(|line| println!("{front}, {on_end}: {line}"));
+    ended.lines.iter().filter(told).for_each(|line| println!("{front}, {on_end}, {lease}: {line}"));
     Ok(())
 }
 
