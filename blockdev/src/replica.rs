@@ -1,6 +1,7 @@
 //! One member's copy of a resource: superblock, journal and volumes over one engine. The only
 //! type that the daemon sees of all this.
 
+mod look;
 mod opening;
 mod spool;
 mod survey;
@@ -16,6 +17,8 @@ use hadrian_protocol::ids::{Lsn, MemberId, VolumeIndex};
 use hadrian_protocol::node::{FailedPart, Recovered};
 use hadrian_protocol::range::ByteRange;
 use hadrian_protocol::replica::{ReplicaState, VolumeGeometry};
+use look::decode;
+pub use look::{Found, read_state};
 pub use opening::log_of;
 use opening::{open_log, take_in};
 use rustix::fs::FlockOperation;
@@ -27,7 +30,7 @@ use crate::journal::{
     self, AppendError, CreateError, Journal, JournalEvent, NewLog, OpenError, TruncateError,
 };
 use crate::superblock::{
-    self, CopyFault, Label, SuperblockError, SuperblockEvent, SuperblockWriter, Whose, WriteError,
+    self, Label, SuperblockError, SuperblockEvent, SuperblockWriter, Whose, WriteError,
 };
 use crate::volume::{ReadDone, Region, Store, StoreError, Volumes, VolumesEvent};
 
@@ -160,19 +163,6 @@ pub struct Replica<E = AnyEngine> {
     _lock: Option<File>,
 }
 
-/// What a superblock says, for whoever only looks at it.
-#[derive(Debug)]
-pub struct Found {
-    /// The state of the replica.
-    pub state: ReplicaState,
-    /// Whose it is.
-    pub label: Label,
-    /// The number of the copy that this is from.
-    pub sequence: u64,
-    /// What is wrong with the other copy.
-    pub other_copy: Option<CopyFault>,
-}
-
 /// Makes the files of a replica of the one with `label` in `dir`: the log first, the superblock
 /// last, so that a replica either is complete or is none. `progress` hears the bytes of log written
 /// so far.
@@ -227,33 +217,10 @@ pub fn create_in<E: Engine>(
     Ok(SuperblockWriter::create(engine, dir, &whose, &state.encode())?)
 }
 
-/// Reads the superblock in `dir` without touching anything.
-///
-/// # Errors
-/// [`ReplicaError`]
-pub fn read_state(dir: &Path) -> Result<Found, ReplicaError> {
-    let mut engine = AnyEngine::choose(EngineChoice::Plain, ENGINE_DEPTH)?;
-    let (newest, other_copy) = match superblock::inspect(&mut engine, dir)? {
-        [Ok(first), Ok(second)] if second.sequence > first.sequence => (second, None),
-        [Ok(first), Ok(_)] => (first, None),
-        [Ok(newest), Err(other)] | [Err(other), Ok(newest)] => (newest, Some(other)),
-        [Err(first), Err(second)] => {
-            let path = dir.join(superblock::FILE_NAME);
-            return Err(SuperblockError::BothBad { path, first, second }.into());
-        }
-    };
-    let (state, label) = (decode(dir, &newest.body)?, newest.whose.label);
-    Ok(Found { state, label, sequence: newest.sequence, other_copy })
-}
-
-fn decode(dir: &Path, body: &[u8]) -> Result<ReplicaState, ReplicaError> {
-    ReplicaState::decode(body).map_err(|source| ReplicaError::State { dir: dir.into(), source })
-}
-
 impl Replica {
-    /// Opens the replica in `dir` over the stores at `paths`, and replays its log into the image, to
-    /// the recorded apply limit and no further (design §2.3, §2.5). Where it is not `whose` it
-    /// should be, nothing is written.
+    /// Opens the replica in `dir` over the stores at `paths`, and replays its log into the image
+    /// as far as the recorded apply limit (design §2.3, §2.5). Where it is not `whose` it should
+    /// be, nothing is written.
     ///
     /// # Errors
     /// [`ReplicaError`]
