@@ -6,4 +6,5 @@
 
 pub use crate::journal::inspect::{Cut, FrameDump, InspectEnd, LogInfo, SegmentInfo, frames, log};
 pub use crate::journal::inspect::{QuarantineDump, quarantine};
+pub use crate::quarantine::{Block, BlocksDump, BlocksError, BlocksHeader, blocks};
 pub use crate::superblock::inspect as superblock;

@@ -6,7 +6,9 @@ pub mod export;
 pub mod inspect;
 pub mod journal;
 pub mod nbd;
+pub mod quarantine;
 pub mod replica;
+pub mod resync;
 mod ring;
 pub mod superblock;
 #[cfg(feature = "ublk")]

@@ -1,8 +1,10 @@
 //! One member's copy of a resource: superblock, journal and volumes over one engine. The only
 //! type that the daemon sees of all this.
 
+mod events;
 mod look;
 mod opening;
+mod resync;
 mod spool;
 mod survey;
 
@@ -11,28 +13,28 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use hadrian_protocol::codec::CodecError;
+pub use events::{ReplicaError, ReplicaEvent};
 use hadrian_protocol::frame::{Frame, LogPosition};
-use hadrian_protocol::ids::{Lsn, MemberId, VolumeIndex};
+use hadrian_protocol::ids::{Lsn, VolumeIndex};
 use hadrian_protocol::node::{FailedPart, Recovered};
 use hadrian_protocol::range::ByteRange;
-use hadrian_protocol::replica::{ReplicaState, VolumeGeometry};
+use hadrian_protocol::replica::{Image, ReplicaState, VolumeGeometry};
 use look::decode;
 pub use look::{Found, read_state};
 pub use opening::log_of;
 use opening::{open_log, take_in};
+use resync::{Copies, RESYNC, SCAN_READ, durable_after_switch, finish_switch};
 use rustix::fs::FlockOperation;
 use spool::{SPOOL_READ, Spool};
 use survey::{SURVEY_READ, Surveying};
 
-use crate::engine::{AnyEngine, Completion, Engine, EngineChoice, TokenSpace, UringError};
-use crate::journal::{
-    self, AppendError, CreateError, Journal, JournalEvent, NewLog, OpenError, TruncateError,
-};
+use crate::engine::{AnyEngine, Completion, Engine, EngineChoice, TokenSpace};
+use crate::journal::{self, AppendError, Journal, JournalEvent, NewLog};
+use crate::resync::task::Tasks;
 use crate::superblock::{
     self, Label, SuperblockError, SuperblockEvent, SuperblockWriter, Whose, WriteError,
 };
-use crate::volume::{ReadDone, Region, Store, StoreError, Volumes, VolumesEvent};
+use crate::volume::{Region, Store, StoreError, Volumes, VolumesEvent};
 
 /// Bytes of one log segment, unless the log is too small for eight of them.
 const SEGMENT_LEN: u64 = 64 << 20;
@@ -46,104 +48,6 @@ const JOURNAL: TokenSpace = TokenSpace::new(1);
 const VOLUMES: TokenSpace = TokenSpace::new(2);
 const SUPERBLOCK: TokenSpace = TokenSpace::new(3);
 
-/// Why a replica cannot be made or opened.
-#[derive(Debug, thiserror::Error)]
-pub enum ReplicaError {
-    /// No engine.
-    #[error(transparent)]
-    Engine(#[from] UringError),
-    /// The superblock.
-    #[error(transparent)]
-    Superblock(#[from] SuperblockError),
-    /// The superblock's content.
-    #[error("the superblock in {} cannot be understood: {source}", .dir.display())]
-    State {
-        /// The replica's directory.
-        dir: PathBuf,
-        /// What is wrong.
-        source: CodecError,
-    },
-    /// The log cannot be made.
-    #[error(transparent)]
-    Create(#[from] CreateError),
-    /// The log cannot be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// A backing store.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The configured sizes are not those that it was made for.
-    #[error(
-        "the replica was made for {has}, the configuration says {says}; sizes cannot be changed"
-    )]
-    Geometry {
-        /// The volumes in the superblock, in words.
-        has: String,
-        /// The volumes in the configuration, in words.
-        says: String,
-    },
-    /// The member has another place in the configuration than it had.
-    #[error(
-        "the replica was made for member number {} of the configuration, and this is number {}; \
-         put the members back in the order that they had", .has.index() + 1, .says.index() + 1
-    )]
-    Member {
-        /// The member in the superblock.
-        has: MemberId,
-        /// This one.
-        says: MemberId,
-    },
-    /// The number of stores is not that of the volumes.
-    #[error("the replica has {has} volumes, the configuration names {named}; they must agree")]
-    Volumes {
-        /// Volumes in the superblock.
-        has: usize,
-        /// Stores in the configuration.
-        named: usize,
-    },
-    /// Another daemon runs it.
-    #[error("the replica in {} is in use by another process; stop that first", .0.display())]
-    Busy(PathBuf),
-    /// The system refuses.
-    #[error("{}: {source}", .path.display())]
-    Io {
-        /// Which file or directory.
-        path: PathBuf,
-        /// What it says.
-        source: io::Error,
-    },
-}
-
-/// Something that the disks have done.
-#[derive(Debug)]
-pub enum ReplicaEvent {
-    /// The log is written to here.
-    Written(Lsn),
-    /// The log is durable to here.
-    Durable(Lsn),
-    /// The image holds every frame to here.
-    Applied(Lsn),
-    /// The image is durable to here.
-    Checkpointed(LogPosition),
-    /// The state with this number is durable.
-    Persisted(u64),
-    /// Frames for a standby; none where the log cannot be read there.
-    LogRead {
-        /// The caller's name for it.
-        id: u64,
-        /// What was read.
-        frames: Vec<Frame>,
-    },
-    /// A client's read is done.
-    Read(ReadDone),
-    /// The log was cut and ends here now; its tail was saved.
-    Truncated(LogPosition),
-    /// It was not, and is as it was.
-    NotTruncated(TruncateError),
-    /// A part failed for good.
-    Failed(FailedPart, io::Error),
-}
-
 /// An open replica.
 #[derive(Debug)]
 pub struct Replica<E = AnyEngine> {
@@ -152,6 +56,7 @@ pub struct Replica<E = AnyEngine> {
     volumes: Volumes,
     spool: Spool,
     surveying: Option<Surveying>,
+    copies: Copies,
     superblock: SuperblockWriter,
     /// The caller's number of the state that is being written, and the superblock's own.
     persisting: Option<(u64, u64)>,
@@ -293,15 +198,23 @@ impl<E: Engine> Replica<E> {
             .map(|(path, geometry)| open_store(&mut engine, path, *geometry))
             .collect();
         let mut volumes = Volumes::new(stores?, state.checkpoint, VOLUMES.token(0, 0).0);
+        let tasks = Tasks::new(RESYNC);
+        if state.image == Image::Switching {
+            finish_switch(&mut engine, &tasks, dir, (&state, volumes.stores()))?;
+        }
         let mut spool = Spool::default();
         spool.set_memory(memory);
-        let (journal, recovered) = open_log(&mut engine, dir, &state, &mut volumes, &mut spool)?;
+        let (journal, mut recovered) =
+            open_log(&mut engine, dir, &state, &mut volumes, &mut spool)?;
+        let copies = Copies::open(tasks, &mut engine, dir, (&state, volumes.stores()))
+            .map_err(|source| ReplicaError::Io { path: dir.into(), source })?;
         let mut replica = Self {
             engine,
             journal,
             volumes,
             spool,
             surveying: None,
+            copies,
             superblock: opened.writer,
             persisting: None,
             unneeded: Lsn::START,
@@ -312,6 +225,7 @@ impl<E: Engine> Replica<E> {
         };
         let limit = state.apply_limit.min(recovered.end.lsn);
         replica.replay_to(limit).map_err(|source| ReplicaError::Io { path: dir.into(), source })?;
+        recovered.maps = replica.maps();
         Ok((replica, state, recovered))
     }
 
@@ -374,7 +288,10 @@ impl<E: Engine> Replica<E> {
     /// [`WriteError::TooLong`], which no state within its limits is.
     pub fn persist(&mut self, number: u64, mut state: ReplicaState) -> Result<(), WriteError> {
         let known = self.journal.known_durable();
-        (state.durable, state.truncations) = (known.lsn, known.truncations);
+        (state.durable, state.truncations) = match state.image {
+            Image::Switching => durable_after_switch(state.checkpoint),
+            Image::Whole | Image::Incomplete => (known.lsn, known.truncations),
+        };
         let sequence = self.superblock.write(&mut self.engine, &state.encode())?;
         self.persisting = Some((number, sequence));
         Ok(())
@@ -390,8 +307,9 @@ impl<E: Engine> Replica<E> {
     fn release_unread(&mut self) {
         // Of a segment, not the end counts but what lies before it.
         let read = self.volumes.oldest_log_read().map(|end| Lsn::new(end.get().saturating_sub(1)));
-        self.journal
-            .release(&mut self.engine, read.map_or(self.unneeded, |at| at.min(self.unneeded)));
+        let limits = [read, self.copies.needs_log_from()];
+        let needed = limits.into_iter().flatten().fold(self.unneeded, Lsn::min);
+        self.journal.release(&mut self.engine, needed);
     }
 
     /// Begins to read frames from `from` on.
@@ -488,11 +406,12 @@ impl<E: Engine> Replica<E> {
         self.take_journal_events();
         self.read_spool();
         self.go_on_surveying();
+        self.go_on_copying();
         let Self { volumes, journal, .. } = self;
         volumes.leave_in_log(journal.written(), |at, len| journal.spot(at, len));
         self.engine.kick();
         events.append(&mut self.ready);
-        self.engine.has_done()
+        self.engine.has_done() || self.copies.is_restless()
     }
 
     /// A descriptor that polls readable when [`Replica::poll`] has something, beside what
@@ -506,6 +425,9 @@ impl<E: Engine> Replica<E> {
         let engine = &mut self.engine;
         if JOURNAL.owns(done.token) {
             self.journal.complete(engine, done);
+            None
+        } else if RESYNC.owns(done.token) {
+            self.copies.complete(done);
             None
         } else if VOLUMES.owns(done.token) {
             Some(match self.volumes.complete(engine, done) {
@@ -543,6 +465,10 @@ impl<E: Engine> Replica<E> {
                 }
                 JournalEvent::ReadDone { number: SURVEY_READ, result } => {
                     self.survey_read(result);
+                    continue;
+                }
+                JournalEvent::ReadDone { number: SCAN_READ, result } => {
+                    self.scan_read(result);
                     continue;
                 }
                 JournalEvent::ReadDone { number: id, result } => {

@@ -104,6 +104,7 @@ fn status() -> ResourceStatus {
         right_us: Some(9_000_000),
         divergence: None,
         exports: vec!["db/data".into()],
+        copies: Vec::new(),
         node: None,
         stopped: Some("stopped in order".into()),
         fencing: None,

@@ -5,6 +5,7 @@
 
 pub mod configuration;
 pub mod control;
+pub mod dirty_map;
 pub mod frame;
 pub mod handshake;
 pub mod journal;
@@ -13,7 +14,9 @@ mod memory;
 mod mend;
 pub mod nbd_negotiation;
 pub mod nbd_requests;
+pub mod quarantine;
 pub mod seeds;
+pub mod staging;
 pub mod superblock;
 
 use std::path::PathBuf;
@@ -30,15 +33,18 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 12] = [
     Target { name: "configuration", run: configuration::run, seeds: seeds::configuration },
     Target { name: "control", run: control::run, seeds: seeds::control },
+    Target { name: "dirty_map", run: dirty_map::run, seeds: seeds::dirty_map },
     Target { name: "frame", run: frame::run, seeds: seeds::frame },
     Target { name: "handshake", run: handshake::run, seeds: seeds::handshake },
     Target { name: "journal", run: journal::run, seeds: seeds::journal },
     Target { name: "marks", run: marks::run, seeds: seeds::marks },
     Target { name: "nbd_negotiation", run: nbd_negotiation::run, seeds: seeds::nbd_negotiation },
     Target { name: "nbd_requests", run: nbd_requests::run, seeds: seeds::nbd_requests },
+    Target { name: "quarantine", run: quarantine::run, seeds: seeds::quarantine },
+    Target { name: "staging", run: staging::run, seeds: seeds::staging },
     Target { name: "superblock", run: superblock::run, seeds: seeds::superblock },
 ];
 

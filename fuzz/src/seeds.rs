@@ -19,9 +19,18 @@ use crate::mend::u32_at;
 pub type Seed = (String, Vec<u8>);
 
 const FRAMES: [&str; 7] = ["epoch-start", "handover", "marker", "several", "trim", "write", "zero"];
-const MESSAGES: [&str; 13] = [
+const MESSAGES: [&str; 22] = [
     "ack",
     "ask_promise",
+    "copying-compare",
+    "copying-compared",
+    "copying-content",
+    "copying-content-zero",
+    "copying-differs",
+    "copying-differs-from-zero",
+    "copying-mine",
+    "copying-mine-unknown",
+    "copying-taken",
     "fetch",
     "goodbye",
     "handed_over",
@@ -93,6 +102,52 @@ pub(crate) fn marks() -> Vec<Seed> {
         seed("header", &[&[5], &file("marks-header")]),
         seed("label", &[&[7], &file("marks-label")]),
         seed("lease-unchanged", &[&[0], &lease]),
+    ]
+}
+
+pub(crate) fn dirty_map() -> Vec<Seed> {
+    let file = golden("blockdev", "dirty-map");
+    vec![
+        seed("golden", &[&[0], &file]),
+        seed("sealed", &[&[1], &file]),
+        seed("large", &[&[7], &file]),
+        seed("cut-short", &[&[0], &file[..file.len() - 9]]),
+    ]
+}
+
+pub(crate) fn staging() -> Vec<Seed> {
+    let header = crate::staging::right_header();
+    let (len, digest) = ([u8::try_from(header.len()).unwrap_or(u8::MAX)], [9; 32]);
+    vec![
+        seed("of-this-volume", &[&[2], &len, &header, &digest]),
+        seed("second-leaf", &[&[3, 0], &[0; 32], &digest]),
+        seed("of-another", &[&[2], &len, &golden("blockdev", "staging-header"), &digest]),
+        seed("short-digests", &[&[1, 0], &digest]),
+    ]
+}
+
+/// A quarantine file as the target takes it.
+fn in_quarantine(how: u8, page: &[u8], rest: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(page.len()).unwrap_or(u16::MAX).to_le_bytes();
+    [&[how][..], &len, page, rest].concat()
+}
+
+pub(crate) fn quarantine() -> Vec<Seed> {
+    let blocks = golden("blockdev", "quarantine-blocks");
+    let (page, parts) = blocks.split_at(4096);
+    let sheet = golden("blockdev", "sheet-quarantine");
+    // From the position 0 on, so that the log below stands where it says.
+    let mut ours = sheet.get(..92).unwrap_or_default().to_vec();
+    crate::mend::put(&mut ours, 32, &[0; 8]);
+    crate::mend::put(&mut ours, 72, &(3 * 8192_u64).to_le_bytes());
+    let log = log_of_three();
+    vec![
+        ("blocks".into(), in_quarantine(0, page, parts)),
+        ("blocks-on-a-store".into(), in_quarantine(6, page, parts)),
+        ("blocks-cut-off".into(), in_quarantine(4, page, &parts[..parts.len() - 40])),
+        ("frames".into(), in_quarantine(3, &ours, &log)),
+        ("frames-on-a-store".into(), in_quarantine(7, &ours, &log)),
+        ("frames-cut-off".into(), in_quarantine(5, &ours, &log[..8192])),
     ]
 }
 

@@ -6,7 +6,7 @@
 use bytes::BufMut;
 
 use crate::frame::{ChainHash, LogPosition};
-use crate::ids::{Epoch, Incarnate, Incarnation, Lsn, MemberId, ResourceId};
+use crate::ids::{Epoch, Incarnate, Incarnation, Lsn, MemberId, ResourceId, VolumeIndex};
 
 /// Why a body cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -75,6 +75,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Everything that is left.
+    pub(crate) fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
+    }
+
     pub(crate) fn text(&mut self, field: &'static str, limit: usize) -> Result<String, CodecError> {
         let bytes = self.list(field, limit, |r| r.u8(field))?;
         String::from_utf8(bytes).map_err(|error| {
@@ -129,6 +134,11 @@ impl<'a> Reader<'a> {
     pub(crate) fn member(&mut self, field: &'static str) -> Result<MemberId, CodecError> {
         let index = self.u8(field)?;
         MemberId::new(index).ok_or(CodecError::Value { field, value: u64::from(index) })
+    }
+
+    pub(crate) fn volume(&mut self, field: &'static str) -> Result<VolumeIndex, CodecError> {
+        let index = self.u16(field)?;
+        VolumeIndex::new(index).ok_or(CodecError::Value { field, value: u64::from(index) })
     }
 
     pub(crate) fn incarnate(&mut self, field: &'static str) -> Result<Incarnate, CodecError> {

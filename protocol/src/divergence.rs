@@ -11,7 +11,7 @@ use crate::range::ByteRange;
 use crate::time::WallTime;
 
 /// Ranges that are told apart at most; above, they are rounded to larger units.
-const RANGES_MAX: usize = 4096;
+const RANGES_MAX: usize = crate::resync::MINE_MAX;
 /// The smallest unit to which ranges are rounded, in bytes.
 const UNIT_MIN: u64 = 512;
 
@@ -112,7 +112,8 @@ impl Survey {
         Divergence { ranges: ranges.collect(), ..self.found.clone() }
     }
 
-    fn change(&mut self, volume: VolumeIndex, range: ByteRange) {
+    /// A range that was changed, by whatever.
+    pub fn change(&mut self, volume: VolumeIndex, range: ByteRange) {
         let unit = self.found.unit;
         let end = range.end().checked_next_multiple_of(unit).unwrap_or(u64::MAX);
         self.put(volume, range.start() / unit * unit, end);

@@ -90,6 +90,8 @@ fn messages() -> Vec<(String, Message)> {
     all.extend(refusals.map(|(name, message)| (format!("message-refuse-{name}"), message)));
     let goodbyes = crate::wire::tests::other_goodbyes().into_iter();
     all.extend(goodbyes.map(|(name, message)| (format!("message-goodbye-{name}"), message)));
+    let copying = crate::wire::tests::every_copying().into_iter();
+    all.extend(copying.map(|(name, message)| (format!("message-copying-{name}"), message)));
     all
 }
 

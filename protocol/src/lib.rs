@@ -19,6 +19,7 @@ pub mod node;
 pub mod range;
 pub mod record;
 pub mod replica;
+pub mod resync;
 pub mod time;
 pub mod wire;
 

@@ -95,6 +95,44 @@ pub enum Base {
     Digest([u8; 32]),
 }
 
+/// What a replica's image is at the moment (design §8.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Image {
+    /// A point of its history: the checkpoint, and what is applied of the log behind it.
+    #[default]
+    Whole,
+    /// No point of any history: a copy that is being completed in place, or was begun elsewhere
+    /// and put here. It cannot be taken over.
+    Incomplete,
+    /// About to be the checkpoint: what is staged beside it belongs into it, and the log begins
+    /// anew at the checkpoint. Opening the replica finishes that.
+    Switching,
+}
+
+impl Image {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Whole => 1,
+            Self::Incomplete => 2,
+            Self::Switching => 3,
+        }
+    }
+}
+
+pub(crate) fn put_image(out: &mut Vec<u8>, image: Image) {
+    out.put_u8(image.code());
+}
+
+pub(crate) fn get_image(reader: &mut Reader<'_>) -> Result<Image, CodecError> {
+    match reader.u8("state of the image")? {
+        1 => Ok(Image::Whole),
+        2 => Ok(Image::Incomplete),
+        3 => Ok(Image::Switching),
+        other => Err(CodecError::Value { field: "state of the image", value: u64::from(other) }),
+    }
+}
+
 /// Size of one volume, the same on every member (design §2.4).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct VolumeGeometry {
@@ -168,6 +206,10 @@ pub struct ReplicaState {
     pub truncations: u64,
     /// The image holds everything before this, durably; replay begins here.
     pub checkpoint: LogPosition,
+    /// Whether its image is that.
+    pub image: Image,
+    /// An operator wants it back with its primary, whatever it holds of its own (design §6.4).
+    pub rejoin: bool,
     /// Content at the start of the history.
     pub base: Base,
     /// Its volumes.
@@ -204,6 +246,8 @@ impl ReplicaState {
             durable: Lsn::START,
             truncations: 0,
             checkpoint: LogPosition::genesis(resource),
+            image: Image::Whole,
+            rejoin: false,
             base,
             volumes,
         }
@@ -240,6 +284,8 @@ impl ReplicaState {
         out.put_lsn(self.durable);
         out.put_u64_le(self.truncations);
         out.put_position(self.checkpoint);
+        put_image(&mut out, self.image);
+        out.put_flag(self.rejoin);
         put_base(&mut out, self.base);
         put_volumes(&mut out, &self.volumes);
         out
@@ -279,6 +325,8 @@ impl ReplicaState {
             durable: reader.lsn("durable position")?,
             truncations: reader.u64("truncations")?,
             checkpoint: reader.position("checkpoint")?,
+            image: get_image(&mut reader)?,
+            rejoin: reader.flag("rejoin")?,
             base: get_base(&mut reader)?,
             volumes: get_volumes(&mut reader)?,
         };
@@ -381,6 +429,7 @@ pub(crate) mod tests {
         state.durable = Lsn::new(0x7000);
         state.truncations = 2;
         state.checkpoint = LogPosition { lsn: Lsn::new(0x5000), chain: start.chain };
+        (state.image, state.rejoin) = (Image::Switching, true);
         state
     }
 

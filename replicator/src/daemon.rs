@@ -210,6 +210,8 @@ impl Daemon {
         node.held_bytes = HELD_BYTES.min(pace.spool_limit_bytes / 2);
         node.degrade.clone_from(&pace.degrade);
         (node.degrade_after, node.degrade_back) = (pace.degrade_after, pace.degrade_back);
+        node.resync = resource.resync.takes;
+        node.rejoin_by_itself = resource.resync.rejoin_by_itself;
         node.log_sync_interval = resource.log_sync_interval;
         node.retention_bytes = resource.log_retention_bytes;
         let share = Share::of(self.config.memory_bytes, self.config.resources.len());
@@ -224,6 +226,7 @@ impl Daemon {
                 compression: self.config.compression,
                 ublk_queues: resource.ublk_queues,
                 held_bytes: node.held_bytes,
+                copy_rate: resource.resync.rate,
                 share,
                 marks,
                 hooks: self.hooks(resource),
@@ -374,6 +377,7 @@ impl Daemon {
                 right_us: seen.as_ref().and_then(|seen| seen.right_us),
                 withdrawn: seen.as_ref().is_some_and(|seen| seen.withdrawn),
                 divergence: seen.as_ref().and_then(|seen| seen.divergence.clone()),
+                copies: seen.as_ref().map_or(Vec::new(), |seen| seen.copies.clone()),
                 node: seen.map(|seen| seen.node),
                 stopped,
                 fencing: self.fencing(),
@@ -465,6 +469,8 @@ impl Handler for Daemon {
                 Request::Takeover { resource, .. }
                 | Request::Cancel { resource }
                 | Request::Mode { resource, .. }
+                | Request::Rejoin { resource }
+                | Request::Verify { resource, .. }
                 | Request::Stop { resource }
                 | Request::Start { resource, .. },
                 Some(command),

@@ -136,6 +136,14 @@ impl Engine for AnyEngine {
         each!(self, engine => engine.list(dir))
     }
 
+    fn remove(&mut self, path: &Path) -> io::Result<()> {
+        each!(self, engine => engine.remove(path))
+    }
+
+    fn stretch(&mut self, file: FileId, start: u64, end: u64) -> (u64, bool) {
+        each!(self, engine => engine.stretch(file, start, end))
+    }
+
     fn close(&mut self, file: FileId) {
         each!(self, engine => engine.close(file));
     }

@@ -184,6 +184,24 @@ impl Files {
         Ok(names)
     }
 
+    /// What [`super::Engine::stretch`] says. Of a device, its metadata cannot tell.
+    pub(super) fn stretch(&self, file: FileId, start: u64, end: u64) -> (u64, bool) {
+        use rustix::fs::SeekFrom;
+        let regular = |open: &&Open| open.file.metadata().is_ok_and(|found| found.is_file());
+        let Some(open) = self.get(file).ok().filter(regular) else { return (end, false) };
+        let seek = |how| rustix::fs::seek(&open.file, how);
+        match seek(SeekFrom::Data(start)) {
+            Ok(data) if data > start => (data.min(end), true),
+            Ok(_) => {
+                let hole = seek(SeekFrom::Hole(start)).unwrap_or(end);
+                (hole.clamp(start.saturating_add(1).min(end), end), false)
+            }
+            // No data behind `start`.
+            Err(rustix::io::Errno::NXIO) => (end, true),
+            Err(_) => (end, false),
+        }
+    }
+
     /// Does `op` to its end.
     pub(super) fn perform(&self, op: &mut Op) -> io::Result<()> {
         match op {

@@ -204,6 +204,23 @@ pub trait Engine {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    /// Takes a file's name away; its space is free when it is closed. Durable after the next
+    /// [`Op::Sync`] or [`Op::Rename`] of its directory.
+    ///
+    /// # Errors
+    /// As the system says, also where there is no such file; an engine that makes no files says so.
+    fn remove(&mut self, path: &Path) -> io::Result<()> {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// The end of the stretch of one kind that begins at `start`, at most `end`, and whether it is
+    /// a hole: then it reads as zeroes. What cannot be told is no hole.
+    fn stretch(&mut self, file: FileId, start: u64, end: u64) -> (u64, bool) {
+        let _ = (file, start);
+        (end, false)
+    }
+
     /// Closes a file; operations that are still under way on it end first.
     fn close(&mut self, file: FileId);
 

@@ -158,6 +158,63 @@ fn a_renamed_file_stays_open_and_has_its_new_name() {
 }
 
 #[test]
+fn a_removed_file_has_no_name_and_can_be_used_until_it_is_closed() {
+    for mut bench in benches() {
+        let file = file_of_zeroes(&mut bench, "a", 4096, OpenAs::Direct);
+        let engine = &mut *bench.engine;
+        engine.remove(&bench.dir.join("a")).unwrap();
+        assert!(engine.list(&bench.dir).unwrap().is_empty());
+        assert_eq!(read(engine, file, 0, 4096).unwrap(), vec![0; 4096]);
+        let again = engine.remove(&bench.dir.join("a")).unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::NotFound);
+    }
+}
+
+#[test]
+fn a_removed_name_may_come_back_until_its_directory_is_synced() {
+    for synced in [false, true] {
+        let mut disk = Double::new(1, Order::AsSubmitted, Unsynced::Lost);
+        let path = Path::new("/disk/a");
+        disk.put_file(path, 4096);
+        Engine::remove(&mut disk, path).unwrap();
+        if synced {
+            let file = disk.open_dir(Path::new("/disk")).unwrap_or_else(|_| {
+                disk.create_dir(Path::new("/disk")).unwrap();
+                disk.open_dir(Path::new("/disk")).unwrap()
+            });
+            run(&mut disk, Op::Sync { file }).unwrap();
+        }
+        disk.power_on();
+        assert_eq!(disk.contents(path).is_none(), synced);
+    }
+}
+
+#[test]
+fn whatever_is_called_a_hole_reads_as_zeroes_and_nothing_is_left_out() {
+    for mut bench in benches() {
+        let engine = &mut *bench.engine;
+        engine.create_dir(&bench.dir).unwrap();
+        let file = engine.create(&bench.dir.join("a"), OpenAs::Buffered).unwrap();
+        for (offset, byte) in [(1 << 20, 7), (3 << 20, 8)] {
+            let data = data(byte, 8192);
+            run(engine, Op::Write { file, offset, data }).unwrap();
+        }
+        let (mut at, mut holes, size) = (0, 0, (3 << 20) + 8192);
+        while at < size {
+            let (end, is_hole) = engine.stretch(file, at, size);
+            assert!(at < end && end <= size);
+            if is_hole {
+                holes += end - at;
+                let inside = read(engine, file, at, 4096).unwrap();
+                assert_eq!(inside, vec![0; 4096]);
+            }
+            at = end;
+        }
+        assert!(holes > 2 << 20, "{holes}");
+    }
+}
+
+#[test]
 fn an_operation_on_a_closed_file_fails_as_a_completion() {
     for mut bench in benches() {
         let file = file_of_zeroes(&mut bench, "a", 4096, OpenAs::Direct);

@@ -235,6 +235,14 @@ impl Engine for Uring {
         Files::list(dir)
     }
 
+    fn remove(&mut self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn stretch(&mut self, file: FileId, start: u64, end: u64) -> (u64, bool) {
+        self.files.stretch(file, start, end)
+    }
+
     fn close(&mut self, file: FileId) {
         self.files.close(file);
     }

@@ -11,7 +11,7 @@ use hadrian_protocol::ids::{Lsn, ResourceId};
 use super::layout::{LOG_DIR, Segments, parse_segment_name};
 use super::open::{LastCut, OpenError, io_at, open_segments, read_format, read_sheet};
 use super::reader::{BadFrame, Cursor, Step, read_range};
-use super::sheet::{Kind, SHEET_LEN};
+use super::sheet::{Kind, NO_CHAIN, SHEET_LEN};
 use crate::buffer::IoBuf;
 use crate::engine::{Engine, FileId, Op, OpenAs, run};
 
@@ -167,6 +167,7 @@ pub fn quarantine<E: Engine + ?Sized>(
 ) -> Result<QuarantineDump, OpenError> {
     let sheet = read_sheet(engine, path, Kind::Quarantine, None)?;
     let file = engine.open(path, OpenAs::ReadOnly).map_err(io_at(path))?;
+    let len = engine.size(file).map_err(io_at(path))?;
     let LogPosition { lsn, chain } = sheet.point;
     Ok(QuarantineDump {
         resource: sheet.resource,
@@ -174,7 +175,8 @@ pub fn quarantine<E: Engine + ?Sized>(
         end: sheet.end,
         path: path.into(),
         file,
-        cursor: Cursor::new(sheet.resource, lsn, Some(chain), sheet.end),
+        len,
+        cursor: Cursor::new(sheet.resource, lsn, (chain != NO_CHAIN).then_some(chain), sheet.end),
     })
 }
 
@@ -189,10 +191,21 @@ pub struct QuarantineDump {
     pub end: Lsn,
     path: PathBuf,
     file: FileId,
+    len: u64,
     cursor: Cursor,
 }
 
 impl QuarantineDump {
+    /// The position of the next frame.
+    pub(crate) fn at(&self) -> Lsn {
+        self.cursor.at()
+    }
+
+    /// The open file, and where in it the position lies, in bytes.
+    pub(crate) fn place(&self, at: Lsn) -> (FileId, u64) {
+        (self.file, (SHEET_LEN as u64).saturating_add(at.since(self.from.lsn)))
+    }
+
     /// The next frame, or why there is none.
     ///
     /// # Errors
@@ -202,9 +215,16 @@ impl QuarantineDump {
         engine: &mut E,
     ) -> io::Result<Result<Frame, InspectEnd>> {
         let (file, from) = (self.file, self.from.lsn);
-        let offset_of = |at: Lsn| SHEET_LEN as u64 + at.since(from);
-        let step = self.cursor.next(|at, _, len| {
-            let op = Op::Read { file, offset: offset_of(at), buffer: IoBuf::with_len(len), len };
+        // The first page may say any position, and its frames any other.
+        let offset_of = |at: Lsn| (SHEET_LEN as u64).saturating_add(at.since(from));
+        let step = self.cursor.next(|at, least, most| {
+            // A file that is shorter than its first page says is read as far as it goes.
+            let (offset, left) = (offset_of(at), self.len.saturating_sub(offset_of(at)));
+            let len = usize::try_from(left).unwrap_or(usize::MAX).min(most);
+            if len < least {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let op = Op::Read { file, offset, buffer: IoBuf::with_len(len), len };
             match run(engine, op)? {
                 Op::Read { buffer, .. } => Ok(buffer.freeze().slice(..len)),
                 _ => unreachable!("an operation comes back as itself"),

@@ -23,6 +23,7 @@ mod layout;
 mod open;
 mod reader;
 mod recovery;
+mod reset;
 mod sheet;
 mod streams;
 mod tail;
@@ -37,7 +38,9 @@ pub use layout::{
 pub use open::{KnownDurable, OpenError, OpenLog, Recovered, fuzz};
 pub use reader::{BadFrame, CHUNK_LEN, ReadError};
 pub use recovery::{Damage, UNSYNCED_BYTES_MAX, Witness};
+pub(crate) use reset::reset;
 pub use sheet::SheetError;
+pub(crate) use sheet::quarantine_sheet;
 pub use truncate::TruncateError;
 pub use writer::AppendError;
 
@@ -49,6 +52,7 @@ use hadrian_protocol::frame::{Frame, LogPosition};
 use hadrian_protocol::ids::{Lsn, ResourceId};
 
 use crate::engine::{Completion, Engine, FileId, Op, TokenSpace};
+use crate::resync::LogPart;
 use layout::{Segment, Segments};
 use reader::Ended;
 use streams::{STREAMS_MAX, Streams};
@@ -122,6 +126,8 @@ pub struct Journal {
     moving: Option<Segment>,
     truncation: Option<Truncation>,
     truncations: u64,
+    /// It begins anew at this position, see `reset`.
+    resetting: Option<Lsn>,
     is_failed: bool,
     events: VecDeque<JournalEvent>,
 }
@@ -139,7 +145,7 @@ impl Journal {
         if self.is_failed {
             return Err(AppendError::Failed);
         }
-        if self.truncation.is_some() {
+        if self.truncation.is_some() || self.resetting.is_some() {
             return Err(AppendError::Truncating);
         }
         self.writer.append(engine, &self.segments, frame)
@@ -190,8 +196,8 @@ impl Journal {
         (max_bytes, number): (usize, u64),
     ) -> Result<Option<Lsn>, ReadError> {
         let (start, written) = (self.start(), self.readable_end());
-        if from < start {
-            return Err(ReadError::Gone { start });
+        if from < start || self.resetting.is_some() {
+            return Err(ReadError::Gone { start: self.resetting.unwrap_or(start) });
         }
         if from >= written && from < self.before_cut(self.writer.kept()) {
             if self.late_reads.len() >= STREAMS_MAX {
@@ -229,7 +235,7 @@ impl Journal {
         if self.is_failed {
             return Err(TruncateError::Failed);
         }
-        if self.truncation.is_some() {
+        if self.truncation.is_some() || self.resetting.is_some() {
             return Err(TruncateError::Busy);
         }
         let (start, end) = (self.start().max(self.released), self.end().lsn);
@@ -380,6 +386,23 @@ impl Journal {
         }
     }
 
+    /// Where the bytes from `from` to `end` lie, in pieces of at most [`CHUNK_LEN`]; none where the
+    /// log does not hold all of them.
+    pub(crate) fn parts(&self, from: Lsn, end: Lsn) -> Option<Vec<LogPart>> {
+        let (mut at, mut parts) = (from, Vec::new());
+        while at < end {
+            let len = create::piece_len(crate::buffer::BODY_LEN_MAX, end.since(at));
+            let pieces = self.segments.pieces(at, len)?;
+            let part = |piece: &layout::Piece| {
+                let (file, offset, len) = (piece.file, piece.offset, piece.len);
+                LogPart { file, offset, len }
+            };
+            parts.extend(pieces.iter().map(part));
+            at = at.checked_add(len as u64)?;
+        }
+        Some(parts)
+    }
+
     /// Bytes of one segment.
     #[must_use]
     pub fn segment_len(&self) -> u64 {
@@ -410,6 +433,7 @@ impl Journal {
 
     fn recycle<E: Engine + ?Sized>(&mut self, engine: &mut E) {
         let idle = !self.is_failed && self.moving.is_none() && self.truncation.is_none();
+        let idle = idle && self.resetting.is_none();
         // One rename at a time, the oldest first: whatever a crash keeps, the segments that are
         // left are contiguous.
         if !idle || self.segments.second_start() > self.released {
@@ -528,6 +552,8 @@ impl Journal {
 
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod reset_tests;
 #[cfg(test)]
 mod rig;
 #[cfg(test)]

@@ -191,6 +191,7 @@ impl Journal {
             moving: None,
             truncation: None,
             truncations,
+            resetting: None,
             is_failed: false,
             events: VecDeque::new(),
         };

@@ -97,6 +97,15 @@ impl SheetBytes {
     }
 }
 
+/// The first page of a quarantine file whose frames follow on what nobody knows any more.
+pub(crate) fn quarantine_sheet(resource: ResourceId, from: Lsn, end: Lsn) -> Bytes {
+    let point = LogPosition { lsn: from, chain: NO_CHAIN };
+    Sheet { kind: Kind::Quarantine, resource, point, end, number: 0 }.encode()
+}
+
+/// In the place of a chain that is not known.
+pub(super) const NO_CHAIN: ChainHash = ChainHash::from_bytes([0; 32]);
+
 impl Sheet {
     #[expect(clippy::indexing_slicing, reason = "a page is longer than a sheet")]
     pub(super) fn encode(&self) -> Bytes {

@@ -101,6 +101,12 @@ impl Streams {
         }
     }
 
+    /// Ends every stream, because the log begins anew. Returns who waits.
+    pub(super) fn forget(&mut self) -> Vec<u64> {
+        let ended = std::mem::take(&mut self.open).into_iter();
+        ended.filter(|stream| stream.wanted.is_some()).map(|stream| stream.caller).collect()
+    }
+
     /// Reads ahead, and takes frames for a caller that waits.
     fn go_on<E: Engine + ?Sized>(
         &mut self,

@@ -33,7 +33,7 @@ use crate::buffer::{BODY_LEN_MAX, IoBuf};
 use crate::engine::{Engine, FileId, Op, OpenAs, run};
 
 /// The file in the log's directory.
-const NAME: &str = "tail";
+pub(super) const NAME: &str = "tail";
 /// Longest frames that are kept, in bytes: any, and while few are under way. Of longer ones the
 /// copy costs more than waiting for the disk; where many are under way, nobody waits for one.
 const FRAME_MAX: usize = 40 << 10;

@@ -54,6 +54,6 @@ pub(super) fn open_log<E: Engine>(
     let (journal, found) = Journal::open(engine, &log, &mut visit)?;
     // Opening has made durable what it found.
     let (end, durable, start) = (found.end, journal.durable(), journal.start());
-    let recovered = Recovered { end, durable, start, epoch_starts };
+    let recovered = Recovered { end, durable, start, epoch_starts, maps: Vec::new() };
     Ok((journal, recovered))
 }

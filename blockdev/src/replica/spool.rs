@@ -77,7 +77,11 @@ impl<E: Engine> Replica<E> {
     }
 
     pub(super) fn spool_read(&mut self, result: Result<Vec<Frame>, ReadError>) {
-        let frames = result.map_err(io::Error::other);
+        // The log was cut or begun anew since: whatever was wrong there is of the past.
+        let frames = match result {
+            Err(_) if self.spool.reading == Reading::Stale => Ok(Vec::new()),
+            other => other.map_err(io::Error::other),
+        };
         let memory = self.volumes.queue_end();
         let taken =
             frames.and_then(|frames| self.spool.take(frames, memory).map_err(io::Error::other));

@@ -49,6 +49,10 @@ pub(super) struct Apply {
     /// The number of the first frame that was not looked at for being left in the log, and how
     /// many are left there.
     left: (u64, usize),
+    /// What of the stores is being changed, where somebody wants to know.
+    touched: Option<Vec<(VolumeIndex, ByteRange)>>,
+    /// Somebody waits for the stores to have everything that is allowed.
+    is_hurried: bool,
 }
 
 #[derive(Debug)]
@@ -79,7 +83,37 @@ impl Apply {
             hold: Hold::default(),
             worth: Worth::default(),
             left: (0, 0),
+            touched: None,
+            is_hurried: false,
         }
+    }
+
+    /// Everything that is allowed is applied, and nothing is under way.
+    pub(super) fn is_quiet(&self) -> bool {
+        let waits = self.queue.front().is_some_and(|queued| queued.end() <= self.limit);
+        self.under_way.is_empty() && !waits
+    }
+
+    pub(super) fn hurry(&mut self, on: bool) {
+        self.is_hurried = on;
+    }
+
+    pub(super) fn note_touched(&mut self, on: bool) {
+        match on {
+            true => drop(self.touched.get_or_insert_default()),
+            false => self.touched = None,
+        }
+    }
+
+    pub(super) fn touched(&mut self) -> Vec<(VolumeIndex, ByteRange)> {
+        self.touched.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Forgets every frame: the log begins anew, and so do the stores.
+    pub(super) fn begin_anew(&mut self, at: LogPosition) {
+        assert!(self.under_way.is_empty(), "nothing is applied under a switch");
+        let (hold, touched) = (self.hold, self.touched.take().map(|_| Vec::new()));
+        *self = Self { hold, touched, ..Self::new(at) };
     }
 
     pub(super) fn set_hold(&mut self, hold: Hold) {
@@ -164,6 +198,7 @@ impl Apply {
                 self.under_way_bytes = bytes;
                 queued.missing += 1;
                 let number = self.finished + index as u64;
+                self.touched.iter_mut().for_each(|touched| touched.push((volume, pages)));
                 let key = self.under_way.insert(Flight { number, volume, pages, fetched });
                 engine.submit(token(key), op);
             }
@@ -174,7 +209,8 @@ impl Apply {
 
     /// Whether a large change at the front stays in the log for now.
     fn may_wait(&self) -> bool {
-        self.waiting() <= self.hold.log_bytes
+        !self.is_hurried
+            && self.waiting() <= self.hold.log_bytes
             && self.left.1 < LEFT_COUNT_MAX
             && !self.worth.is_given_up()
             && self.memory <= 2 * self.hold.memory_bytes
@@ -195,6 +231,7 @@ impl Apply {
         }
         let flight = self.under_way.remove(key);
         self.under_way_bytes -= flight.pages.len();
+        self.touched.iter_mut().for_each(|touched| touched.push((flight.volume, flight.pages)));
         let index = usize::try_from(flight.number - self.finished).unwrap_or(usize::MAX);
         if let Some(queued) = self.queue.get_mut(index) {
             queued.missing -= 1;

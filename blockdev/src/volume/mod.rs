@@ -24,6 +24,7 @@ use hadrian_protocol::range::ByteRange;
 
 use crate::engine::{Completion, Engine, Op, Token};
 use crate::journal::Spot;
+use crate::resync::image::Pair;
 use apply::Apply;
 use change::{Queued, What};
 use reads::Reads;
@@ -58,6 +59,7 @@ pub struct Volumes {
     reads: Reads,
     checkpoint: Option<Checkpoint>,
     failed: bool,
+    switching: bool,
     token_base: u64,
 }
 
@@ -85,8 +87,67 @@ impl Volumes {
             reads: Reads::default(),
             checkpoint: None,
             failed: false,
+            switching: false,
             token_base,
         }
+    }
+
+    /// The files of the stores, in order.
+    pub(crate) fn stores(&self) -> Vec<Pair> {
+        let pair = |volume: &Volume| Pair {
+            direct: volume.store.direct(),
+            buffered: volume.store.buffered(),
+        };
+        self.volumes.iter().map(pair).collect()
+    }
+
+    /// Whether everything that is allowed into the stores is there, and nothing is on its way.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.apply.is_quiet()
+    }
+
+    /// Whether nothing is under way but reads.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.is_quiet() && self.checkpoint.is_none()
+    }
+
+    /// Whether nothing is to wait for the sake of waiting; see [`Hold`].
+    pub(crate) fn hurry<E: Engine>(&mut self, engine: &mut E, on: bool) {
+        self.apply.hurry(on);
+        if on {
+            self.go_on(engine);
+        }
+    }
+
+    /// Whether it is noted which bytes of the stores are being changed.
+    pub(crate) fn note_touched(&mut self, on: bool) {
+        self.apply.note_touched(on);
+    }
+
+    /// What was noted since the last call: each change when it began, and when it had ended.
+    pub(crate) fn touched(&mut self) -> Vec<(VolumeIndex, ByteRange)> {
+        self.apply.touched()
+    }
+
+    /// No client may read: the stores are about to become another image.
+    pub(crate) fn close_for_switch(&mut self) {
+        self.switching = true;
+        self.reads.fail();
+    }
+
+    /// Somebody else's write or sync of a store has failed so. None if it is given up already.
+    pub(crate) fn fail_for(&mut self, error: &io::Error) -> Option<io::Error> {
+        let first = !std::mem::replace(&mut self.failed, true);
+        self.reads.fail();
+        first.then(|| io::Error::new(error.kind(), error.to_string()))
+    }
+
+    /// The stores hold everything before `at`, of a log that begins there.
+    pub(crate) fn begin_anew(&mut self, at: LogPosition) {
+        self.apply.begin_anew(at);
+        self.volumes.iter_mut().for_each(|volume| volume.overlay.clear());
+        self.checkpoint = None;
+        self.switching = false;
     }
 
     /// How much may wait for the stores; see [`Hold`].
@@ -203,7 +264,7 @@ impl Volumes {
         // After a failed write or sync the kernel may have dropped what it could not write: the
         // store would answer with old bytes that the overlay no longer corrects.
         let refused = |kind: io::ErrorKind| Some(ReadDone { id, result: Err(kind.into()) });
-        if self.failed {
+        if self.failed || self.switching {
             return refused(io::ErrorKind::Other);
         }
         let Some(volume) = self.volumes.get(usize::from(volume.index())) else {

@@ -273,6 +273,16 @@ impl Frame {
         })
     }
 
+    /// Its records, each with where in the frame its payload begins, in bytes, where it has one:
+    /// for whoever reads that payload again later.
+    pub fn placed_records(&self) -> impl Iterator<Item = (Record, Option<u64>)> + '_ {
+        (0..self.record_count).filter_map(|index| {
+            let entry = self.entry(index).ok()?;
+            let record = entry.decode(&self.bytes, self.size).ok()?;
+            Some((record, entry.payload_place().map(|(at, _)| at)))
+        })
+    }
+
     /// Where in the log the payload of its only record begins, and that payload's CRC-32C. None
     /// for a frame of several records, or of one without payload.
     #[must_use]

@@ -107,6 +107,7 @@ impl Node {
     pub(super) fn apply_target(&self) -> Lsn {
         let durable = self.log.durable();
         let leads = match self.standing {
+            _ if self.image_is_to_rest() => return self.state.apply_limit,
             Part::Leading | Part::Releasing(_) => true,
             Part::Stopping(_) => self.state.role == Role::Primary,
             // Who wants to lead still takes what the old primary sends, and must not run out of
@@ -114,11 +115,13 @@ impl Node {
             Part::Standby(_) | Part::Candidate(_) => false,
             _ => return self.state.apply_limit,
         };
+        let hold = self.compared_at().or(self.follow.hold);
         let allowed = if leads {
             self.kept_without(None)
         } else {
             durable.min(self.follow.may_apply).min(self.delayed())
         };
+        let allowed = hold.map_or(allowed, |at| allowed.min(at));
         allowed.max(self.state.apply_limit)
     }
 
@@ -131,6 +134,12 @@ impl Node {
             let feed = feed.filter(|feed| feed.life == life);
             kept.min(feed.map_or(Lsn::START, |feed| feed.received))
         })
+    }
+
+    /// What a standby is told of that: while its image is compared, no more than where it is held.
+    pub(super) fn word_for(&self, member: MemberId) -> Lsn {
+        let kept = self.kept_without(Some(member));
+        self.held_for(member).map_or(kept, |at| kept.min(at))
     }
 
     /// How far a standby that applies later than it receives may go by now.
@@ -192,34 +201,6 @@ impl Node {
         if position.lsn > self.state.checkpoint.lsn {
             self.state.checkpoint = position;
             self.persist_then(After::Checkpointed(position));
-        }
-    }
-
-    /// The log before the checkpoint is not needed for recovery any more. It is kept for the
-    /// standbys that are known to lack it, up to the retention (design §2.6).
-    pub(super) fn checkpoint_recorded(&mut self, position: LogPosition) {
-        let kept = self
-            .peers
-            .values()
-            .map(|peer| peer.feed().map(|feed| feed.durable).or(peer.kept).unwrap_or(Lsn::START));
-        // A member that was not heard yet in this life may lack anything. Whoever it is, the
-        // newest stretch of the log is kept, and what is older goes only when all have it.
-        let lowest = kept.fold(position.lsn, Lsn::min);
-        let end = self.log.end().lsn.get();
-        let stretch = Lsn::new(end.saturating_sub(self.config.retention_bytes));
-        let release = position.lsn.min(lowest.max(stretch));
-        self.log.released_to(release);
-        self.out.push_back(Action::ReleaseLog(release));
-    }
-
-    /// What the life before gave up with its last checkpoint is given up at the start and not only
-    /// with the first checkpoint of this one: until then clients would wait for its room.
-    pub(super) fn release_again(&mut self) {
-        let checkpoint = self.state.checkpoint.lsn.get();
-        let release = Lsn::new(checkpoint.saturating_sub(self.config.retention_bytes));
-        if release > self.log.start() {
-            self.log.released_to(release);
-            self.out.push_back(Action::ReleaseLog(release));
         }
     }
 

@@ -25,6 +25,11 @@ pub enum Command {
     StartPrimary,
     /// Change the mode.
     SetMode(Mode),
+    /// Compare a standby's image with this primary's; any standby's, if none is named.
+    Verify(Option<MemberId>),
+    /// A diverged replica returns to its primary: what it holds of its own goes to quarantine
+    /// (design §6.4).
+    Rejoin,
     /// Stop in order.
     Stop,
 }
@@ -105,6 +110,10 @@ pub enum Done {
     Fenced,
     /// The mode is changed.
     ModeSet,
+    /// The comparison has begun; status tells how far it is and what it finds.
+    Verifies,
+    /// It returns to the primary as soon as that is heard.
+    Rejoins,
     /// The resource is stopped.
     Stopped,
     /// The resource is started again.
@@ -122,6 +131,10 @@ impl Denied {
             Self::Cancelled => "cancelled",
             Self::NothingToCancel => "nothing_to_cancel",
             Self::NoProof => "no_proof",
+            Self::Incomplete => "incomplete",
+            Self::NothingToRejoin => "nothing_to_rejoin",
+            Self::NobodyFollows => "nobody_follows",
+            Self::Delayed => "delayed_standby",
             Self::InGate => "in_gate",
             Self::WindowRuns { .. } => "window_runs",
             Self::NotInSet { .. } => "not_in_set",
@@ -172,6 +185,30 @@ pub enum Denied {
          over, or the primary left it out; takeover --force says first what it may lose"
     )]
     NoProof,
+    /// A resync in place has not come to its end.
+    #[error(
+        "the image here is incomplete: a copy of the primary's is being made in its place, and no \
+         point of any history is whole; let the resync come to its end, or create this replica anew"
+    )]
+    Incomplete,
+    /// There is no standby to compare with.
+    #[error(
+        "no such standby follows this primary at the moment; wait until status shows that it is \
+         connected and catches up or is in peer"
+    )]
+    NobodyFollows,
+    /// A standby that applies late is never where the primary is.
+    #[error(
+        "standbys of this resource apply later than they receive (replay_delay), so there is no \
+         position at which both images could be compared; set replay_delay to 0 and start it again"
+    )]
+    Delayed,
+    /// It has not diverged.
+    #[error(
+        "this replica holds nothing that its primary does not have; see hadrian status for what \
+         keeps it from following"
+    )]
+    NothingToRejoin,
     /// It was primary, and members that it cannot hear may have more than it has.
     #[error(
         "this member was the primary, and the members that it waits for may hold writes that it \

@@ -8,6 +8,7 @@ use super::alone::Home;
 use super::lease::LeaseConfig;
 use crate::ids::MemberId;
 use crate::replica::Mode;
+use crate::resync::Takes;
 
 /// Settings of a resource that the core decides by. All members have the same.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -47,6 +48,12 @@ pub struct NodeConfig {
     /// Where the resource returns to by itself; none: it stays where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub home: Option<Home>,
+    /// How a standby that has an image of its own is brought up where the log does not reach.
+    #[serde(default = "staged")]
+    pub resync: Takes,
+    /// A diverged replica returns to its primary without being told to (design §6.4).
+    #[serde(default)]
+    pub rejoin_by_itself: bool,
     /// Silence that ends a session.
     pub timeout: Duration,
     /// Longest that the log stays unsynced while no client asks (design §2.5).
@@ -94,6 +101,10 @@ pub enum RecordKind {
     Register,
 }
 
+const fn staged() -> Takes {
+    Takes::Staged
+}
+
 impl NodeConfig {
     /// The defaults of design §3 and §4 for these members.
     #[must_use]
@@ -114,6 +125,8 @@ impl NodeConfig {
             record: RecordKind::None,
             lease: None,
             home: None,
+            resync: Takes::Staged,
+            rejoin_by_itself: false,
             timeout: Duration::from_secs(10),
             log_sync_interval: Duration::from_millis(200),
             sync_bytes: 32 << 20,

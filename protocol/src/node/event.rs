@@ -5,11 +5,13 @@ use serde::{Deserialize, Serialize};
 use super::command::{Command, Denied, Done};
 use super::note::Note;
 use super::recording;
+use crate::divergence::Changed;
 use crate::frame::{Frame, LogPosition};
 use crate::ids::{Epoch, Lsn, MemberId, SessionId};
 use crate::marks::watch::Sight;
 use crate::record::ControlRecord;
 use crate::replica::ReplicaState;
+use crate::resync::{Scope, Span, Takes};
 use crate::time::Now;
 use crate::wire::Message;
 
@@ -114,6 +116,53 @@ pub enum Event {
         owner: MemberId,
         /// In which epoch.
         epoch: Epoch,
+    },
+    /// The source of this session has little left to send.
+    SourceNearEnd {
+        /// For whom.
+        session: SessionId,
+    },
+    /// Everything of this point was sent ([`Action::FinishSource`]).
+    SourceDone {
+        /// For whom.
+        session: SessionId,
+        /// What the image holds.
+        at: LogPosition,
+        /// Messages with data that were sent in this session.
+        said: u64,
+    },
+    /// The image cannot be read for the standby of this session.
+    SourceFailed {
+        /// For whom.
+        session: SessionId,
+    },
+    /// What was sent is whole and durable ([`Action::FinishSink`]); or, at any time, it is not.
+    SinkDone {
+        /// From whom.
+        session: SessionId,
+        /// Whether it is.
+        whole: bool,
+    },
+    /// The image is the landing, durably, and the log is empty and begins there.
+    Switched(LogPosition),
+    /// The dirty map of a member says this, durably ([`Action::Fold`]). None: it could not be
+    /// written.
+    Folded {
+        /// Whose.
+        peer: MemberId,
+        /// What it says.
+        span: Option<Span>,
+    },
+    /// A piece of the volumes was compared ([`Action::Compare`]).
+    Compared {
+        /// With whose.
+        session: SessionId,
+        /// Bytes compared since [`Action::BeginCompare`].
+        done: u64,
+        /// Bytes of the volumes.
+        total: u64,
+        /// Where the two differ in this piece.
+        differs: Vec<Changed>,
     },
     /// A part of the replica failed for good (design §2.7).
     Failed(FailedPart),
@@ -226,6 +275,84 @@ pub enum Action {
         owner: MemberId,
         /// In which epoch.
         epoch: Epoch,
+    },
+    /// Begin to send the standby of this session what differs, beside the log.
+    Source {
+        /// For whom.
+        session: SessionId,
+        /// Where to look.
+        scope: Scope,
+    },
+    /// The image rests: send what is left, and say [`Event::SourceDone`].
+    FinishSource {
+        /// For whom.
+        session: SessionId,
+    },
+    /// Forget that source; what it still tells is nobody's affair.
+    EndSource {
+        /// For whom.
+        session: SessionId,
+    },
+    /// Take what the primary of this session sends beside the log. The image rests.
+    Sink {
+        /// From whom.
+        session: SessionId,
+        /// Beside the image or into it.
+        takes: Takes,
+        /// The log beyond here is not the primary's: it, and what it changed, is saved to
+        /// quarantine before anything of it is lost (I6).
+        apart: Option<Lsn>,
+    },
+    /// Everything was sent: look whether it is whole, make it durable, and what it rests on, and
+    /// say [`Event::SinkDone`].
+    FinishSink {
+        /// From whom.
+        session: SessionId,
+        /// Messages with data that were sent in this session.
+        said: u64,
+    },
+    /// Take no more. What is staged stays for the next time.
+    EndSink,
+    /// Bring what is staged into the image and begin the log anew here; then say
+    /// [`Event::Switched`].
+    SwitchImage(LogPosition),
+    /// Nothing that is staged is needed any more.
+    DropStaging,
+    /// Add what the log changed from `from` to `to`, or to the end of the frame there, to the dirty
+    /// map of a member, durably; then say [`Event::Folded`]. From `None`: the map begins anew at
+    /// `to`, empty.
+    Fold {
+        /// Whose.
+        peer: MemberId,
+        /// Where the map ends.
+        from: Option<Lsn>,
+        /// Where it is to end.
+        to: Lsn,
+    },
+    /// The volumes are to be compared with those of the standby of this session, from their start.
+    BeginCompare {
+        /// With whose.
+        session: SessionId,
+    },
+    /// Both images rest at one position: compare the next piece, and say [`Event::Compared`].
+    Compare {
+        /// With whose.
+        session: SessionId,
+    },
+    /// Nothing more is to be compared.
+    EndCompare {
+        /// With whose.
+        session: SessionId,
+    },
+    /// The image rests: say what it holds where the primary of this session asks.
+    AnswerCompare {
+        /// To whom.
+        session: SessionId,
+    },
+    /// It goes on: say nothing more.
+    EndAnswers {
+        /// To whom.
+        session: SessionId,
     },
     /// Answer an operator.
     Reply {

@@ -119,7 +119,7 @@ impl Node {
     /// it knows that nobody takes back. So that word goes ahead of the frames, and only so many
     /// frames go ahead of the word that every log has room for them: two syncs' worth.
     fn tell_kept(&mut self, member: MemberId) {
-        let kept = self.kept_without(Some(member));
+        let kept = self.word_for(member);
         let feed = self.peers.get(&member).and_then(|peer| peer.feed());
         if self.leads_or_ends() && feed.is_some_and(|feed| feed.told < kept) {
             self.say_progress(member);
@@ -190,7 +190,7 @@ impl Node {
     pub(super) fn stop_feeding(&mut self) {
         for peer in self.peers.values_mut() {
             if let Some(session) = &mut peer.session
-                && matches!(session.phase, Phase::Feeding(_))
+                && matches!(session.phase, Phase::Feeding(_) | Phase::Sourcing(_))
             {
                 session.phase = Phase::Idle;
             }
@@ -208,7 +208,7 @@ impl Node {
                 continue;
             };
             let news = peer.feed().map(|feed| {
-                feed.told < self.kept_without(Some(member)) || self.wanted_of(feed) > feed.wanted
+                feed.told < self.word_for(member) || self.wanted_of(feed) > feed.wanted
             });
             match news {
                 Some(news) if leading && (news || quiet) => self.say_progress(member),
@@ -234,9 +234,7 @@ impl Node {
         let end = self.log.end().lsn;
         let mut feeds = self.peers.values().filter_map(|peer| Some((peer.member, peer.feed()?)));
         !self.leads_or_ends()
-            || feeds.all(|(member, feed)| {
-                feed.told >= self.kept_without(Some(member)) && feed.next == end
-            })
+            || feeds.all(|(member, feed)| feed.told >= self.word_for(member) && feed.next == end)
     }
 
     /// What a standby shall make durable: in sync, all that a client or its own entry waits for.
@@ -260,11 +258,12 @@ impl Node {
         let progress = Progress {
             epoch: self.state.owned,
             end: self.log.end().lsn,
-            may_apply: self.kept_without(Some(member)).max(feed.told),
+            may_apply: self.word_for(member).max(feed.told),
             wanted: self.wanted_of(feed),
             peer: peer_state,
             in_set,
             mode: self.state.mode,
+            hold: self.held_for(member),
             number: 0,
             echo: None,
         };

@@ -29,6 +29,8 @@ pub(super) struct Follow {
     pub(super) owner: Option<Epoch>,
     /// A cut of the log is under way; nothing may join it meanwhile.
     pub(super) cutting: bool,
+    /// The image is to come to rest here, to be compared.
+    pub(super) hold: Option<Lsn>,
     /// The primary counts this replica as `peer`.
     pub(super) peer: bool,
     /// What it can prove of the primary's window (design §5.3).
@@ -43,11 +45,16 @@ pub(super) struct Follow {
 }
 
 impl Follow {
+    /// Of a replica that has promised this epoch to its leader.
+    pub(super) fn of(epoch: Epoch) -> Self {
+        Self { owner: Some(epoch), ..Self::default() }
+    }
+
     /// The session is over. What the primary said of its disk stays true, and so does, for a while,
     /// that it holds its answers (design §5.3).
     pub(super) fn forget_word(&mut self) {
         self.peer = false;
-        self.said = None;
+        (self.said, self.hold) = (None, None);
         (self.heard, self.must_ack) = (0, false);
     }
 }
@@ -78,16 +85,20 @@ impl Node {
         }
         self.stop_following();
         self.follow.owner = Some(lead.epoch);
+        if self.asks_instead(session, member, lead) {
+            return;
+        }
         let end = self.log.end();
         match self.state.history.parting(end.lsn, &lead.history, lead.end.lsn) {
+            Parting::Unrelated if self.rejoins(session, member, lead.epoch, None) => {}
             Parting::Unrelated => self.refuse(session, Refusal::Unrelated),
             Parting::At { point } if point == end.lsn => self.join(session, member, lead),
-            Parting::At { point } => self.part(session, lead, point),
+            Parting::At { point } => self.part(session, member, lead, point),
         }
     }
 
     /// The log goes on beyond the point where the histories part (design §6.4).
-    fn part(&mut self, session: SessionId, lead: &Lead, point: Lsn) {
+    fn part(&mut self, session: SessionId, member: MemberId, lead: &Lead, point: Lsn) {
         let beyond = lead.history.first_beyond(point);
         let untouched = self.state.apply_limit <= point;
         // An old primary knows without whom it answered nothing: if that was the one who took over,
@@ -104,7 +115,10 @@ impl Node {
         let at = never_owned.or(beyond).map_or(lead.end, |entry| entry.start);
         let worthless = unanswered || never_owned.is_some();
         if !(untouched && worthless && at.lsn == point) {
-            return self.diverge(session, point);
+            if !self.rejoins(session, member, lead.epoch, Some(point)) {
+                self.diverge(session, point);
+            }
+            return;
         }
         if let Some(open) = self.session_mut(session) {
             open.phase = Phase::Joining(Joining { epoch: lead.epoch, point: Some(at) });
@@ -202,7 +216,7 @@ impl Node {
         self.state.in_set_of = None;
         self.state.release = None;
         let from = self.place();
-        self.follow = Follow { owner: Some(epoch), ..Follow::default() };
+        self.follow = Follow::of(epoch);
         self.moved_from(from);
         self.forget_refusal(member);
         self.out.push_back(Action::Note(Note::Follows(member, epoch)));
@@ -300,7 +314,7 @@ impl Node {
             follow.primary_end = progress.end;
             follow.ahead.grow(progress.end, clock.now, clock.wall);
         }
-        follow.peer = progress.peer;
+        (follow.peer, follow.hold) = (progress.peer, progress.hold);
         self.log.want(progress.wanted);
         let (epoch, incarnation) = (progress.epoch, self.state.incarnation);
         let word = progress.in_set.then_some(InSetOf { epoch, incarnation });
@@ -315,7 +329,7 @@ impl Node {
         self.follow.forget_word();
         for peer in self.peers.values_mut() {
             if let Some(session) = &mut peer.session
-                && matches!(session.phase, Phase::Following | Phase::Joining(_))
+                && matches!(session.phase, Phase::Following | Phase::Joining(_) | Phase::Sinking(_))
             {
                 session.phase = Phase::Idle;
             }

@@ -209,6 +209,7 @@ impl Node {
         // What the record said before may have been changed meanwhile.
         self.register.outdate();
         self.follow.diverged = None;
+        self.state.rejoin = false;
         self.state.promised = epoch;
         self.log.want(self.log.end().lsn);
         self.persist_then(After::SelfPromised(epoch));

@@ -8,8 +8,9 @@ use super::NodeConfig;
 use super::recording;
 use super::trail::Trail;
 use crate::frame::{Draft, Frame, FrameBuffer, LogPosition, SealAs};
-use crate::ids::Lsn;
+use crate::ids::{Lsn, MemberId};
 use crate::replica::ReplicaState;
+use crate::resync::Span;
 use crate::time::{Clock, Now, WallTime};
 
 /// What recovery found in a replica's log (design §2.3).
@@ -25,6 +26,9 @@ pub struct Recovered {
     /// it: the superblock may not know the newest ones.
     #[serde(with = "recording::as_placed_heads")]
     pub epoch_starts: Vec<(LogPosition, Frame)>,
+    /// What the dirty maps of other members say (design §2.6).
+    #[serde(default)]
+    pub maps: Vec<(MemberId, Span)>,
 }
 
 /// The log: received ≥ written ≥ durable ≥ applied ≥ checkpointed (I9).
@@ -49,7 +53,7 @@ pub(super) struct Log {
 
 impl Log {
     pub(super) fn new(state: &mut ReplicaState, recovered: Recovered, clock: Clock) -> Self {
-        let Recovered { end, durable, start, epoch_starts } = recovered;
+        let Recovered { end, durable, start, epoch_starts, .. } = recovered;
         // The superblock may be ahead of the log (its epoch's start was lost) or behind it.
         state.history.truncate(end.lsn);
         for (position, frame) in &epoch_starts {

@@ -21,6 +21,7 @@
 //! | `proof` | the word that a standby is in the set, and what it is worth |
 //! | `register` | the control record: read, obeyed, proposed to |
 //! | `lease` | the right to serve |
+//! | `resync` | bringing up a standby otherwise than by the log; giving up log |
 //! | `alone` | what nobody asks for: taking over by itself, going home |
 //! | `pace` | modes, slow standbys, waits |
 //! | `trail` | which part of the log came when |
@@ -57,6 +58,7 @@ mod reason;
 mod recording;
 mod register;
 mod replay;
+mod resync;
 mod rival;
 mod session;
 mod status;
@@ -78,6 +80,7 @@ pub use phase::TakeoverPhase;
 pub use reason::{About, Reason, Why};
 pub use recording::{Entry, RECORDING_VERSION, Recorded, Start, Tape};
 pub use replay::{Difference, Replay};
+pub use resync::{VerifyState, VerifyStatus};
 pub use status::{
     Connection, NodeStatus, PeerStatus, RecordStatus, SettingsStatus, StandbyState, Standing,
 };
@@ -86,7 +89,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::frame::{Draft, Frame, FrameBuffer};
 use crate::ids::{Epoch, Lsn, MemberId};
-use crate::replica::{ReplicaState, Role};
+use crate::replica::{Image, ReplicaState, Role};
 use crate::time::{Clock, Now};
 use crate::wire::Goodbye;
 use follow::Follow;
@@ -110,6 +113,9 @@ pub struct Node {
     register: register::Register,
     lease: lease::Lease,
     alone: alone::Alone,
+    resync: resync::Resync,
+    retention: resync::Retention,
+    verify: resync::Verify,
     waits: pace::Waits,
     measured: BTreeMap<MemberId, numbers::Measured>,
     measured_at: Now,
@@ -168,6 +174,12 @@ impl Node {
         clock: Clock,
     ) -> Self {
         state.incarnation = state.incarnation.next_at(clock.wall);
+        let retention = resync::Retention::new(&recovered.maps);
+        // Opening the replica has finished a switch that a crash interrupted.
+        let staged_before = state.image == Image::Switching;
+        if staged_before {
+            state.image = Image::Whole;
+        }
         let log = Log::new(&mut state, recovered, clock);
         let me = state.member;
         let others = config.members.iter().filter(|member| **member != me);
@@ -180,6 +192,9 @@ impl Node {
             register: register::Register::default(),
             lease: lease::Lease::default(),
             alone: alone::Alone::default(),
+            resync: resync::Resync::new(staged_before),
+            retention,
+            verify: resync::Verify::default(),
             waits: pace::Waits::default(),
             measured: BTreeMap::new(),
             measured_at: clock.now,
@@ -208,6 +223,8 @@ impl Node {
     pub fn handle(&mut self, clock: Clock, event: Event) {
         self.clock = clock;
         match event {
+            Event::Written(_) | Event::Durable(_) | Event::Applied(_) | Event::Checkpointed(_)
+                if self.resync.switching => {}
             Event::Linked { session, peer } => self.linked(session, peer),
             Event::Unlinked { session } => self.unlinked(session),
             Event::Heard { session, message } => self.heard(session, message),
@@ -229,6 +246,15 @@ impl Node {
             Event::Sighted { member, sight, as_of } => self.sighted(member, sight, as_of),
             Event::FenceEnded { owner, epoch, fenced } => self.fence_ended((owner, epoch), fenced),
             Event::Prepared { owner, epoch } => self.prepared((owner, epoch)),
+            Event::SourceNearEnd { session } => self.source_near_end(session),
+            Event::SourceDone { session, at, said } => self.source_done(session, at, said),
+            Event::SourceFailed { session } => self.source_failed(session),
+            Event::SinkDone { session, whole } => self.sink_done(session, whole),
+            Event::Switched(at) => self.switched(at),
+            Event::Folded { peer, span } => self.folded(peer, span),
+            Event::Compared { session, done, total, differs } => {
+                self.compared(session, (done, total), &differs);
+            }
             Event::Failed(part) => self.failed(part),
             Event::Command { id, command } => self.command(id, command),
             Event::Tick => {}
@@ -252,10 +278,12 @@ impl Node {
         self.settle_lease();
         self.settle_home();
         self.settle_standing();
+        self.settle_resync();
         self.settle_insync();
         self.settle_feeds();
         self.settle_congestion();
         self.settle_log();
+        self.settle_release();
         self.settle_applying();
         self.settle_answers();
         self.settle_pace();
@@ -278,10 +306,12 @@ impl Node {
         self.answers
     }
 
-    /// Whether all that is allowed is to be in the image soon: this replica stops.
+    /// Whether all that is allowed is to be in the image soon: this replica stops, or a resync
+    /// waits for an image at rest.
     #[must_use]
     pub fn wants_whole_image(&self) -> bool {
-        matches!(self.standing, Part::Stopping(_))
+        let compared = self.compared_at().or(self.follow.hold).is_some();
+        matches!(self.standing, Part::Stopping(_)) || self.image_is_to_rest() || compared
     }
 
     /// Whether this replica serves clients.
@@ -303,6 +333,7 @@ impl Node {
             .chain(self.delay_deadline())
             .chain(self.pace_deadline())
             .chain(self.asking_deadline())
+            .chain(self.verify_deadline())
             .chain(self.congestion_deadline())
             .fold(heartbeat, Now::min)
     }
@@ -318,6 +349,9 @@ impl Node {
             (_, Part::Unfit(_)) if command != Command::Stop => Some(Err(Denied::Unfit)),
             (_, Part::Stopping(_) | Part::Stopped) => Some(Err(Denied::Stopping)),
             (_, Part::Waking(_)) if command != Command::Stop => Some(Err(Denied::Starting)),
+            (Command::Takeover { .. } | Command::StartPrimary, _) if !self.is_complete() => {
+                Some(Err(Denied::Incomplete))
+            }
             (Command::Takeover { how: How::Planned(limits), test }, _) => {
                 self.planned_takeover(Some(id), limits, test)
             }
@@ -325,6 +359,8 @@ impl Node {
             (Command::CancelTakeover, _) => Some(self.cancel_takeover()),
             (Command::StartPrimary, _) => self.start_primary(id),
             (Command::SetMode(mode), _) => Some(self.set_mode(mode)),
+            (Command::Rejoin, _) => Some(self.rejoin()),
+            (Command::Verify(member), _) => Some(self.begin_verify(member)),
             (Command::Stop, _) => self.stop(id),
         };
         if let Some(result) = result {
@@ -347,6 +383,7 @@ impl Node {
         }
         self.end_service();
         self.drop_command(Denied::Stopping);
+        self.stop_sourcing();
         self.log.want(self.log.end().lsn);
         self.go(Part::Stopping(Some(id)));
         None
@@ -360,6 +397,7 @@ impl Node {
             && self.apply_target() == self.state.apply_limit
             && self.state.checkpoint.lsn == self.log.applied()
             && self.persist.is_quiet()
+            && !self.resync.switching
             && self.all_are_told()
             && self.set_has_all();
         let Part::Stopping(command) = self.standing else {
@@ -438,6 +476,9 @@ impl Node {
         self.go(if primary { Part::Gate } else { Part::Standby(None) });
         self.log.want(self.log.end().lsn);
         self.release_again();
+        if self.resync.staged_before {
+            self.out.push_back(Action::DropStaging);
+        }
         self.greet_everyone();
         // Hellos that came before this one could be sent say who leads.
         for (member, session) in self.greeted_sessions() {

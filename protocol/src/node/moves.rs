@@ -100,7 +100,9 @@ pub const MEMBER_MOVES: &[Move<Place>] = {
 
 /// Every move of a standby in its own eyes.
 pub const OWN_MOVES: &[Move<StandbyState>] = {
-    use StandbyState::{DisconnectedPeer, LocalCatchup, Peer, RemoteCatchup, RemoteCatchupPending};
+    use StandbyState::{
+        DisconnectedPeer, LocalCatchup, Peer, RemoteCatchup, RemoteCatchupPending, Resync,
+    };
     &[
         step(LocalCatchup, RemoteCatchupPending, "its own log is replayed"),
         step(RemoteCatchupPending, RemoteCatchup, "it follows a primary"),
@@ -110,12 +112,15 @@ pub const OWN_MOVES: &[Move<StandbyState>] = {
         step(Peer, RemoteCatchupPending, "its session ends, and it can prove nothing"),
         step(Peer, DisconnectedPeer, "its session ends, and it can prove that answers are held"),
         step(DisconnectedPeer, RemoteCatchupPending, "its proof ends, or the two meet again"),
+        step(RemoteCatchupPending, Resync, "the log alone cannot bring it up"),
+        step(RemoteCatchup, Resync, "the primary's log no longer reaches back to it"),
+        step(Resync, RemoteCatchupPending, "it has landed, or its session ends"),
     ]
 };
 
 /// Every move of a standby in the eyes of its primary.
 pub const STANDBY_MOVES: &[Move<StandbyState>] = {
-    use StandbyState::{DisconnectedPeer, Peer, RemoteCatchup, RemoteCatchupPending};
+    use StandbyState::{DisconnectedPeer, Peer, RemoteCatchup, RemoteCatchupPending, Resync};
     &[
         step(RemoteCatchupPending, RemoteCatchup, "it joins"),
         step(RemoteCatchupPending, Peer, "it joins and lacks nothing, in async"),
@@ -127,6 +132,10 @@ pub const STANDBY_MOVES: &[Move<StandbyState>] = {
         step(Peer, DisconnectedPeer, "its session ends, in the set"),
         step(DisconnectedPeer, RemoteCatchupPending, "the peer window ends, or it comes back new"),
         step(DisconnectedPeer, RemoteCatchup, "it joins again within the window"),
+        step(RemoteCatchupPending, Resync, "the log alone cannot bring it up"),
+        step(DisconnectedPeer, Resync, "it is back, and the log cannot bring it up"),
+        step(Resync, RemoteCatchupPending, "everything was sent, or its session ends"),
+        step(Resync, DisconnectedPeer, "its session ends, in the set"),
     ]
 };
 
@@ -287,6 +296,7 @@ impl Node {
         leads.then(|| match (peer.feed().map(|feed| feed.entry), peer.lost_at) {
             (Some(Entry::Peer), _) => StandbyState::Peer,
             (Some(_), _) => StandbyState::RemoteCatchup,
+            _ if peer.is_sourced() => StandbyState::Resync,
             (None, Some(_)) => StandbyState::DisconnectedPeer,
             (None, None) => StandbyState::RemoteCatchupPending,
         })

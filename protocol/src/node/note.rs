@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Denied, FailedPart, TakeoverPhase};
 use crate::ids::{Epoch, Lsn, MemberId};
 use crate::replica::Mode;
+use crate::resync::{Takes, Way};
 use crate::wire::Refusal;
 
 /// Something that people should know; the driver logs it and keeps the newest of them. Members are
@@ -95,6 +96,33 @@ pub enum Note {
     },
     /// Half of that is applied.
     SpoolHasRoom,
+    /// A standby is brought up otherwise than by the log.
+    Resyncs {
+        /// Which.
+        member: MemberId,
+        /// By what it is known what differs.
+        way: Way,
+    },
+    /// This standby asks its primary for that.
+    AsksForResync {
+        /// Whom.
+        member: MemberId,
+        /// Beside its image or into it.
+        takes: Takes,
+    },
+    /// This standby has gone over to that point of its primary's history.
+    Landed(Lsn),
+    /// What a member lacks of the log that is given up could not be noted.
+    MapLost(MemberId),
+    /// The image of a standby was compared with this one.
+    Verified {
+        /// Whose.
+        member: MemberId,
+        /// Bytes that differ, in whole leaves.
+        differs: u64,
+    },
+    /// The comparison ended before everything was compared.
+    VerifyCutShort(MemberId),
     /// A part of this replica failed for good.
     Failed(FailedPart),
     /// Stopped in order.
@@ -134,6 +162,12 @@ impl Note {
             Self::GivenUp(_) => "given_up",
             Self::SpoolFull { .. } => "spool_full",
             Self::SpoolHasRoom => "spool_has_room",
+            Self::Resyncs { .. } => "resyncs",
+            Self::AsksForResync { .. } => "asks_for_resync",
+            Self::Landed(_) => "landed",
+            Self::MapLost(_) => "map_lost",
+            Self::Verified { .. } => "verified",
+            Self::VerifyCutShort(_) => "verify_cut_short",
             Self::Failed(_) => "failed",
             Self::Stopped => "stopped",
         }
@@ -153,6 +187,9 @@ impl Note {
                 | Self::Flows(_)
                 | Self::Phase(_)
                 | Self::SpoolHasRoom
+                | Self::Resyncs { .. }
+                | Self::Landed(_)
+                | Self::Verified { differs: 0, .. }
                 | Self::Stopped
         )
     }
@@ -175,7 +212,12 @@ impl Note {
             | Self::LinkUp(member)
             | Self::LinkLost(member)
             | Self::Congested(member)
-            | Self::Flows(member) => Some(*member),
+            | Self::Flows(member)
+            | Self::Resyncs { member, .. }
+            | Self::AsksForResync { member, .. }
+            | Self::MapLost(member)
+            | Self::Verified { member, .. }
+            | Self::VerifyCutShort(member) => Some(*member),
             _ => None,
         }
     }
@@ -221,6 +263,35 @@ impl Note {
                 format!("the connection with {who} is alive and takes nothing more")
             }
             Self::Flows(_) => format!("the connection with {who} takes everything again"),
+            Self::Resyncs { way: Way::Log, .. } => {
+                format!("{who} is brought up: what differs is known from the log")
+            }
+            Self::Resyncs { way: Way::Map, .. } => {
+                format!("{who} is brought up: what differs is known from its dirty map and the log")
+            }
+            Self::Resyncs { way: Way::Digests, .. } => {
+                format!("{who} is brought up: everything is compared")
+            }
+            Self::AsksForResync { takes: Takes::Staged, .. } => format!(
+                "{who} is to send what differs; it is kept beside this image, which stays as it is \
+                 until everything is there"
+            ),
+            Self::AsksForResync { takes: Takes::InPlace, .. } => format!(
+                "{who} is to send what differs, into this image, which is incomplete until then"
+            ),
+            Self::Verified { differs: 0, .. } => {
+                format!("the image of {who} was compared with this one, and is the same")
+            }
+            Self::Verified { differs, .. } => format!(
+                "the image of {who} differs from this one in {differs} bytes; status lists where"
+            ),
+            Self::VerifyCutShort(_) => {
+                format!("the comparison with the image of {who} was cut short; begin it again")
+            }
+            Self::MapLost(_) => format!(
+                "what {who} lacks of the log that is given up could not be noted; it will be \
+                 brought up by comparing everything"
+            ),
             _ => String::new(),
         }
     }
@@ -241,6 +312,9 @@ impl Note {
                 "neither the marks nor every in-sync standby can be reached; clients \
                                 are held before this member's lease ends, until it has one again"
                     .into()
+            }
+            Self::Landed(lsn) => {
+                format!("the image and the log of this standby are those of its primary at {lsn}")
             }
             Self::LeaseBack => "this member has a lease again; clients go on".into(),
             Self::Withdrawn => {

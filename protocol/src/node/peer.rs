@@ -7,6 +7,7 @@ use crate::wire::{Hello, Lead, Refusal};
 
 use super::StandbyState;
 use super::proof::Word;
+use super::resync::{Sinking, Sourcing};
 
 /// Another member, connected or not.
 #[derive(Clone, Debug)]
@@ -59,6 +60,10 @@ pub(super) enum Phase {
     Following,
     /// The other side sends its tail, up to here, to a candidate.
     Fetching(LogPosition),
+    /// The other side is brought up by this one.
+    Sourcing(Sourcing),
+    /// This side is brought up by the other.
+    Sinking(Sinking),
     /// Refused; kept open so that a changed state can be told.
     Refused,
 }
@@ -151,6 +156,10 @@ impl Peer {
             Phase::Feeding(feed) => Some((session.id, feed)),
             _ => None,
         }
+    }
+
+    pub(super) fn is_sourced(&self) -> bool {
+        self.session.as_ref().is_some_and(|open| matches!(open.phase, Phase::Sourcing(_)))
     }
 
     pub(super) fn is_following(&self) -> bool {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::{Action, Node};
 use crate::frame::LogPosition;
 use crate::ids::{Epoch, Incarnate, Lsn, SessionId};
-use crate::replica::{Release, ReplicaState, Role};
+use crate::replica::{Image, Release, ReplicaState, Role};
 
 /// Most things that may wait for the superblock at once.
 pub(super) const AFTER_MAX: usize = 64;
@@ -32,6 +32,12 @@ pub(super) enum After {
     Released(Release),
     /// The log before here is not needed for recovery.
     Checkpointed(LogPosition),
+    /// The promise to the primary stands: ask it for what differs.
+    AskResync(SessionId, Epoch),
+    /// The landing is the checkpoint: the image and the log follow.
+    Switch(LogPosition),
+    /// They have followed: nothing staged is needed any more.
+    Settled,
 }
 
 /// The part of the state that is spoken of without being asked for: only what is durable may be
@@ -42,12 +48,13 @@ pub(super) struct Words {
     pub(super) promised: Epoch,
     pub(super) owned: Epoch,
     pub(super) release: Option<Release>,
+    pub(super) image: Image,
 }
 
 impl Words {
     fn of(state: &ReplicaState) -> Self {
-        let ReplicaState { role, promised, owned, release, .. } = *state;
-        Self { role, promised, owned, release }
+        let ReplicaState { role, promised, owned, release, image, .. } = *state;
+        Self { role, promised, owned, release, image }
     }
 }
 
@@ -135,6 +142,9 @@ impl Node {
             After::SetRecorded(set) => self.set_persisted(set),
             After::Released(release) => self.release_persisted(release),
             After::Checkpointed(position) => self.checkpoint_recorded(position),
+            After::AskResync(session, epoch) => self.resync_promised(session, epoch),
+            After::Switch(at) => self.out.push_back(Action::SwitchImage(at)),
+            After::Settled => self.out.push_back(Action::DropStaging),
         }
     }
 }

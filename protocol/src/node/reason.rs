@@ -55,6 +55,18 @@ pub enum Why {
         "it saves and cuts a tail of its log that nobody was answered for; this ends by itself"
     )]
     CutsTail,
+    /// A resync is under way.
+    #[error(
+        "it is brought up by what differs instead of the log; this ends by itself, and status \
+         shows how far it is"
+    )]
+    Resyncs,
+    /// Its image is no point of any history.
+    #[error(
+        "its image is incomplete until a resync in place has come to its end; see that its \
+         primary is connected"
+    )]
+    Incomplete,
     /// Frames of the past are on their way.
     #[error("it catches up and lacks {bytes} bytes of log; this ends by itself")]
     CatchesUp {
@@ -118,7 +130,8 @@ pub enum Why {
     /// Its history parted.
     #[error(
         "it has applied writes from {fork} on that the primary's history does not have; nothing \
-         was discarded: keep this replica aside and create it again, or make it primary by force"
+         was discarded: hadrian rejoin brings it back and saves what is its own first, or make \
+         it primary by force"
     )]
     Diverged {
         /// Where.
@@ -213,6 +226,8 @@ impl Why {
             Self::Greeting => "greeting",
             Self::Refused(refusal) => refusal.code(),
             Self::CutsTail => "cuts_tail",
+            Self::Resyncs => "resyncs",
+            Self::Incomplete => "incomplete",
             Self::CatchesUp { .. } => "catches_up",
             Self::Superasync => "superasync",
             Self::Auxiliary => "auxiliary",
@@ -269,6 +284,8 @@ impl Node {
         let (member, why) = match &self.standing {
             Part::Leading | Part::Releasing(_) => return Vec::new(),
             Part::Waking(_) => (None, Why::Starts),
+            Part::Standby(_) if !self.is_complete() => (None, Why::Incomplete),
+            Part::Standby(_) if self.is_sinking() => (None, Why::Resyncs),
             Part::Standby(_) if self.follow.cutting => (None, Why::CutsTail),
             Part::Standby(_) => match (self.follow.diverged, follows) {
                 (Some(fork), _) => (None, Why::Diverged { fork }),
@@ -313,7 +330,11 @@ impl Node {
         if let Some(refusal) = peer.refusal {
             return Some(Why::Refused(refusal));
         }
-        let Phase::Feeding(feed) = &session.phase else { return Some(Why::Greeting) };
+        let feed = match &session.phase {
+            Phase::Feeding(feed) => feed,
+            Phase::Sourcing(_) => return Some(Why::Resyncs),
+            _ => return Some(Why::Greeting),
+        };
         let bytes = self.log.end().lsn.since(feed.received);
         match feed.entry {
             Entry::Peer => None,
@@ -337,6 +358,13 @@ impl Node {
                 (primary.member, Why::Superasync)
             }
             (Some(primary), _) => (primary.member, Why::CatchesUp { bytes }),
+            (None, _) if self.is_sinking() => {
+                let sinking = |peer: &&super::peer::Peer| {
+                    peer.session.as_ref().is_some_and(|open| open.phase.is_sinking())
+                };
+                let member = self.peers.values().find(sinking).map(|peer| peer.member);
+                return Some(Reason { about: About::NotInPeer, member, why: Why::Resyncs });
+            }
             (None, Some((member, refusal))) => (member, Why::Refused(refusal)),
             (None, None) => {
                 let silent = self.peers.values().find(|peer| peer.session.is_none())?;

@@ -165,7 +165,9 @@ impl Node {
             }
             // It names another life of this member, or this one that has given up meanwhile: who
             // owns the resource begins again, before anything else (design §6.0; holes, story 13).
-            Part::Standby(None) if fresh && mine && !released && !self.follow.cutting => {
+            Part::Standby(None)
+                if fresh && mine && !released && !self.follow.cutting && self.is_complete() =>
+            {
                 self.stop_following();
                 self.go(Part::Gate);
             }

@@ -105,6 +105,10 @@ impl Node {
             (Message::TakeoverAsk(ask), _) => self.on_takeover_ask(session, member, ask),
             (Message::TakeoverCancel(epoch), _) => self.on_takeover_cancel(member, epoch),
             (Message::HandedOver(release), _) => self.on_handed_over(member, release),
+            (Message::AskResync(ask), _) => self.on_ask_resync(session, member, ask),
+            (Message::Landed(landed), _) => self.on_landed(session, landed),
+            // The driver's affair; that it came is all that counts here.
+            (Message::Copying(_), _) => {}
         }
     }
 
@@ -119,6 +123,7 @@ impl Node {
             history: state.history.clone(),
             end: self.log.end(),
             log_start: self.log.start(),
+            image: words.image,
             base: state.base,
             volumes: state.volumes.clone(),
             release: words.release,
@@ -131,7 +136,9 @@ impl Node {
             Some(Refusal::Protocol)
         } else if hello.volumes != self.state.volumes {
             Some(Refusal::GeometryDiffers)
-        } else if hello.base != self.state.base {
+        } else if self.base_stands_between(hello.base, hello.image, hello.end.lsn)
+            && !self.is_leading()
+        {
             Some(Refusal::BaseDiffers)
         } else {
             None
@@ -166,6 +173,9 @@ impl Node {
         let known = self.peers.get_mut(&member).and_then(|peer| peer.refusal.replace(refusal));
         if known != Some(refusal) {
             self.out.push_back(Action::Note(Note::Refused { peer: member, refusal }));
+        }
+        if let Refusal::LogGone { .. } = refusal {
+            self.log_gone(member);
         }
         self.candidate_refused(member, refusal);
         self.asking_refused(member);

@@ -6,9 +6,11 @@ use super::numbers::{AnswerWaits, Gap, Loss};
 use super::peer::{Peer, Phase};
 use super::phase::TakeoverPhase;
 use super::reason::Reason;
+use super::resync::VerifyStatus;
 use super::{Node, Part};
 use crate::ids::{Epoch, Lsn, MemberId};
 use crate::replica::{Mode, Role};
+use crate::resync::Way;
 use crate::time::{WallTime, micros};
 use crate::wire::Refusal;
 
@@ -50,6 +52,8 @@ pub enum StandbyState {
     Peer,
     /// The session was lost in `peer`; answers are held until the peer window ends.
     DisconnectedPeer,
+    /// It is brought up otherwise than by the log.
+    Resync,
 }
 
 /// A node at one moment.
@@ -111,6 +115,8 @@ pub struct NodeStatus {
     pub settings: SettingsStatus,
     /// What the control record holds, where there is one and it was heard.
     pub record: Option<RecordStatus>,
+    /// What the last comparison of a standby's image has found, or the one under way.
+    pub verify: Option<VerifyStatus>,
     /// Why it is not primary, not in peer, or holds answers.
     pub reasons: Vec<Reason>,
     /// The other members.
@@ -193,6 +199,8 @@ pub struct PeerStatus {
     pub replay_gap: Option<Gap>,
     /// Microseconds until answers go on without it.
     pub window_us: Option<u64>,
+    /// By what it is known what differs, where it is brought up otherwise than by the log.
+    pub way: Option<Way>,
     /// Why the two cannot work together, if so.
     pub refusal: Option<Refusal>,
 }
@@ -235,6 +243,7 @@ impl Node {
                 epoch: record.epoch,
                 in_sync: record.in_sync.iter().map(|life| life.member).collect(),
             }),
+            verify: self.verify_status(),
             reasons: self.reasons(),
             peers: self.peers.keys().map(|member| self.peer_status(*member)).collect(),
         }
@@ -296,6 +305,8 @@ impl Node {
     pub(super) fn own_state(&self) -> StandbyState {
         if matches!(self.standing, Part::Waking(_)) {
             StandbyState::LocalCatchup
+        } else if self.is_sinking() {
+            StandbyState::Resync
         } else if self.peers.values().any(Peer::is_following) {
             if self.follow.peer { StandbyState::Peer } else { StandbyState::RemoteCatchup }
         } else if self.prove().is_ok() {
@@ -339,6 +350,10 @@ impl Node {
             log_gap: self.log_gap(member).filter(|_| self.is_leading()),
             replay_gap: self.replay_gap(member).filter(|_| self.is_leading()),
             window_us: window.map(micros),
+            way: session.and_then(|session| match &session.phase {
+                Phase::Sourcing(sourcing) => Some(sourcing.way),
+                _ => None,
+            }),
             refusal: peer.and_then(|peer| peer.refusal),
         }
     }

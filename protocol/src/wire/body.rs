@@ -6,13 +6,14 @@ use bytes::BufMut;
 
 use super::WireError;
 use super::message::{
-    Ack, AskPromise, Goodbye, Hello, Join, Lead, Message, Progress, Promised, Refusal, Refuse,
-    TakeoverAsk,
+    Ack, AskPromise, AskResync, Goodbye, Hello, Join, Landed, Lead, Message, Progress, Promised,
+    Refusal, Refuse, TakeoverAsk,
 };
 use crate::codec::{CodecError, Put, Reader};
 use crate::history::History;
 use crate::ids::{Epoch, Lsn};
 use crate::replica;
+use crate::resync::Numbered;
 use crate::time::Now;
 
 impl Message {
@@ -32,6 +33,9 @@ impl Message {
             Self::HandedOver(_) => 12,
             Self::Goodbye(_) => 13,
             Self::TakeoverCancel(_) => 16,
+            Self::AskResync(_) => 17,
+            Self::Landed(_) => 18,
+            Self::Copying(_) => super::COPYING_KIND,
         }
     }
 
@@ -73,6 +77,18 @@ impl Message {
                 Goodbye::Replaced => 2,
                 Goodbye::Failed => 3,
             }),
+            Self::AskResync(ask) => {
+                out.put_epoch(ask.epoch);
+                out.put_option(ask.from, |out, from| out.put_lsn(from));
+            }
+            Self::Landed(landed) => {
+                out.put_epoch(landed.epoch);
+                out.put_u64_le(landed.said);
+                out.put_position(landed.at);
+                landed.history.put(out);
+                replica::put_base(out, landed.base);
+            }
+            Self::Copying(copying) => copying.put(out),
         }
     }
 
@@ -112,6 +128,21 @@ impl Message {
             13 => Self::Goodbye(get_goodbye(r)?),
             15 => Self::Alive,
             16 => Self::TakeoverCancel(r.epoch("epoch")?),
+            17 => {
+                let epoch = r.epoch("epoch")?;
+                Self::AskResync(AskResync {
+                    epoch,
+                    from: r.option("position", |r| r.lsn("position"))?,
+                })
+            }
+            18 => Self::Landed(Box::new(Landed {
+                epoch: r.epoch("epoch")?,
+                said: r.u64("count of messages")?,
+                at: r.position("landing")?,
+                history: History::get(r)?,
+                base: replica::get_base(r)?,
+            })),
+            super::COPYING_KIND => Self::Copying(Numbered::get(r)?),
             other => return Err(WireError::Kind(other)),
         };
         reader.finish()?;
@@ -129,6 +160,7 @@ impl Hello {
         self.history.put(out);
         out.put_position(self.end);
         out.put_lsn(self.log_start);
+        replica::put_image(out, self.image);
         replica::put_base(out, self.base);
         replica::put_volumes(out, &self.volumes);
         out.put_option(self.release, replica::put_release);
@@ -144,6 +176,7 @@ impl Hello {
             history: History::get(reader)?,
             end: reader.position("end of log")?,
             log_start: reader.lsn("start of log")?,
+            image: replica::get_image(reader)?,
             base: replica::get_base(reader)?,
             volumes: replica::get_volumes(reader)?,
             release: reader.option("release", replica::get_release)?,
@@ -196,6 +229,7 @@ impl Progress {
         out.put_flag(self.peer);
         out.put_flag(self.in_set);
         out.put_u8(self.mode.code());
+        out.put_option(self.hold, |out, at| out.put_lsn(at));
         out.put_u64_le(self.number);
         out.put_option(self.echo, |out, echo| out.put_u64_le(echo.as_micros()));
     }
@@ -209,6 +243,7 @@ impl Progress {
             peer: reader.flag("peer")?,
             in_set: reader.flag("in set")?,
             mode: replica::get_mode(reader)?,
+            hold: reader.option("hold", |r| r.lsn("hold"))?,
             number: reader.u64("number")?,
             echo: reader.option("echo", |r| Ok(Now::from_micros(r.u64("echo")?)))?,
         })

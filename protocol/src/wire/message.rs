@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::frame::LogPosition;
 use crate::history::History;
 use crate::ids::{Epoch, Incarnate, Lsn, MemberId};
-use crate::replica::{Base, Mode, Release, Role, VolumeGeometry};
+use crate::replica::{Base, Image, Mode, Release, Role, VolumeGeometry};
+use crate::resync::Numbered;
 use crate::time::Now;
 
 /// Anything but a frame.
@@ -41,6 +42,12 @@ pub enum Message {
     HandedOver(Release),
     /// An orderly end of the session.
     Goodbye(Goodbye),
+    /// A standby that the log alone cannot bring up asks for what differs (design §8).
+    AskResync(AskResync),
+    /// A primary: everything of this point was sent.
+    Landed(Box<Landed>),
+    /// The data of a resync, which is not the core's affair.
+    Copying(Numbered),
 }
 
 /// What a replica is, at the start of a session.
@@ -62,6 +69,8 @@ pub struct Hello {
     pub end: LogPosition,
     /// The oldest position that its log still holds.
     pub log_start: Lsn,
+    /// What its image is; durable.
+    pub image: Image,
     /// Content at the start of its history.
     pub base: Base,
     /// Its volumes.
@@ -96,6 +105,32 @@ pub struct Join {
     pub durable: Lsn,
 }
 
+/// The wish of a standby to be brought up otherwise than by the log; its promise of that epoch is
+/// durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AskResync {
+    /// Whom it follows.
+    pub epoch: Epoch,
+    /// Where its history, which the primary shares up to there, ends or parts; `None` where the two
+    /// have none in common, so that everything has to be compared.
+    pub from: Option<Lsn>,
+}
+
+/// The word of a primary that everything of one point of its history was sent: the *landing*.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Landed {
+    /// In which epoch.
+    pub epoch: Epoch,
+    /// How many messages with data were sent for it in this session.
+    pub said: u64,
+    /// Which point; durable on the primary, and nobody takes it back (design §2.5).
+    pub at: LogPosition,
+    /// The epochs before it.
+    pub history: History,
+    /// Content at the start of that history.
+    pub base: Base,
+}
+
 /// Why a session cannot go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case", tag = "code")]
@@ -109,16 +144,25 @@ pub enum Refusal {
         fork: Lsn,
     },
     /// The two have no epoch in common.
-    #[error("the two replicas have no history in common; create one of them again")]
+    #[error(
+        "the two replicas have no history in common; to let this one have the primary's content: \
+         hadrian rejoin"
+    )]
     Unrelated,
     /// They did not begin with the same content.
-    #[error("the two did not begin with the same content; create one of them again from the other")]
+    #[error(
+        "the two did not begin with the same content; to let the standby have the primary's: \
+         hadrian rejoin"
+    )]
     BaseDiffers,
     /// Their volumes differ in number, size or block size.
     #[error("their volumes differ in number, size or block size; make the configurations alike")]
     GeometryDiffers,
     /// The sender's log does not reach back to where the receiver is.
-    #[error("the primary's log begins at {start} and what is needed is older; create it again")]
+    #[error(
+        "the primary's log begins at {start} and what is needed is older; the standby asks for \
+         what differs instead; this ends by itself"
+    )]
     LogGone {
         /// The oldest position that it holds.
         start: Lsn,
@@ -221,6 +265,8 @@ pub struct Progress {
     pub in_set: bool,
     /// The mode of the resource.
     pub mode: Mode,
+    /// The receiver's image shall come to rest here, to be compared, until it hears otherwise.
+    pub hold: Option<Lsn>,
     /// One more than in the last of this session.
     pub number: u64,
     /// The newest [`Ack::stamp`] that came in this session. Where `in_set` is set, the primary

@@ -20,19 +20,22 @@ mod message;
 mod preamble;
 
 pub use message::{
-    Ack, AskPromise, Goodbye, Hello, Join, Lead, Message, Progress, Promised, Refusal, Refuse,
-    TakeoverAsk,
+    Ack, AskPromise, AskResync, Goodbye, Hello, Join, Landed, Lead, Message, Progress, Promised,
+    Refusal, Refuse, TakeoverAsk,
 };
 pub use preamble::{PREAMBLE_LEN, Preamble, PreambleError};
 
 use crate::checksum::{crc32c, crc32c_of_two};
 use crate::codec::CodecError;
 use crate::frame::{BODY_LEN_MAX, HEAD_LEN};
+use crate::resync::CONTENT_MAX;
 
 /// Length of an envelope's head, in bytes.
 pub const ENVELOPE_LEN: usize = 12;
-/// Longest body of anything but a frame, in bytes.
+/// Longest body of anything but a frame and the data of a resync, in bytes.
 pub const MESSAGE_LEN_MAX: usize = 64 << 10;
+/// Longest body of the latter, in bytes.
+pub const COPYING_LEN_MAX: usize = CONTENT_MAX + 64;
 /// Versions of the wire format that this program speaks, lowest and highest.
 ///
 /// - 1: the first.
@@ -41,6 +44,7 @@ pub const VERSIONS: (u16, u16) = (1, 1);
 const MAGIC: [u8; 2] = *b"HW";
 const FRAME_KIND: u8 = 1;
 const PACKED_FRAME_KIND: u8 = 14;
+const COPYING_KIND: u8 = 19;
 const FORMAT: u8 = 1;
 
 /// The head of an envelope: what comes, and how much of it.
@@ -94,7 +98,11 @@ impl Envelope {
         }
         let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
         let is_frame = matches!(kind, FRAME_KIND | PACKED_FRAME_KIND);
-        let limit = if is_frame { HEAD_LEN + BODY_LEN_MAX } else { MESSAGE_LEN_MAX };
+        let limit = match kind {
+            _ if is_frame => HEAD_LEN + BODY_LEN_MAX,
+            COPYING_KIND => COPYING_LEN_MAX,
+            _ => MESSAGE_LEN_MAX,
+        };
         if len > limit {
             return Err(WireError::TooLong { len, limit });
         }

@@ -5,10 +5,14 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::divergence::Changed;
 use crate::frame::{Began, ChainHash, LogPosition};
 use crate::history::{EpochEntry, History};
+use crate::ids::VolumeIndex;
 use crate::ids::{EPOCH_MAX, Epoch, Incarnate, Incarnation, Lsn, MemberId, ResourceId};
-use crate::replica::{Base, Mode, Release, Role, VolumeGeometry};
+use crate::replica::{Base, Image, Mode, Release, Role, VolumeGeometry};
+use crate::resync::digest::Digest;
+use crate::resync::{Copying, Numbered};
 use crate::time::Now;
 
 /// One of every message, with every field different from zero; the golden files hold them too.
@@ -30,6 +34,7 @@ pub(crate) fn one_of_each() -> Vec<(&'static str, Message)> {
         history: history.clone(),
         end,
         log_start: Lsn::new(0x1000),
+        image: Image::Incomplete,
         base: Base::Digest([8; 32]),
         volumes: vec![VolumeGeometry { size_bytes: 1 << 30, block_size: 4096 }],
         release: Some(release),
@@ -43,6 +48,7 @@ pub(crate) fn one_of_each() -> Vec<(&'static str, Message)> {
         peer: true,
         in_set: true,
         mode: Mode::Sync,
+        hold: Some(Lsn::new(2)),
         number: 6,
         echo: Some(Now::from_micros(77)),
     };
@@ -51,6 +57,8 @@ pub(crate) fn one_of_each() -> Vec<(&'static str, Message)> {
     let ack = Ack { epoch: of, received, durable, applied, heard: 5, stamp };
     let max_quiesce = Duration::from_millis(1500);
     let fork = Lsn::new(0x3000);
+    let landed =
+        Landed { epoch, said: 8, at: end, history: history.clone(), base: Base::Digest([8; 32]) };
     vec![
         ("hello", Message::Hello(Box::new(hello))),
         ("lead", Message::Lead(Box::new(lead))),
@@ -66,7 +74,40 @@ pub(crate) fn one_of_each() -> Vec<(&'static str, Message)> {
         ("takeover_cancel", Message::TakeoverCancel(epoch)),
         ("handed_over", Message::HandedOver(release)),
         ("goodbye", Message::Goodbye(Goodbye::Stopping)),
+        ("ask_resync", Message::AskResync(AskResync { epoch, from: Some(fork) })),
+        ("landed", Message::Landed(Box::new(landed))),
     ]
+}
+
+/// Each kind of data of a resync.
+pub(crate) fn every_copying() -> Vec<(&'static str, Message)> {
+    let volume = VolumeIndex::new(3).unwrap();
+    let digest = |byte| Digest::from_bytes([byte; 32]);
+    let mine = Changed { volume, start: 512, end: 4096 };
+    let (offset, data) = (1 << 40, Some(bytes::Bytes::from_static(b"content")));
+    let named = [
+        ("mine", Copying::Mine(Some(vec![mine]))),
+        ("mine-unknown", Copying::Mine(None)),
+        (
+            "compare",
+            Copying::Compare {
+                number: 5,
+                volume,
+                first: 9,
+                runs: vec![(1, digest(1)), (700, digest(2))],
+            },
+        ),
+        (
+            "differs",
+            Copying::Differs { volume, region: 9, leaves: Some(vec![digest(3), digest(4)]) },
+        ),
+        ("differs-from-zero", Copying::Differs { volume, region: 10, leaves: None }),
+        ("compared", Copying::Compared(5)),
+        ("content", Copying::Content { volume, offset, len: 7, data }),
+        ("content-zero", Copying::Content { volume, offset, len: 1 << 30, data: None }),
+        ("taken", Copying::Taken(77)),
+    ];
+    named.map(|(name, copying)| (name, Message::Copying(Numbered { number: 77, copying }))).into()
 }
 
 /// The refusals that [`one_of_each`] does not hold.
@@ -100,6 +141,13 @@ fn read_back(bytes: &[u8]) -> Result<Message, WireError> {
 #[test]
 fn every_message_reads_back_as_it_was_sent() {
     for (name, message) in one_of_each() {
+        assert_eq!(read_back(&message.encode()), Ok(message), "{name}");
+    }
+}
+
+#[test]
+fn every_piece_of_a_resync_reads_back_as_it_was_sent() {
+    for (name, message) in every_copying() {
         assert_eq!(read_back(&message.encode()), Ok(message), "{name}");
     }
 }

@@ -47,6 +47,10 @@ pub(super) enum Verb {
         /// The backing store holds data already: take it as it is
         #[arg(long)]
         adopt: bool,
+        /// What the backing store holds is a copy, or worth nothing: let the primary's content take
+        /// its place, of which only what differs is sent. On a standby
+        #[arg(long, conflicts_with = "adopt")]
+        copy: bool,
     },
     /// Show what is going on
     Status {
@@ -92,6 +96,45 @@ pub(super) enum Verb {
         resource: String,
         /// The new mode
         mode: ModeArg,
+    },
+    /// Compare a standby's image with this primary's while clients write; exit code 1 where they
+    /// differ
+    Verify {
+        /// Which resource
+        resource: String,
+        /// Which standby; any that follows unless said
+        #[arg(long)]
+        standby: Option<String>,
+    },
+    /// Bring a replica that holds writes of its own back to its primary: what is its own is saved
+    /// first, then what differs is fetched
+    Rejoin {
+        /// Which resource
+        resource: String,
+        /// Only show what the replica would lose
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// What a rejoin or a takeover has set aside on this member: list it, show it, get it back.
+    /// With or without a running daemon; nothing in quarantine is ever changed
+    Quarantine {
+        #[command(subcommand)]
+        what: Quarantine,
+    },
+    /// End replication on this member: everything is brought into the backing stores, which stay as
+    /// plain disks, and log and superblock are put aside. The resource is stopped before
+    Detach {
+        /// Which resource
+        resource: String,
+        /// Leave out what was received and may not be applied yet
+        #[arg(long)]
+        discard_log: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
     /// Stop a resource on this member, in order
     Stop {
@@ -172,6 +215,59 @@ pub(super) enum Mark {
     },
     /// Show members, leases, and the owner of each resource
     Show,
+}
+
+/// What to do with what is in quarantine.
+#[derive(Debug, Subcommand)]
+pub(super) enum Quarantine {
+    /// Name each file: what it holds, of which time, and whether it is whole
+    List {
+        /// Of which resource
+        resource: String,
+    },
+    /// Show the ranges that a file holds, and when its frames were written
+    Show {
+        /// Of which resource
+        resource: String,
+        /// Name of the file, as `quarantine list` has it
+        name: String,
+        /// Most ranges and frames that are shown
+        #[arg(long, value_name = "COUNT", default_value_t = 20,
+              value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+        limit: u32,
+    },
+    /// Get a volume back as it was: as a file, or for NBD clients to read
+    ///
+    /// Of a file of blocks (image-….blocks) this is the volume as this member's log ended, before
+    /// it rejoined: the blocks that were replaced, and over them the frames saved with them. Of a
+    /// file of frames (tail-….frames) it is what those frames wrote. Everything else is as the
+    /// backing store has it NOW: it is the volume as it was only where nothing else has changed
+    /// since. With --blocks-only everything else is left out.
+    Export(QuarantineExport),
+}
+
+/// A view of a volume, and where it goes.
+#[derive(Debug, clap::Args)]
+pub(super) struct QuarantineExport {
+    /// Of which resource
+    pub(super) resource: String,
+    /// Name of the file, as `quarantine list` has it
+    pub(super) name: String,
+    /// Which volume; needed where the resource has several
+    #[arg(long, value_name = "NAME")]
+    pub(super) volume: Option<String>,
+    /// Write a raw image here, with holes where there is nothing; the file must not exist
+    #[arg(long, value_name = "FILE", required_unless_present = "socket")]
+    pub(super) out: Option<PathBuf>,
+    /// Serve it read-only over NBD on this unix socket, until this is stopped by a signal
+    #[arg(long, value_name = "PATH", conflicts_with = "out")]
+    pub(super) socket: Option<PathBuf>,
+    /// Only what is in quarantine; everything else is a hole
+    #[arg(long)]
+    pub(super) blocks_only: bool,
+    /// Of a file of blocks, the image alone, without the frames that were saved with it
+    #[arg(long)]
+    pub(super) no_frames: bool,
 }
 
 /// What makes the block device.

@@ -3,17 +3,28 @@
 use anyhow::bail;
 use hadrian_blockdev::replica;
 use hadrian_blockdev::volume::{base_of, check_store, create_store};
-use hadrian_protocol::replica::{Base, ReplicaState, Role};
+use hadrian_protocol::replica::{Base, Image, ReplicaState, Role};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::config::{Config, Member};
+
+/// What the backing stores hold that a replica is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Holds {
+    /// Nothing but zeroes, or the replica is not made.
+    Nothing,
+    /// What is to be replicated.
+    TheData,
+    /// A copy of the primary's content, or anything that may be replaced by it.
+    ACopy,
+}
 
 /// Makes missing backing stores, looks at what they hold, and writes log and superblock.
 pub(super) fn create(
     config: &Config,
     me: &Member,
     name: &str,
-    adopt: bool,
+    holds: Holds,
     json: bool,
 ) -> anyhow::Result<()> {
     let resource = super::resource(config, name)?;
@@ -26,15 +37,26 @@ pub(super) fn create(
     let bar = progress("reading", size, json);
     let base = base_of(&stores, |bytes| bar.set_position(bytes))?;
     bar.finish_and_clear();
-    if base != Base::Zero && !adopt {
+    if base != Base::Zero && holds == Holds::Nothing {
         bail!(
             "the backing store of {name} holds data. To put that data under replication add \
-             --adopt; every member must begin with the same content, so copy it there first"
+             --adopt, on the member that is primary first; to let the primary's content take its \
+             place add --copy, on a standby"
         );
     }
     let role = if resource.primary == me.id { Role::Primary } else { Role::Standby };
+    if role == Role::Primary && holds == Holds::ACopy {
+        let me = &me.name;
+        bail!(
+            "{me} is primary of {name} first, so there is nobody whose content could take the \
+             place of its own; add --adopt to put that under replication, or name another primary"
+        );
+    }
     let geometry = resource.geometry();
-    let state = ReplicaState::created(resource.id, me.id, role, resource.mode, base, geometry);
+    let mut state = ReplicaState::created(resource.id, me.id, role, resource.mode, base, geometry);
+    if holds == Holds::ACopy {
+        state.image = Image::Incomplete;
+    }
     let bar = progress("writing log", resource.log_size_bytes, json);
     let dir = me.replica_dir(resource);
     let label = config.label(me)?;

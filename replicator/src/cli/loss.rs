@@ -93,6 +93,7 @@ pub(super) mod tests {
             durable: Lsn::START,
             start: Lsn::START,
             epoch_starts: Vec::new(),
+            maps: Vec::new(),
         };
         let clock = Clock { now: Now::default(), wall: WallTime::from_micros(1) };
         let node = Node::new(NodeConfig::new(vec![alpha, beta], mode), state, recovered, clock);
@@ -111,6 +112,7 @@ pub(super) mod tests {
             withdrawn: false,
             right_us: None,
             divergence: None,
+            copies: Vec::new(),
             node: Some(node),
             stopped: None,
             fencing: None,

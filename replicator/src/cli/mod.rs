@@ -5,6 +5,7 @@ mod args;
 mod attach;
 mod check;
 mod create;
+mod detach;
 mod explain;
 mod hadr;
 mod inspect;
@@ -12,9 +13,12 @@ mod loss;
 mod mark;
 mod pages;
 mod progress;
+mod quarantine;
+mod rejoin;
 mod replay;
 mod status;
 mod takeover;
+mod verify;
 mod watchdog;
 mod words;
 
@@ -91,9 +95,14 @@ fn carry_out(args: Args) -> anyhow::Result<()> {
         Verb::Man { out } => pages::manual(out.as_deref()),
         Verb::Demo => crate::demo::run(json),
         Verb::Check => check::check(&args),
-        Verb::Create { resource, adopt } => {
+        Verb::Create { resource, adopt, copy } => {
             let (config, me) = configuration(&args)?;
-            create::create(&config, &me, resource, *adopt, json)
+            let holds = match (*adopt, *copy) {
+                (true, _) => create::Holds::TheData,
+                (_, true) => create::Holds::ACopy,
+                _ => create::Holds::Nothing,
+            };
+            create::create(&config, &me, resource, holds, json)
         }
         Verb::Inspect { replay: Some(file), .. } => replay::replay(file, json),
         Verb::Inspect { resource, replay: None } => {
@@ -112,10 +121,16 @@ fn carry_out(args: Args) -> anyhow::Result<()> {
             attach::nbd(&args, &attach::Wish { volume, device, connections, hold })
         }
         Verb::Mark { what } => mark::mark(&args, what),
+        Verb::Quarantine { what } => quarantine::quarantine(&args, what),
         Verb::Watchdog => watchdog::watchdog(&args),
         Verb::Takeover(wish) => takeover::takeover(&args, wish),
         Verb::Mode { resource, mode } => {
             command(&args, Request::Mode { resource: resource.clone(), mode: (*mode).into() })
+        }
+        Verb::Verify { resource, standby } => verify::verify(&args, resource, standby.as_deref()),
+        Verb::Rejoin { resource, dry_run, yes } => rejoin::rejoin(&args, resource, *dry_run, *yes),
+        Verb::Detach { resource, discard_log, yes } => {
+            detach::detach(&args, resource, *discard_log, *yes)
         }
         Verb::Stop { resource } => command(&args, Request::Stop { resource: resource.clone() }),
         Verb::Start { resource, primary, force, yes } => {

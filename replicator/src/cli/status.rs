@@ -61,7 +61,13 @@ pub(super) fn done(done: Done) -> String {
         Done::CancelAsked => "given up, unless the old primary has handed over already".into(),
         Done::GoesOnAlone => "answers go on without the lost standbys".into(),
         Done::Fenced => "the owner is fenced: it serves nothing any more".into(),
+        Done::Verifies => "the comparison has begun; hadrian status shows what it finds".into(),
         Done::ModeSet => "the mode is changed".into(),
+        Done::Rejoins => {
+            "it returns to its primary; status shows how far that is, and what it held of its own \
+             is saved first: hadrian quarantine list"
+                .into()
+        }
         Done::Stopped => "stopped; everything is in the backing store".into(),
         Done::Started => "started".into(),
     }
@@ -99,6 +105,15 @@ fn screen(status: &ResourceStatus) -> String {
     }
     if let Some(divergence) = &status.divergence {
         table.add_row(vec!["a return".into(), words::divergence(divergence)]);
+    }
+    if let Some(verify) = &node.verify {
+        table.add_row(vec!["verify".into(), words::verify(status, verify)]);
+    }
+    for copies in &status.copies {
+        let whose = copies.member.map_or("resync here".into(), |member| {
+            format!("resync of {}", words::name(status, member))
+        });
+        table.add_row(vec![whose, words::copies(copies)]);
     }
     for peer in &node.peers {
         table.add_row(vec![words::name(status, peer.member).into(), other(peer)]);

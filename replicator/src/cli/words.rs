@@ -6,11 +6,14 @@ use hadrian_protocol::divergence::{Changed, Divergence};
 use hadrian_protocol::ids::MemberId;
 use hadrian_protocol::marks::watch::Sight;
 use hadrian_protocol::node::{
-    Connection, Gap, Loss, NodeStatus, StandbyState, Standing, TakeoverPhase,
+    Connection, Gap, Loss, NodeStatus, StandbyState, Standing, TakeoverPhase, VerifyState,
+    VerifyStatus,
 };
+use hadrian_protocol::resync::CopyProgress;
 use hadrian_protocol::time::WallTime;
 
 use crate::control::{FencingStatus, ResourceStatus};
+use crate::driver::CopyStatus;
 
 /// Ranges of a divergence that are shown to people.
 const RANGES_SHOWN: usize = 20;
@@ -62,6 +65,7 @@ pub(super) const fn state(state: StandbyState) -> &'static str {
         StandbyState::RemoteCatchup => "remote_catchup",
         StandbyState::Peer => "peer",
         StandbyState::DisconnectedPeer => "disconnected_peer",
+        StandbyState::Resync => "resync",
     }
 }
 
@@ -72,6 +76,48 @@ pub(super) const fn connection(connection: Connection) -> &'static str {
         Connection::Congested => "congested",
         Connection::Disconnected => "disconnected",
     }
+}
+
+/// How far a resync is, with its rate and what is left of it.
+pub(super) fn copies(copies: &CopyStatus) -> String {
+    let CopyProgress { total, done, copied, sent } = copies.progress;
+    let percent = done.saturating_mul(100).checked_div(total).unwrap_or(100).min(100);
+    let rate = u128::from(done) * 1_000_000 / u128::from(copies.since_us.max(1));
+    let rate = u64::try_from(rate).unwrap_or(u64::MAX);
+    let left = total.saturating_sub(done).saturating_mul(1_000_000).checked_div(rate);
+    let left = left.map_or(String::new(), |us| format!(", about {} left", time(us)));
+    let (total, copied, sent, rate) = (bytes(total), bytes(copied), bytes(sent), bytes(rate));
+    format!("{percent} % of {total} looked at, {copied} differ, {sent} sent; {rate}/s{left}")
+}
+
+/// What a comparison has found, or how far it is.
+pub(super) fn verify(status: &ResourceStatus, verify: &VerifyStatus) -> String {
+    let who = name(status, verify.member);
+    let found = match verify.differs.iter().map(|range| range.end - range.start).sum() {
+        0 => "no difference".into(),
+        some => format!("{} differ", bytes(some)),
+    };
+    let (done, total) = (bytes(verify.done), bytes(verify.total));
+    match verify.state {
+        VerifyState::Running => format!("with {who}: {done} of {total} compared, {found} so far"),
+        VerifyState::Done => format!("with {who}: {total} compared, {found}"),
+        VerifyState::CutShort => {
+            format!("with {who}: cut short after {done} of {total}, {found}; begin it again")
+        }
+    }
+}
+
+/// Ranges that differ, one line each.
+pub(super) fn differing(verify: &VerifyStatus) -> Vec<String> {
+    let line = |range: &Changed| {
+        let (len, volume) = (range.end - range.start, range.volume.index());
+        format!("volume {volume}: {len} bytes at offset {}", range.start)
+    };
+    let mut lines: Vec<_> = verify.differs.iter().map(line).collect();
+    if verify.differs_more {
+        lines.push("and more, which is not listed".into());
+    }
+    lines
 }
 
 /// The part that a member plays.
@@ -92,7 +138,7 @@ pub(super) fn standing(status: &ResourceStatus, node: &NodeStatus) -> String {
         Standing::HandingOver => format!("handing over{takeover}"),
         Standing::Failed(part) => format!("failed ({}); see the log of hadriand", part.name()),
         Standing::Diverged(fork) => {
-            format!("diverged at {fork}; nothing was discarded; make this replica again")
+            format!("diverged at {fork}; nothing was discarded; the way back: hadrian rejoin")
         }
         Standing::Stopping => "stopping".into(),
     }

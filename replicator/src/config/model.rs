@@ -11,6 +11,7 @@ use hadrian_protocol::ids::{MemberId, ResourceId};
 use hadrian_protocol::marks::lease::Timing;
 use hadrian_protocol::node::{Home, OnLeaseEnd, OnWindowEnd};
 use hadrian_protocol::replica::{Mode, VolumeGeometry};
+use hadrian_protocol::resync::Takes;
 
 use super::problem::Problem;
 use crate::driver::Compression;
@@ -122,6 +123,8 @@ pub struct Resource {
     pub peer_window: Duration,
     /// What it does about slow, lost and late standbys.
     pub pace: Pace,
+    /// How a standby is brought up that the log alone cannot bring up.
+    pub resync: Resync,
     /// Bytes of log on each member.
     pub log_size_bytes: u64,
     /// Bytes of log that are kept for a standby that is away.
@@ -170,6 +173,17 @@ pub struct Pace {
     pub degrade_after: Duration,
     /// A standby that keeps up for so long gives the stronger mode back.
     pub degrade_back: Duration,
+}
+
+/// How a standby is brought up that the log alone cannot bring up (design §6.4, §8).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Resync {
+    /// Beside its image, or into it.
+    pub takes: Takes,
+    /// A diverged replica returns to its primary by itself.
+    pub rejoin_by_itself: bool,
+    /// Most bytes that a primary reads for it in a second; none: no limit.
+    pub rate: Option<u64>,
 }
 
 /// One volume of a resource.

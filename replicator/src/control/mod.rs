@@ -9,13 +9,14 @@ pub use server::{Handler, Listener, converse, listen, serve};
 use std::path::PathBuf;
 
 use hadrian_protocol::divergence::Divergence;
+use hadrian_protocol::ids::MemberId;
 use hadrian_protocol::marks::watch::Sight;
 use hadrian_protocol::node::{Command, Denied, Done, How};
 pub use hadrian_protocol::node::{NodeStatus, StandbyState};
 use hadrian_protocol::replica::Mode;
 use serde::{Deserialize, Serialize};
 
-pub use crate::driver::ToldEvent;
+pub use crate::driver::{CopyStatus, ToldEvent};
 
 /// Version 1: the first.
 pub const VERSION: u16 = 1;
@@ -65,6 +66,18 @@ pub enum Request {
         resource: String,
         /// The new mode.
         mode: Mode,
+    },
+    /// Compare a standby's image with the primary's; asked of the primary.
+    Verify {
+        /// Of which resource.
+        resource: String,
+        /// Which standby's; any that follows, if none is named.
+        standby: Option<MemberId>,
+    },
+    /// Bring a diverged replica back to its primary; asked of its own member.
+    Rejoin {
+        /// Of which resource.
+        resource: String,
     },
     /// Stop a resource in order.
     Stop {
@@ -136,6 +149,9 @@ pub struct ResourceStatus {
     /// What a diverged replica holds that the primary's history does not: what its return would
     /// lose.
     pub divergence: Option<Divergence>,
+    /// The resyncs in which this member takes part.
+    #[serde(default)]
+    pub copies: Vec<CopyStatus>,
     /// What the node says; none while it is stopped.
     pub node: Option<NodeStatus>,
     /// Why it does not run, if so.
@@ -188,6 +204,8 @@ impl Request {
             Self::Takeover { how, test, .. } => Some(Command::Takeover { how: *how, test: *test }),
             Self::Cancel { .. } => Some(Command::CancelTakeover),
             Self::Mode { mode, .. } => Some(Command::SetMode(*mode)),
+            Self::Rejoin { .. } => Some(Command::Rejoin),
+            Self::Verify { standby, .. } => Some(Command::Verify(*standby)),
             Self::Stop { .. } => Some(Command::Stop),
             Self::Start { primary: true, .. } => Some(Command::StartPrimary),
             Self::Start { .. } | Self::Status { .. } | Self::Fence { .. } | Self::Events { .. } => {

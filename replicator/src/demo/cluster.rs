@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::client::Client;
 use crate::control::{self, Request, ResourceStatus, Response};
-use crate::driver::Compression;
+use crate::driver::{Compression, ToldEvent};
 use crate::tls;
 
 /// Name of the first resource; further ones have a number behind it.
@@ -499,6 +499,32 @@ impl Cluster {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// What people were told on a side, oldest first.
+    ///
+    /// # Errors
+    /// If its daemon does not answer.
+    pub fn told(&self, side: Side) -> anyhow::Result<Vec<ToldEvent>> {
+        let socket = self.socket(side, &format!("{}.control", side.name()));
+        let request = Request::Events { resource: RESOURCE.into(), after: 0 };
+        match control::ask(&socket, request)? {
+            Response::Events(all) => Ok(all),
+            other => bail!("the daemon answered {other:?}"),
+        }
+    }
+
+    /// Throws the replica of a side away, with its backing store, and makes it again, empty. Its
+    /// daemon does not run then.
+    ///
+    /// # Errors
+    /// With what went wrong.
+    pub fn make_anew(&mut self, side: Side, options: &[&str]) -> anyhow::Result<()> {
+        self.terminate(side)?;
+        fs::remove_dir_all(self.replica_dir(side))?;
+        fs::remove_file(self.store_path(side))?;
+        let create: Vec<_> = ["create", RESOURCE].iter().chain(options).copied().collect();
+        self.tool(side, &create).map(drop)
     }
 
     /// The content of a side's backing store; whole after its daemon was stopped in order.

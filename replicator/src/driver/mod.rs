@@ -17,6 +17,7 @@ mod link;
 mod marks;
 mod ready;
 mod resource;
+mod resync;
 mod share;
 mod thread;
 mod told;
@@ -24,6 +25,7 @@ mod told;
 pub use link::{Compression, LinkError, LinkStream, PackingError};
 pub use marks::{Mailbox, MarksDoor};
 pub use resource::ResourceOptions;
+pub use resync::CopyStatus;
 pub use share::Share;
 pub use thread::{Ask, ResourceHandle, ResourceStart, Starting, TcpStreamParts, start};
 pub use told::ToldEvent;
@@ -44,4 +46,6 @@ pub struct Seen {
     pub right_us: Option<u64>,
     /// What a diverged replica holds that the primary's history does not.
     pub divergence: Option<hadrian_protocol::divergence::Divergence>,
+    /// The resyncs in which this member takes part.
+    pub copies: Vec<CopyStatus>,
 }

@@ -23,6 +23,7 @@ use super::clients::Clients;
 use super::device::Devices;
 use super::link::{Compression, Outgoing};
 use super::marks::MarksDoor;
+use super::resync::Copies;
 use super::share::Share;
 use super::told::{Told, ToldEvent};
 use crate::hooks::Hooks;
@@ -52,6 +53,9 @@ pub struct ResourceOptions {
     pub ublk_queues: Option<u16>,
     /// Bytes of log that may wait for the backing stores while changes come; at most half a log.
     pub held_bytes: u64,
+    /// Most bytes of the image that are read in a second for standbys that the log alone cannot
+    /// bring up.
+    pub copy_rate: Option<u64>,
     /// The memory that it may use.
     pub share: Share,
     /// Where its control record is, where there are marks.
@@ -83,7 +87,8 @@ pub(super) struct Inner {
     pub(super) node: Recorded,
     pub(super) replica: Replica,
     pub(super) clients: Clients,
-    links: BTreeMap<SessionId, Rc<Outgoing>>,
+    pub(super) links: BTreeMap<SessionId, Rc<Outgoing>>,
+    pub(super) copies: Vec<Copies>,
     commands: BTreeMap<u64, Asker>,
     next_number: u64,
     pub(super) marks: Option<MarksDoor>,
@@ -141,6 +146,7 @@ impl Shared {
             replica,
             clients: Clients::default(),
             links: BTreeMap::new(),
+            copies: Vec::new(),
             commands: BTreeMap::new(),
             next_number: 1,
             marks: options.marks.clone(),
@@ -262,7 +268,8 @@ impl Shared {
         let withdrawn = inner.node.is_withdrawn();
         let now = inner.clock().now;
         let right_us = inner.node.lease_end().map(|end| micros(end.since(now)));
-        Seen { node, segment_bytes, opening_bytes, withdrawn, right_us, divergence }
+        let copies = inner.copy_status();
+        Seen { node, segment_bytes, opening_bytes, withdrawn, right_us, divergence, copies }
     }
 
     /// What people were told after the event of this number.
@@ -294,6 +301,8 @@ impl Shared {
         }
         let now = inner.clock().now;
         let wait = inner.node.next_deadline().since(now);
+        let copy = inner.replica.tick_copy(now);
+        let wait = copy.map_or(wait, |at| at.since(now).min(wait));
         let wait = inner.hold_changes().map_or(wait, |quiet| quiet.min(wait));
         drop(inner);
         match change {
@@ -428,6 +437,10 @@ impl Inner {
                 self.read_done(clock.now, done);
                 return;
             }
+            resync => match self.resync_event(resync) {
+                Some(event) => event,
+                None => return,
+            },
         };
         self.node.handle(clock, event);
     }
@@ -484,6 +497,7 @@ impl Inner {
             Action::Announce { owner, epoch } => self.announces = Some((owner, epoch)),
             Action::Stopped => self.stopped = true,
             Action::Note(note) => self.note(note),
+            resync => self.resync(resync),
         }
     }
 

@@ -183,6 +183,8 @@ fn run(
     };
     let clock = hadrian_fencing::clock::now();
     let geometry = state.volumes.clone();
+    let mut replica = replica;
+    replica.set_copy_rate(start.options.copy_rate);
     let config = fit(start.node.clone(), replica.log_capacity());
     let program = format!("hadriand {}", env!("CARGO_PKG_VERSION"));
     let version = RECORDING_VERSION;

@@ -45,6 +45,14 @@ impl Engine for Disk {
         self.0.borrow_mut().list(dir)
     }
 
+    fn remove(&mut self, path: &Path) -> io::Result<()> {
+        Engine::remove(&mut *self.0.borrow_mut(), path)
+    }
+
+    fn stretch(&mut self, file: FileId, start: u64, end: u64) -> (u64, bool) {
+        self.0.borrow_mut().stretch(file, start, end)
+    }
+
     fn close(&mut self, file: FileId) {
         self.0.borrow_mut().close(file);
     }

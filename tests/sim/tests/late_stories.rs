@@ -196,7 +196,10 @@ fn what_a_failed_sync_has_lost_is_written_again_before_it_counts_as_durable() {
 fn alpha_keeps_what_it_answered(report: &Report) {
     let diverged =
         |note: &Note| matches!(note, Note::Refused { refusal: Refusal::Diverged { .. }, .. });
-    assert!(noted(report, diverged).is_some(), "it is refused, with all that it has");
+    // A power loss may have left beta all that it had received: then there is nothing to part them.
+    let cut = |note: &Note| matches!(note, Note::TailCut { .. });
+    let parted = noted(report, diverged).is_some();
+    assert!(parted || noted(report, cut).is_none(), "it is refused, with all that it has");
 }
 
 #[test]

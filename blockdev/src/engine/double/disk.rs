@@ -45,12 +45,13 @@ struct Write {
 enum NameChange {
     Create { path: PathBuf, inode: Inode },
     Rename { from: PathBuf, to: PathBuf },
+    Remove { path: PathBuf },
 }
 
 impl NameChange {
     fn dir(&self) -> Option<&Path> {
         match self {
-            Self::Create { path, .. } => path.parent(),
+            Self::Create { path, .. } | Self::Remove { path } => path.parent(),
             Self::Rename { from, .. } => from.parent(),
         }
     }
@@ -68,9 +69,13 @@ impl NameChange {
                 }
                 None => false,
             },
+            Self::Remove { path } => names.remove(path).is_some(),
         }
     }
 }
+
+/// What the double takes for a hole where it is all zero, in bytes.
+const HOLE_LEN: usize = 4096;
 
 impl Disk {
     pub(super) fn find(&self, path: &Path) -> Option<Inode> {
@@ -135,6 +140,28 @@ impl Disk {
     pub(super) fn rename(&mut self, dir: &Path, from: &str, to: &str) -> io::Result<()> {
         let change = NameChange::Rename { from: dir.join(from), to: dir.join(to) };
         if self.change_name(change) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
+    /// Takes a name away, as a process does it: a loss of power may bring it back.
+    pub(super) fn unlink(&mut self, path: &Path) -> io::Result<()> {
+        let gone = self.change_name(NameChange::Remove { path: path.into() });
+        if gone { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
+    /// The stretch of pages of zeroes, or of others, that begins at `start`.
+    pub(super) fn stretch(&self, inode: Inode, start: u64, end: u64) -> (u64, bool) {
+        let live = &self.files[inode.0].live;
+        let is_hole = |at: u64| {
+            let from = usize::try_from(at).unwrap_or(usize::MAX).min(live.len());
+            let to = (from / HOLE_LEN + 1) * HOLE_LEN;
+            live[from..to.min(live.len())].iter().all(|byte| *byte == 0)
+        };
+        let next = |at: u64| (at / HOLE_LEN as u64 + 1) * HOLE_LEN as u64;
+        let (hole, mut at) = (is_hole(start), next(start));
+        while at < end && is_hole(at) == hole {
+            at = next(at);
+        }
+        (at.min(end), hole)
     }
 
     fn change_name(&mut self, change: NameChange) -> bool {

@@ -449,6 +449,15 @@ impl Engine for Double {
         Ok(self.disk.list(dir))
     }
 
+    fn remove(&mut self, path: &Path) -> io::Result<()> {
+        self.alive()?;
+        self.disk.unlink(path)
+    }
+
+    fn stretch(&mut self, file: FileId, start: u64, end: u64) -> (u64, bool) {
+        self.inode(file).map_or((end, false), |inode| self.disk.stretch(inode, start, end))
+    }
+
     fn close(&mut self, file: FileId) {
         // Operations under way end first.
         while let Some(index) = self.submitted.iter().position(|u| u.op.file() == file) {

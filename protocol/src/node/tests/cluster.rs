@@ -10,6 +10,7 @@ use crate::ids::{ResourceId, SessionId, VolumeIndex};
 use crate::range::ByteRange;
 use crate::record::ControlRecord;
 use crate::replica::{Base, Mode, VolumeGeometry};
+use crate::resync::Span;
 use crate::time::WallTime;
 use crate::wire::Message;
 
@@ -131,7 +132,8 @@ impl Cluster {
         assert!(host.state.apply_limit <= end.lsn, "what may be applied is durable");
         host.applied = host.state.apply_limit;
         let durable = host.durable.min(end.lsn);
-        let recovered = Recovered { end, durable, start: Lsn::START, epoch_starts };
+        let start = Lsn::START;
+        let recovered = Recovered { end, durable, start, epoch_starts, maps: Vec::new() };
         let node = Node::new(self.config.clone(), host.state.clone(), recovered, self.clock);
         host.node = Some(node);
         self.run();
@@ -342,9 +344,14 @@ impl Cluster {
             }
             Action::ReadRecord | Action::Propose(_) => self.ask_record(index, action),
             Action::Hold(true) => self.tell(index, Event::Held),
-            Action::Hold(false) | Action::Fence { .. } | Action::Announce { .. } => {}
+            Action::Fold { peer, from, to } => {
+                let span = Some(Span { since: from.unwrap_or(to), to });
+                self.tell(index, Event::Folded { peer, span });
+            }
             Action::Serve(serving) => host.serving = serving,
             Action::Reply { id, result } => host.replies.push((id, result)),
+            // No resync comes to its end here, and nobody is fenced: the simulator has all that.
+            _ => {}
         }
     }
 

@@ -18,7 +18,9 @@ fn after_why(why: Why) -> Option<Why> {
     Some(match why {
         Why::NoConnection => Why::Greeting,
         Why::Greeting => Why::CutsTail,
-        Why::CutsTail => Why::CatchesUp { bytes: 1 },
+        Why::CutsTail => Why::Resyncs,
+        Why::Resyncs => Why::Incomplete,
+        Why::Incomplete => Why::CatchesUp { bytes: 1 },
         Why::CatchesUp { .. } => Why::Superasync,
         Why::Superasync => Why::Auxiliary,
         Why::Auxiliary => Why::TooSlow { until: Lsn::START },
@@ -69,7 +71,11 @@ fn after_denied(denied: Denied) -> Option<Denied> {
         Denied::TookTooLong => Denied::Cancelled,
         Denied::Cancelled => Denied::NothingToCancel,
         Denied::NothingToCancel => Denied::NoProof,
-        Denied::NoProof => Denied::InGate,
+        Denied::NoProof => Denied::Incomplete,
+        Denied::Incomplete => Denied::NothingToRejoin,
+        Denied::NothingToRejoin => Denied::NobodyFollows,
+        Denied::NobodyFollows => Denied::Delayed,
+        Denied::Delayed => Denied::InGate,
         Denied::InGate => Denied::WindowRuns { ms: 1 },
         Denied::WindowRuns { .. } => Denied::NotInSet { owner: member(0), epoch: Epoch::NONE_YET },
         Denied::NotInSet { .. } => Denied::OwnerLives { owner: member(0), epoch: Epoch::NONE_YET },
@@ -140,5 +146,5 @@ fn every_reason_has_a_code_of_its_own_and_a_way_out() {
 #[test]
 fn every_denial_has_a_code_of_its_own_and_a_way_out() {
     let codes = check(Denied::AlreadyPrimary, after_denied, Denied::code);
-    assert_eq!(codes.len(), 18);
+    assert_eq!(codes.len(), 22);
 }

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use hadrian_protocol::node::OnWindowEnd;
 use hadrian_protocol::replica::Mode;
+use hadrian_protocol::resync::Takes;
 use toml::Spanned;
 
 use super::Checker;
 use crate::config::file;
-use crate::config::model::{Member, Pace};
+use crate::config::model::{Member, Pace, Resync};
 
 const WAIT_LIMIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 const DELAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(7 * 86_400);
@@ -17,6 +18,7 @@ const DEGRADE_AFTER: Duration = Duration::from_secs(2);
 const DEGRADE_BACK: Duration = Duration::from_secs(30);
 const DEGRADE: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(3600);
 const SPOOL_MIN: u64 = 1 << 20;
+const RATE_MIN: u64 = 1 << 20;
 
 impl Checker<'_> {
     pub(super) fn pace(&mut self, members: &[Member], raw: &file::Resource, mode: Mode) -> Pace {
@@ -48,6 +50,36 @@ impl Checker<'_> {
                 OnWindowEnd::Continue
             }
         }
+    }
+
+    pub(super) fn resync(&mut self, raw: &file::Resource) -> Resync {
+        let takes = match raw.resync.as_ref().map(|text| (text, text.get_ref().as_str())) {
+            None | Some((_, "staged")) => Takes::Staged,
+            Some((_, "in_place")) => Takes::InPlace,
+            Some((at, wrong)) => {
+                let ways = "write \"staged\" or \"in_place\"";
+                self.problem(at, format!("{wrong:?} is no way to bring a standby up; {ways}"));
+                Takes::Staged
+            }
+        };
+        let rejoin_by_itself = match raw.rejoin.as_ref().map(|text| (text, text.get_ref().as_str()))
+        {
+            None | Some((_, "manual")) => false,
+            Some((_, "auto")) => true,
+            Some((at, wrong)) => {
+                let ways = "write \"manual\" or \"auto\"";
+                self.problem(at, format!("{wrong:?} is no way back for a replica; {ways}"));
+                false
+            }
+        };
+        let rate = raw.resync_rate.as_ref().map(|text| {
+            let rate = self.size(text);
+            if rate < RATE_MIN {
+                self.problem(text, "a resync reads at least 1MiB a second".into());
+            }
+            rate
+        });
+        Resync { takes, rejoin_by_itself, rate }
     }
 
     fn spool_limit(&mut self, text: Option<&Spanned<String>>) -> u64 {

@@ -63,6 +63,7 @@ impl Checker<'_> {
             ublk_queues: self.ublk_queues(raw),
             recording_bytes: self.recording(raw.recording.as_ref()),
             pace: self.pace(members, raw, mode),
+            resync: self.resync(raw),
             primary: primary?,
             auto_takeover_limit,
             on_event: self.on_event(file, raw),

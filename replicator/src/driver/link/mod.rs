@@ -41,6 +41,11 @@ pub enum LinkError {
     /// A packed frame does not unpack.
     #[error(transparent)]
     Packing(#[from] PackingError),
+    /// The data of a resync makes no sense.
+    #[error(
+        "what the other side says of a resync makes no sense; see that both run the same version"
+    )]
+    Copying,
     /// A frame touches what is not there.
     #[error("a frame from the other side writes outside its volume")]
     Outside,
@@ -176,7 +181,14 @@ async fn read_loop<R: AsyncRead + Unpin>(
         } else {
             let mut body = vec![0; envelope.body_len()];
             reader.read_exact(&mut body).await?;
-            shared.heard(session, envelope.message(&body)?);
+            match envelope.message(&body)? {
+                Message::Copying(copying) => {
+                    if !shared.copying(session, copying) {
+                        return Err(LinkError::Copying);
+                    }
+                }
+                message => shared.heard(session, message),
+            }
         }
     }
 }

@@ -129,7 +129,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "a standby outside the set applies what the set may take back",
         "§2.5",
         FEED,
-        "may_apply: self.kept_without(Some(member)).max(feed.told)",
+        "may_apply: self.word_for(member).max(feed.told)",
         "may_apply: self.log.durable()",
     )
     .told(
@@ -253,8 +253,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "whoever goes over to another primary goes on acknowledging to the first",
         "I2; the first takes it for its own history",
         FOLLOW,
-        "Phase::Following | Phase::Joining(_))\n            {\n                session.phase",
-        "Phase::Joining(_))\n            {\n                session.phase",
+        "matches!(session.phase, Phase::Following | Phase::Joining(_) | Phase::Sinking(_))",
+        "matches!(session.phase, Phase::Joining(_) | Phase::Sinking(_))",
     ),
     mutant(
         "any tail is cut without a question",

@@ -3,6 +3,7 @@
 mod disk;
 mod marks;
 mod members;
+mod resync;
 mod set;
 
 /// One bug, as a change of one place in the sources.
@@ -79,5 +80,7 @@ impl Mutant {
 
 /// All of them.
 pub(crate) fn mutants() -> impl Iterator<Item = &'static Mutant> {
-    [members::MUTANTS, set::MUTANTS, disk::MUTANTS, marks::MUTANTS].into_iter().flatten()
+    [members::MUTANTS, set::MUTANTS, disk::MUTANTS, marks::MUTANTS, resync::MUTANTS]
+        .into_iter()
+        .flatten()
 }

@@ -130,9 +130,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "a record that names a dead life is nobody's business",
         "§6.0; holes, story 13",
         REGISTER,
-        "            Part::Standby(None) if fresh && mine && !released && \
-         !self.follow.cutting => {",
-        "            Part::Standby(None) if fresh && mine && released && !self.follow.cutting => {",
+        "if fresh && mine && !released && !self.follow.cutting && self.is_complete() =>",
+        "if fresh && mine && released && !self.follow.cutting && self.is_complete() =>",
     )
     .told(
         "record_stories",

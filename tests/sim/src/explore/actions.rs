@@ -3,6 +3,7 @@
 use hadrian_protocol::frame::LogPosition;
 use hadrian_protocol::ids::{Lsn, SessionId};
 use hadrian_protocol::node::{Action, Event, Node};
+use hadrian_protocol::resync::Span;
 
 use super::cluster::{Cluster, Parcel, Want};
 use crate::plan::Host as Index;
@@ -63,7 +64,25 @@ impl Cluster {
             Action::Propose(record) => self.wants(index, Want::Change(record)),
             Action::Hold(true) => self.at_once(index, Event::Held),
             Action::Note(note) => self.notes(index, &note),
-            Action::ReleaseLog(_)
+            Action::Fold { peer, from, to } => {
+                let span = Some(Span { since: from.unwrap_or(to), to });
+                self.at_once(index, Event::Folded { peer, span });
+            }
+            // No resync comes to its end here; the simulator has them.
+            Action::Source { .. }
+            | Action::FinishSource { .. }
+            | Action::EndSource { .. }
+            | Action::Sink { .. }
+            | Action::FinishSink { .. }
+            | Action::EndSink
+            | Action::SwitchImage(_)
+            | Action::DropStaging
+            | Action::BeginCompare { .. }
+            | Action::Compare { .. }
+            | Action::EndCompare { .. }
+            | Action::AnswerCompare { .. }
+            | Action::EndAnswers { .. }
+            | Action::ReleaseLog(_)
             | Action::Hold(false)
             | Action::Serve(_)
             | Action::Fence { .. }

@@ -180,7 +180,8 @@ impl Cluster {
         let limit = host.state.apply_limit.min(end.lsn);
         host.applied = host.position(limit);
         let durable = host.durable.min(end.lsn);
-        let recovered = Recovered { end, durable, start: Lsn::START, epoch_starts };
+        let (start, maps) = (Lsn::START, Vec::new());
+        let recovered = Recovered { end, durable, start, epoch_starts, maps };
         host.life += 1;
         host.node = Some(Node::new(config, host.state.clone(), recovered, clock));
         self.act(index);

@@ -1,5 +1,6 @@
 //! One member: its disk, which outlives everything, and its process, which does not.
 
+mod copies;
 mod process;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use hadrian_protocol::node::{
     Denied, Done, Event, NodeConfig, Note, RECORDING_VERSION, Recorded, Start,
 };
 use hadrian_protocol::replica::{Base, Mode, ReplicaState, Role, VolumeGeometry};
+use hadrian_protocol::resync::Numbered;
 use hadrian_protocol::time::{Clock, Now, WallTime};
 use hadrian_protocol::wire::Message;
 
@@ -317,6 +319,20 @@ impl Host {
             process.node.handle(clock, event);
             process.pump(clock, member, oracle);
         }
+    }
+
+    /// The data of a resync; whether it made sense.
+    pub(crate) fn copying(
+        &mut self,
+        now: Micros,
+        session: SessionId,
+        copying: Numbered,
+        oracle: &mut Oracle,
+    ) -> bool {
+        let Some(process) = &mut self.process else { return true };
+        let made_sense = process.copying(session, copying);
+        self.pump(now, oracle);
+        made_sense
     }
 
     /// The disk has done something, or time has passed.

@@ -35,8 +35,8 @@ const WAITING_MEMORY: u64 = 96 << 10;
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) node: Recorded,
-    replica: Replica<Disk>,
-    disk: Disk,
+    pub(super) replica: Replica<Disk>,
+    pub(super) disk: Disk,
     pub(super) began: Micros,
     pub(crate) serving: bool,
     /// It leads, and serves when nothing waits in the log alone.
@@ -47,7 +47,7 @@ pub(crate) struct Process {
     /// Most bytes of log that waited for the image.
     pub(crate) most_waited: u64,
     /// How far frames were allowed into the image.
-    apply_asked: Lsn,
+    pub(super) apply_asked: Lsn,
     /// How often all of them had got there.
     settled: u64,
     pub(super) stopped: bool,
@@ -244,7 +244,8 @@ impl Process {
             }
             ReplicaEvent::Checkpointed(position) => Event::Checkpointed(position),
             ReplicaEvent::Persisted(number) => {
-                oracle.persisted(member, number);
+                let saved = self.quarantine();
+                oracle.persisted(member, number, &saved);
                 Event::Persisted(number)
             }
             ReplicaEvent::LogRead { id, frames } => {
@@ -271,6 +272,10 @@ impl Process {
                 }
                 return;
             }
+            resync => match self.resync_event(member, resync, oracle) {
+                Some(event) => event,
+                None => return,
+            },
         };
         self.node.handle(clock, event);
     }
@@ -303,7 +308,10 @@ impl Process {
                 self.replica.apply_to(lsn);
             }
             Action::Checkpoint => self.replica.checkpoint(),
-            Action::ReleaseLog(lsn) => self.replica.release_log(lsn),
+            Action::ReleaseLog(lsn) => {
+                oracle.releases(member, lsn);
+                self.replica.release_log(lsn);
+            }
             Action::ReadLog { session, from } => self.replica.read_log(session.get(), from),
             Action::Truncate(point) => {
                 oracle.truncating(member, point);
@@ -336,6 +344,7 @@ impl Process {
                 }
                 self.out.push(Outward::Note(note));
             }
+            resync => self.resync(member, resync, oracle),
         }
     }
 

@@ -48,6 +48,15 @@ impl Path {
         shared.map_or(Lsn::START, |(end, _)| *end)
     }
 
+    /// The frames that it has beyond what it shares with another, and that one does not have.
+    pub(super) fn apart_from(&self, other: &Self) -> Vec<ChainHash> {
+        let common = self.common(other);
+        let beyond = self.by_end.range(common..).filter(|(end, _)| **end > common);
+        // What goes on where the other ends is no fork: it is only shorter.
+        let parts = other.end.lsn > common;
+        beyond.filter(|_| parts).map(|(_, chain)| *chain).collect()
+    }
+
     /// The point of it at `lsn`, which is the end of one of its frames.
     pub(super) fn at(&self, lsn: Lsn) -> LogPosition {
         let chain = self.by_end.get(&lsn);

@@ -6,6 +6,7 @@
 mod answers;
 mod bounds;
 mod copies;
+mod landings;
 mod ledger;
 mod losses;
 
@@ -15,7 +16,7 @@ use std::fmt;
 use hadrian_protocol::frame::{Frame, LogPosition};
 use hadrian_protocol::ids::{Epoch, Incarnation, Lsn, MemberId};
 use hadrian_protocol::node::{Node, Recovered};
-use hadrian_protocol::replica::{ReplicaState, Role};
+use hadrian_protocol::replica::{Image, ReplicaState, Role};
 use hadrian_protocol::time::{WallTime, micros};
 use hadrian_protocol::wire::{Message, Refusal};
 
@@ -76,6 +77,8 @@ struct Witness {
     /// Claimed as durable by its journal.
     durable: Lsn,
     applied: Lsn,
+    /// The log before here may be gone.
+    released: Lsn,
     /// The superblock as it is durable.
     state: Option<ReplicaState>,
     persisting: BTreeMap<u64, ReplicaState>,
@@ -157,6 +160,9 @@ impl Oracle {
         (image, wall): (&[u8], WallTime),
     ) {
         let (end, limit) = (recovered.end, state.apply_limit.min(recovered.end.lsn));
+        if state.image == Image::Switching {
+            self.lands(member, state.checkpoint, None);
+        }
         let witness = self.see(member);
         let claimed = witness.durable.min(witness.path.end.lsn);
         let kept = witness.path.holds(end);
@@ -185,7 +191,8 @@ impl Oracle {
         (witness.runs, witness.born) = (true, now);
         witness.heard.clear();
         (witness.truncating, witness.leads, witness.told_owned) = (false, false, None);
-        let differs = self.ledger.differs(&self.see(member).path, limit, image);
+        let whole = state.image != Image::Incomplete;
+        let differs = self.ledger.differs(&self.see(member).path, limit, image).filter(|_| whole);
         self.demand(differs.is_none(), "I5", || {
             format!("the image of {member} is not that of {limit}: block {differs:?} differs")
         });
@@ -282,17 +289,23 @@ impl Oracle {
         self.of(member).persisting.insert(number, state.clone());
     }
 
-    pub(crate) fn persisted(&mut self, member: MemberId, number: u64) {
+    pub(crate) fn persisted(&mut self, member: MemberId, number: u64, saved: &[Vec<u8>]) {
         let witness = self.of(member);
         let later = witness.persisting.split_off(&(number + 1));
         let before = std::mem::replace(&mut witness.persisting, later);
         let (was, is) = (witness.state.take(), before.into_values().next_back());
         witness.state = is.or_else(|| was.clone());
         let both = witness.state.clone().zip(was);
+        if let Some((is, was)) = &both
+            && is.image == Image::Switching
+            && was.image != Image::Switching
+        {
+            self.lands(member, is.checkpoint, Some(saved));
+        }
         let grows = both.is_none_or(|(is, was)| {
             is.promised >= was.promised
                 && (is.owned >= was.owned || !self.has_begun(was.owned))
-                && is.apply_limit >= was.apply_limit
+                && (is.apply_limit >= was.apply_limit || is.image == Image::Switching)
                 && is.incarnation >= was.incarnation
         });
         self.demand(grows, "I9", || format!("something in the superblock of {member} went back"));
@@ -373,7 +386,10 @@ impl Oracle {
             }
             Message::Progress(progress) => progress.may_apply <= durable && progress.end <= end,
             Message::HandedOver(release) => state.release == Some(*release),
+            Message::AskResync(ask) => ask.epoch <= state.promised,
+            Message::Landed(landed) => landed.at.lsn <= witness.applied,
             Message::Refuse(_)
+            | Message::Copying(_)
             | Message::Alive
             | Message::Fetch(_)
             | Message::TakeoverAsk(_)

@@ -70,7 +70,9 @@ impl Episodes<'_> {
             3 => How::Planned(self.limits()),
             4 | 5 => How::Force,
             6 => How::PeerWindowOnly,
+            7 if self.plan.seed.is_multiple_of(3) => return Command::Rejoin,
             7 => return Command::StartPrimary,
+            8 if self.plan.seed.is_multiple_of(2) => return Command::Verify(None),
             8 => return Command::CancelTakeover,
             _ => return Command::SetMode(modes[self.rng.random_range(0..modes.len())]),
         };

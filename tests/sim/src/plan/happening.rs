@@ -196,6 +196,8 @@ fn in_words(command: Command) -> String {
         Command::CancelTakeover => "takeover --cancel".into(),
         Command::StartPrimary => "start --primary --force".into(),
         Command::SetMode(mode) => format!("mode {}", mode.name()),
+        Command::Rejoin => "rejoin".into(),
+        Command::Verify(_) => "verify".into(),
         Command::Stop => "stop".into(),
     }
 }

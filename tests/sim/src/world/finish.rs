@@ -26,9 +26,27 @@ impl World<'_> {
                 self.oracle.broken("liveness", format!("mended, and yet {why}"));
             }
             Err(_) if times > 0 && times.is_multiple_of(PATIENCE) => self.help(&all, times),
-            Err(_) => {}
+            Err(_) => self.send_back(&all),
         }
         self.after(200 * MS, Due::Check(times + 1));
+    }
+
+    /// Whoever holds writes of its own beside the one primary that there is goes back to that one,
+    /// by an operator's word.
+    fn send_back(&mut self, all: &[Option<NodeStatus>]) {
+        let leads = |status: &&NodeStatus| status.standing == Standing::Primary;
+        let [primary] = all.iter().flatten().filter(leads).collect::<Vec<_>>()[..] else { return };
+        let back = |status: &NodeStatus| {
+            let apart = status.peers.iter().any(|peer| {
+                peer.member == primary.member && peer.refusal.is_some_and(stands_between)
+            });
+            matches!(status.standing, Standing::Diverged(_))
+                || apart && status.standing == Standing::Standby
+        };
+        let back: Vec<_> = all.iter().flatten().filter(|status| back(status)).collect();
+        for status in back {
+            self.command(status.member.index(), Command::Rejoin);
+        }
     }
 
     fn status(&self, index: Index) -> Option<NodeStatus> {
@@ -118,7 +136,12 @@ impl World<'_> {
 }
 
 fn takes_part(status: &NodeStatus) -> bool {
-    !matches!(status.standing, Standing::Failed(_) | Standing::Diverged(_))
+    !matches!(status.standing, Standing::Failed(_))
+}
+
+/// Whether an operator can end it by letting one of the two have the other's content.
+fn stands_between(refusal: Refusal) -> bool {
+    matches!(refusal, Refusal::Diverged { .. } | Refusal::Unrelated | Refusal::BaseDiffers)
 }
 
 /// One primary, and everybody who can be is with it and has everything.
@@ -133,16 +156,7 @@ fn together(all: &[Option<NodeStatus>]) -> Result<(), String> {
     for peer in &primary.peers {
         let own = running().find(|status| status.member == peer.member);
         let out = own.is_none_or(|status| !takes_part(status));
-        let gone = matches!(
-            peer.refusal,
-            Some(
-                Refusal::LogGone { .. }
-                    | Refusal::Diverged { .. }
-                    | Refusal::Unrelated
-                    | Refusal::GeometryDiffers
-                    | Refusal::BaseDiffers
-            )
-        );
+        let gone = peer.refusal == Some(Refusal::GeometryDiffers);
         let with = peer.state == Some(StandbyState::Peer)
             || (peer.state == Some(StandbyState::RemoteCatchup)
                 && !peer.in_set

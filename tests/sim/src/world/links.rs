@@ -6,7 +6,7 @@ use hadrian_protocol::backoff::Backoff;
 use hadrian_protocol::ids::{Lsn, MemberId, SessionId};
 use hadrian_protocol::node::Event;
 use hadrian_protocol::time::micros;
-use hadrian_protocol::wire::{ENVELOPE_LEN, Envelope};
+use hadrian_protocol::wire::{ENVELOPE_LEN, Envelope, Message};
 use rand::Rng;
 
 use super::{Due, WAITING_BYTES_MAX, World};
@@ -127,6 +127,20 @@ impl World<'_> {
                     });
                 }
                 match message {
+                    Some(Message::Copying(copying)) => {
+                        let now = self.now;
+                        let disturbed =
+                            self.ways.disturbs(self.conns[conn].ends[1 - end].host, host);
+                        let to = &mut self.hosts[usize::from(host)];
+                        if !to.copying(now, session, copying, &mut self.oracle) {
+                            if !disturbed {
+                                self.oracle
+                                    .broken("wire", "the data of a resync is refused".into());
+                            }
+                            return self.close(host, session);
+                        }
+                        self.event(host, Event::Heard { session, message: Message::Alive });
+                    }
                     Some(message) => self.event(host, Event::Heard { session, message }),
                     None => self.oracle.broken("wire", "a message does not read back".into()),
                 }

@@ -1,0 +1,480 @@
+//! Resyncs of a replica, as its owner begins and ends them; what is done is in `crate::resync`.
+//!
+//! Here meet the tasks of a resync and what they must know of the rest: where the log ends, what
+//! is on its way into the stores, what the log has changed.
+
+mod compare;
+mod counts;
+mod scan;
+mod switch;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use hadrian_protocol::frame::LogPosition;
+use hadrian_protocol::ids::{Lsn, MemberId, ResourceId};
+use hadrian_protocol::node::FailedPart;
+use hadrian_protocol::replica::{Image, ReplicaState, VolumeGeometry};
+use hadrian_protocol::resync::{CopyProgress, Copying, Numbered, Scope, Span, Takes, Way};
+use hadrian_protocol::time::Now;
+
+use super::{QUARANTINE_DIR, Replica, ReplicaEvent};
+use crate::engine::{Engine, TokenSpace};
+use crate::resync::image::Pair;
+use crate::resync::maps::{self, DirtyMap};
+use crate::resync::sink::{self, SinkState, SinkWork};
+use crate::resync::source::{self, Allowance, SourceSays, SourceState, SourceWork};
+use crate::resync::staging::drop_staging;
+use crate::resync::task::{Io, Task, Tasks};
+use crate::resync::{BadCopying, SinkError, Tail};
+use counts::Counts;
+pub(super) use scan::SCAN_READ;
+use scan::{Scan, Whom};
+use switch::Switching;
+pub(super) use switch::finish_switch;
+
+/// The tokens of all of it.
+pub(super) const RESYNC: TokenSpace = TokenSpace::new(4);
+/// Sources at a time: one for each other member.
+const SOURCES_MAX: usize = 7;
+/// How often a limited source is told the time.
+const TICK: Duration = Duration::from_millis(20);
+
+#[derive(Debug)]
+struct SourceRun {
+    state: Rc<RefCell<SourceState>>,
+    task: Task<io::Result<()>>,
+    is_done: bool,
+}
+
+#[derive(Debug)]
+struct SinkRun {
+    state: Rc<RefCell<SinkState>>,
+    io: Io,
+    task: Task<Result<(), SinkError>>,
+    apart: Option<Lsn>,
+    /// Everything was sent; what is to be saved of the log is told when all of it is written.
+    finishing: bool,
+}
+
+#[derive(Debug)]
+struct FoldRun {
+    peer: MemberId,
+    task: Task<io::Result<DirtyMap>>,
+}
+
+/// Everything of resyncs that a replica has under way.
+#[derive(Debug)]
+pub(super) struct Copies {
+    tasks: Tasks,
+    dir: PathBuf,
+    resource: ResourceId,
+    volumes: Vec<VolumeGeometry>,
+    stores: Vec<Pair>,
+    sources: Vec<SourceRun>,
+    sink: Option<SinkRun>,
+    /// Of the sink before: what it asked for may be under way.
+    ended: Option<Io>,
+    /// The stores may hold parts of what a sink took in place.
+    was_in_place: bool,
+    dropping: Option<Task<io::Result<()>>>,
+    switching: Option<Switching>,
+    maps: BTreeMap<MemberId, DirtyMap>,
+    scans: VecDeque<Scan>,
+    /// Where the read began that is under way for the first of them.
+    scanning: Option<Lsn>,
+    folds: Vec<FoldRun>,
+    /// Maps that are being removed.
+    removing: Vec<Task<io::Result<()>>>,
+    allowance: Allowance,
+    rate: Option<u64>,
+    ticked: Option<Now>,
+    comparing: compare::Comparing,
+    counts: Counts,
+    /// What a sink has said to a source that is yet to begin.
+    early: Option<(u64, Copying)>,
+}
+
+impl Copies {
+    /// Finds the dirty maps in the directory of a replica that has just been opened.
+    pub(super) fn open<E: Engine>(
+        tasks: Tasks,
+        engine: &mut E,
+        dir: &Path,
+        (state, stores): (&ReplicaState, Vec<Pair>),
+    ) -> io::Result<Self> {
+        let (resource, volumes) = (state.resource, state.volumes.clone());
+        let loading = maps::load(tasks.io(), dir.into(), resource, volumes.clone());
+        let maps = tasks.run(Task::new(loading), engine)?;
+        Ok(Self {
+            tasks,
+            dir: dir.into(),
+            resource,
+            volumes,
+            stores,
+            sources: Vec::new(),
+            sink: None,
+            ended: None,
+            was_in_place: state.image == Image::Incomplete,
+            dropping: None,
+            switching: None,
+            maps,
+            scans: VecDeque::new(),
+            scanning: None,
+            folds: Vec::new(),
+            removing: Vec::new(),
+            allowance: Allowance::default(),
+            rate: None,
+            ticked: None,
+            comparing: compare::Comparing::default(),
+            counts: Counts::default(),
+            early: None,
+        })
+    }
+
+    /// Whether the stores are to come to rest.
+    fn wants_rest(&self) -> bool {
+        let mut sources = self.sources.iter().map(|run| run.state.borrow());
+        self.sink.is_some() || sources.any(|state| state.is_finishing)
+    }
+
+    /// Whether a task has more to do at once, and has only let others go first.
+    pub(super) fn is_restless(&self) -> bool {
+        self.tasks.is_restless()
+    }
+
+    /// The end of an operation of one of the tasks.
+    pub(super) fn complete(&self, done: crate::engine::Completion) {
+        self.tasks.complete(done);
+    }
+
+    /// The log from here on is being read, or will be saved: it is not to be released.
+    pub(super) fn needs_log_from(&self) -> Option<Lsn> {
+        let scans = self.scans.iter().map(|scan| scan.at);
+        scans.chain(self.sink.as_ref().and_then(|sink| sink.apart)).min()
+    }
+}
+
+impl<E: Engine> Replica<E> {
+    /// Begins to be the source of a resync: from here on every change of the image is noted for
+    /// it. Beyond one source for each other member, the oldest gives way.
+    pub fn source(&mut self, id: u64, scope: Scope) {
+        self.end_source(id);
+        let copies = &mut self.copies;
+        if copies.sources.len() >= SOURCES_MAX {
+            copies.sources.remove(0);
+        }
+        let map = match scope.way {
+            Way::Map => copies.maps.get(&scope.map_of).map(|dirty| dirty.map.clone()),
+            Way::Log | Way::Digests => None,
+        };
+        let (volumes, applied) = (&copies.volumes, self.volumes.applied());
+        let mut state = SourceState::new(id, scope, volumes, map, applied);
+        match scope.way {
+            Way::Digests => state.scanned = Some(None),
+            Way::Log | Way::Map if scope.log_from < self.journal.start() => {
+                state.scanned = Some(None);
+            }
+            Way::Log | Way::Map => {
+                let end = self.journal.end().lsn;
+                let scan = Scan::new(Whom::Source(id), volumes, scope.log_from, end);
+                copies.scans.push_back(scan);
+            }
+        }
+        if let Some((_, mine)) = copies.early.take_if(|(of, _)| *of == id) {
+            // A source that has heard nothing takes any such word.
+            let _ = state.hear(mine);
+        }
+        let state = Rc::new(RefCell::new(state));
+        let work = SourceWork {
+            io: copies.tasks.io(),
+            state: state.clone(),
+            stores: copies.stores.clone(),
+            allowance: copies.allowance.clone(),
+        };
+        let task = Task::new(source::run(work));
+        copies.sources.push(SourceRun { state, task, is_done: false });
+        self.volumes.note_touched(true);
+        self.go_on_copying();
+    }
+
+    /// The image is held still: sends the rest, and then tells of which position it is.
+    pub fn finish_source(&mut self, id: u64) {
+        let run = self.copies.sources.iter().find(|run| run.state.borrow().id == id);
+        if let Some(run) = run {
+            run.state.borrow_mut().is_finishing = true;
+        }
+        self.go_on_copying();
+    }
+
+    /// Ends a source, whatever it does.
+    pub fn end_source(&mut self, id: u64) {
+        self.copies.sources.retain(|run| run.state.borrow().id != id);
+        self.copies.forget_scan(Whom::Source(id));
+        self.volumes.note_touched(!self.copies.sources.is_empty());
+    }
+
+    /// Begins to be the sink of a resync. The log from `apart` on is not the primary's: what it
+    /// has changed is named to the source, and saved before it is replaced.
+    pub fn sink(&mut self, id: u64, takes: Takes, apart: Option<Lsn>) {
+        self.end_sink();
+        let end = self.journal.end().lsn;
+        let start = self.journal.start();
+        let copies = &mut self.copies;
+        let mut state = SinkState::new(id, takes, &copies.volumes);
+        match apart {
+            Some(apart) if apart < start => state.mine = Some(None),
+            Some(apart) => {
+                let scan = Scan::new(Whom::Sink, &copies.volumes, apart, end);
+                copies.scans.push_back(scan);
+            }
+            None => state.mine = Some(Some(Scan::nothing(&copies.volumes))),
+        }
+        let (state, io) = (Rc::new(RefCell::new(state)), copies.tasks.io());
+        let work = SinkWork {
+            io: io.clone(),
+            before: copies.ended.take(),
+            state: state.clone(),
+            replica_dir: self.dir.clone(),
+            quarantine_dir: self.dir.join(QUARANTINE_DIR),
+            resource: copies.resource,
+            volumes: copies.volumes.clone(),
+            stores: copies.stores.clone(),
+            apart: apart.map(|apart| (apart, end)),
+            was_in_place: copies.was_in_place,
+        };
+        let task = Task::new(sink::run(work));
+        copies.sink = Some(SinkRun { state, io, task, apart, finishing: false });
+        self.go_on_copying();
+    }
+
+    /// Everything was sent: verifies it, and makes it durable with what it rests on.
+    pub fn finish_sink(&mut self, id: u64, said: u64) {
+        let has_all = self.copies.counts.heard(id) == said;
+        let sink = self.copies.sink.as_mut();
+        if let Some(sink) = sink.filter(|sink| sink.state.borrow().id == id) {
+            if !has_all {
+                self.end_sink();
+                self.ready.push(ReplicaEvent::SinkDone { id, result: Err(SinkError::Lost) });
+                return;
+            }
+            sink.finishing = true;
+        }
+        self.go_on_copying();
+    }
+
+    /// Ends the sink; what is staged stays, and the next sink goes on with it.
+    pub fn end_sink(&mut self) {
+        self.copies.forget_scan(Whom::Sink);
+        if let Some(sink) = self.copies.sink.take() {
+            self.copies.was_in_place |= sink.state.borrow().wrote_in_place;
+            self.copies.ended = Some(sink.io);
+        }
+    }
+
+    /// Forgets what is staged. May be repeated.
+    pub fn drop_staging(&mut self) {
+        self.end_sink();
+        if self.copies.dropping.is_none() {
+            let (io, dir) = (self.copies.tasks.io(), self.dir.clone());
+            let before = self.copies.ended.take();
+            let drop_it = async move {
+                while before.as_ref().is_some_and(Io::is_busy) {
+                    crate::resync::task::pause().await;
+                }
+                drop_staging(&io, &dir).await
+            };
+            self.copies.dropping = Some(Task::new(drop_it));
+        }
+        self.go_on_copying();
+    }
+
+    /// Takes a message of the other side. One of a session that has ended is passed over.
+    ///
+    /// # Errors
+    /// [`BadCopying`] where it breaks the protocol.
+    pub fn copying(&mut self, id: u64, message: Numbered) -> Result<(), BadCopying> {
+        let Numbered { number, copying: message } = message;
+        self.copies.counts.hear(id, number)?;
+        let copies = &self.copies;
+        let source = copies.sources.iter().find(|run| run.state.borrow().id == id);
+        let sink = copies.sink.as_ref().filter(|sink| sink.state.borrow().id == id);
+        if let Some(run) = source {
+            run.state.borrow_mut().hear(message)?;
+        } else if let Some(sink) = sink {
+            if sink.finishing {
+                return Err(BadCopying::Unasked);
+            }
+            sink.state.borrow_mut().hear(message)?;
+        } else if let Some(asks) = &copies.comparing.asks
+            && asks.work.state.borrow().id == id
+        {
+            asks.work.state.borrow_mut().hear(message)?;
+        } else if let Some(answers) = &copies.comparing.answers
+            && answers.state.borrow().id == id
+        {
+            answers.state.borrow_mut().hear(message)?;
+        } else if let Copying::Mine(_) = message {
+            self.copies.early = Some((id, message));
+        }
+        self.go_on_copying();
+        Ok(())
+    }
+
+    /// How far a source or sink is.
+    #[must_use]
+    pub fn copy_progress(&self, id: u64) -> Option<CopyProgress> {
+        let sources = self.copies.sources.iter().map(|run| run.state.borrow());
+        let source = sources.filter(|state| state.id == id).map(|state| state.progress).next();
+        source.or_else(|| {
+            let state = self.copies.sink.as_ref()?.state.borrow();
+            (state.id == id).then_some(state.progress)
+        })
+    }
+
+    /// Most bytes of the image that all sources together read in a second.
+    pub fn set_copy_rate(&mut self, bytes_per_second: Option<u64>) {
+        let copies = &mut self.copies;
+        if copies.rate != bytes_per_second {
+            copies.rate = bytes_per_second;
+            copies.ticked = None;
+            copies.allowance.set(bytes_per_second.map(|_| 0));
+        }
+        self.go_on_copying();
+    }
+
+    /// Tells the time, for the rate. Returns when to be called again.
+    pub fn tick_copy(&mut self, now: Now) -> Option<Now> {
+        let copies = &mut self.copies;
+        let rate = copies.rate.filter(|_| !copies.sources.is_empty())?;
+        let before = copies.ticked.replace(now).unwrap_or(now);
+        let micros = u64::try_from(now.since(before).as_micros()).unwrap_or(u64::MAX);
+        let new = u128::from(rate) * u128::from(micros) / 1_000_000;
+        // What was not used for long is no right to a burst.
+        let most = i64::try_from(rate / 10).unwrap_or(i64::MAX).max(1);
+        let left = copies.allowance.get().unwrap_or(0);
+        let new = left.saturating_add(i64::try_from(new).unwrap_or(i64::MAX)).min(most);
+        copies.allowance.set(Some(new));
+        self.go_on_copying();
+        Some(now.after(TICK))
+    }
+
+    /// The dirty maps that there are, and what of the log each has.
+    #[must_use]
+    pub fn maps(&self) -> Vec<(MemberId, Span)> {
+        self.copies.maps.iter().map(|(peer, dirty)| (*peer, dirty.span)).collect()
+    }
+
+    /// Adds what the log changed from `from` to `to` to the dirty map of `peer`, durably; without
+    /// `from`, the map begins anew at `to`, empty. One at a time for each peer.
+    pub fn fold(&mut self, peer: MemberId, from: Option<Lsn>, to: Lsn) {
+        self.copies.fold(peer, from, to);
+        self.go_on_copying();
+    }
+
+    /// Lets every task go on as far as it comes, and passes on what they say.
+    pub(super) fn go_on_copying(&mut self) {
+        self.go_on_scanning();
+        // A sink begins, and a held image is sent, when the stores have all that they may have.
+        let before = self.volumes.applied().lsn;
+        let hurry = self.copies.wants_rest();
+        self.volumes.hurry(&mut self.engine, hurry);
+        self.tell_applied(before);
+        let touched = self.volumes.touched();
+        let applied = self.volumes.applied();
+        let read_back = self.volumes.queue_end().lsn >= self.volumes.limit();
+        let is_quiet = self.volumes.is_quiet() && (read_back || self.spooled_bytes() == 0);
+        for run in &mut self.copies.sources {
+            let mut state = run.state.borrow_mut();
+            touched.iter().for_each(|(v, range)| state.mark(*v, range.start(), range.end()));
+            (state.applied, state.is_quiet) = (applied, is_quiet);
+        }
+        self.go_on_sourcing();
+        self.go_on_sinking(is_quiet);
+        self.go_on_switching();
+        self.go_on_folding();
+        self.go_on_comparing();
+        self.go_on_removing();
+        let Self { copies, engine, .. } = self;
+        // Files of tasks that were ended.
+        copies.tasks.begin(engine);
+    }
+
+    fn go_on_sourcing(&mut self) {
+        let Self { copies, engine, ready, .. } = self;
+        let Copies { sources, tasks, counts, .. } = copies;
+        for run in sources.iter_mut().filter(|run| !run.is_done) {
+            let ended = tasks.poll(&mut run.task, engine);
+            let mut state = run.state.borrow_mut();
+            let id = state.id;
+            ready.extend(state.out.drain(..).map(|says| match says {
+                SourceSays::Copying(copying) => counts.say(id, copying),
+                SourceSays::NearEnd => ReplicaEvent::SourceNearEnd { id },
+                SourceSays::Done(at) => ReplicaEvent::SourceDone { id, at, said: counts.said(id) },
+            }));
+            run.is_done = ended.is_some();
+            if let Some(Err(error)) = ended {
+                ready.push(ReplicaEvent::SourceFailed { id, error });
+            }
+        }
+    }
+
+    fn go_on_sinking(&mut self, is_quiet: bool) {
+        let Self { copies, engine, ready, journal, .. } = self;
+        if let Some(task) = &mut copies.dropping {
+            let Some(dropped) = copies.tasks.poll(task, engine) else { return };
+            copies.dropping = None;
+            if let Err(error) = dropped {
+                tracing::warn!(%error, "what a resync staged cannot be removed");
+            }
+        }
+        let Some(sink) = &mut copies.sink else { return };
+        let id = sink.state.borrow().id;
+        sink.state.borrow_mut().is_quiet = is_quiet;
+        if sink.finishing && journal.written() >= journal.end().lsn {
+            let tail = sink.apart.map(|apart| tail_of(journal, apart));
+            let mut state = sink.state.borrow_mut();
+            if !state.is_finishing {
+                state.tail = tail.flatten();
+                state.is_finishing = true;
+            }
+        }
+        let ended = copies.tasks.poll(&mut sink.task, engine);
+        let mut state = sink.state.borrow_mut();
+        let out = state.out.drain(..);
+        ready.extend(out.map(|copying| copies.counts.say(id, copying)));
+        drop(state);
+        if let Some(result) = ended {
+            self.end_sink();
+            // A store whose write or sync failed is not to be trusted any more (design §2.7).
+            let failed = match &result {
+                Err(SinkError::Store { source, .. }) => self.volumes.fail_for(source),
+                _ => None,
+            };
+            self.ready.push(ReplicaEvent::SinkDone { id, result });
+            self.ready.extend(failed.map(|e| ReplicaEvent::Failed(FailedPart::Store, e)));
+        }
+    }
+}
+
+/// What is to be saved of the log beyond `apart`.
+fn tail_of(journal: &crate::journal::Journal, apart: Lsn) -> Option<Tail> {
+    let (start, end) = (journal.start(), journal.end().lsn);
+    let from = apart.max(start);
+    // What cannot be found there is noticed where it is saved.
+    let parts = journal.parts(from, end).unwrap_or_default();
+    (from < end).then_some(Tail { from, end, parts, is_cut: apart < start })
+}
+
+/// The position that a superblock with a switching image must name as durable, and the number of
+/// truncations: those of the log as it will be. The old log counts no more from then on.
+pub(super) fn durable_after_switch(checkpoint: LogPosition) -> (Lsn, u64) {
+    (checkpoint.lsn, 0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+//! The log before a checkpoint (design §2.6): it is kept for the standbys that are known to lack
+//! it, up to the retention. What goes beyond that is marked in their dirty maps first, so that a
+//! standby that is away for a month costs a map, and comes back without a look at everything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::{Action, Node, Note};
+use crate::frame::LogPosition;
+use crate::ids::{Lsn, MemberId};
+use crate::resync::Span;
+
+/// What the maps say, and what waits for them.
+#[derive(Clone, Debug, Default)]
+pub(in super::super) struct Retention {
+    spans: BTreeMap<MemberId, Span>,
+    /// Maps that are being written.
+    folding: BTreeSet<MemberId>,
+    /// Maps that could not be written since more of the log was wanted.
+    given_up: BTreeSet<MemberId>,
+    /// The log before this is needed by nobody, once the maps have it.
+    wanted: Lsn,
+}
+
+impl Retention {
+    pub(in super::super) fn new(maps: &[(MemberId, Span)]) -> Self {
+        Self { spans: maps.iter().copied().collect(), ..Self::default() }
+    }
+
+    pub(super) fn span(&self, member: MemberId) -> Option<Span> {
+        self.spans.get(&member).copied()
+    }
+}
+
+impl Node {
+    /// A member that was not heard yet in this life may lack anything. Whoever it is, the newest
+    /// stretch of the log is kept, and what is older goes only when all have it.
+    pub(in super::super) fn checkpoint_recorded(&mut self, position: LogPosition) {
+        let kept = self.peers.keys().map(|member| self.kept_by(*member).unwrap_or(Lsn::START));
+        let lowest = kept.fold(position.lsn, Lsn::min);
+        let end = self.log.end().lsn.get();
+        let stretch = Lsn::new(end.saturating_sub(self.config.retention_bytes));
+        self.want_released(position.lsn.min(lowest.max(stretch)));
+    }
+
+    /// What the life before gave up with its last checkpoint is given up at the start and not only
+    /// with the first checkpoint of this one: until then clients would wait for its room.
+    pub(in super::super) fn release_again(&mut self) {
+        let checkpoint = self.state.checkpoint.lsn.get();
+        self.want_released(Lsn::new(checkpoint.saturating_sub(self.config.retention_bytes)));
+    }
+
+    fn want_released(&mut self, lsn: Lsn) {
+        if lsn > self.retention.wanted {
+            self.retention.wanted = lsn;
+            self.retention.given_up.clear();
+        }
+    }
+
+    /// The log goes when every map has what it needs of it.
+    pub(in super::super) fn settle_release(&mut self) {
+        let wanted = self.retention.wanted;
+        if wanted <= self.log.start() {
+            return;
+        }
+        if !self.leads_or_ends() {
+            // Only a primary keeps maps. Those of an earlier time end where its log begins now.
+            return self.release(wanted);
+        }
+        let members: Vec<_> = self.peers.keys().copied().collect();
+        let mut waits = false;
+        for member in members {
+            waits |= self.fold_for(member, wanted);
+        }
+        if !waits {
+            self.release(wanted);
+        }
+    }
+
+    fn release(&mut self, lsn: Lsn) {
+        self.log.released_to(lsn);
+        self.out.push_back(Action::ReleaseLog(lsn));
+    }
+
+    /// Whether the map of a member has to be written first.
+    fn fold_for(&mut self, peer: MemberId, wanted: Lsn) -> bool {
+        if self.retention.folding.contains(&peer) {
+            return true;
+        }
+        let (start, kept) = (self.log.start(), self.kept_by(peer));
+        let span = self.retention.span(peer).filter(|span| span.to >= start);
+        let (from, to) = match (kept, span) {
+            _ if self.retention.given_up.contains(&peer) => return false,
+            (_, Some(span)) if span.to >= wanted => return false,
+            // It has all of that: the map begins anew, empty, where a frame ends.
+            (Some(kept), _) if kept >= wanted => (None, kept),
+            (_, Some(span)) => (Some(span.to), wanted),
+            (Some(kept), None) if kept >= start => (None, kept),
+            // Nobody knows what it has: everything will be compared.
+            _ => return false,
+        };
+        self.retention.folding.insert(peer);
+        self.out.push_back(Action::Fold { peer, from, to });
+        true
+    }
+
+    pub(in super::super) fn folded(&mut self, peer: MemberId, span: Option<Span>) {
+        self.retention.folding.remove(&peer);
+        match span {
+            Some(span) => {
+                self.retention.spans.insert(peer, span);
+            }
+            None => {
+                self.retention.spans.remove(&peer);
+                self.retention.given_up.insert(peer);
+                self.out.push_back(Action::Note(Note::MapLost(peer)));
+            }
+        }
+    }
+
+    /// How far a member's own log is known to be durable.
+    fn kept_by(&self, member: MemberId) -> Option<Lsn> {
+        let peer = self.peers.get(&member)?;
+        peer.feed().map(|feed| feed.durable).or(peer.kept)
+    }
+}

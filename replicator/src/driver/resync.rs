@@ -1,0 +1,127 @@
+//! Resyncs: what the core decides goes to the disks, what the disks say to the other side goes
+//! past the core (design §8).
+
+use hadrian_blockdev::replica::ReplicaEvent;
+use hadrian_protocol::ids::{MemberId, SessionId};
+use hadrian_protocol::node::{Action, Event};
+use hadrian_protocol::resync::{CopyProgress, Numbered};
+use hadrian_protocol::time::{Now, micros};
+use hadrian_protocol::wire::Message;
+use serde::{Deserialize, Serialize};
+
+use super::resource::{Inner, Shared};
+
+/// A resync on this side, as long as there is one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Copies {
+    session: SessionId,
+    /// Who is brought up; none where that is this member.
+    member: Option<MemberId>,
+    began: Now,
+}
+
+/// How far a resync is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CopyStatus {
+    /// Who is brought up by this member; none where that is this one.
+    pub member: Option<MemberId>,
+    /// How far it is.
+    pub progress: CopyProgress,
+    /// Microseconds since it began.
+    pub since_us: u64,
+}
+
+impl Shared {
+    /// The data of a resync; whether it makes sense.
+    pub(super) fn copying(&self, session: SessionId, copying: Numbered) -> bool {
+        let copied = self.inner.borrow_mut().replica.copying(session.get(), copying);
+        self.heard(session, Message::Alive);
+        if let Err(error) = &copied {
+            tracing::warn!(session = session.get(), %error, "the data of a resync is refused");
+        }
+        copied.is_ok()
+    }
+}
+
+impl Inner {
+    /// Carries out what the core wants of a resync.
+    pub(super) fn resync(&mut self, action: Action) {
+        let now = self.clock().now;
+        let replica = &mut self.replica;
+        let begin = |session, member| Copies { session, member, began: now };
+        match action {
+            Action::Source { session, scope } => {
+                self.copies.push(begin(session, Some(scope.map_of)));
+                replica.source(session.get(), scope);
+            }
+            Action::FinishSource { session } => replica.finish_source(session.get()),
+            Action::EndSource { session } => {
+                self.copies.retain(|copies| copies.session != session);
+                replica.end_source(session.get());
+            }
+            Action::Sink { session, takes, apart } => {
+                self.copies.push(begin(session, None));
+                replica.sink(session.get(), takes, apart);
+            }
+            Action::FinishSink { session, said } => replica.finish_sink(session.get(), said),
+            Action::EndSink => {
+                self.copies.retain(|copies| copies.member.is_some());
+                replica.end_sink();
+            }
+            Action::SwitchImage(at) => replica.switch_image(at),
+            Action::DropStaging => replica.drop_staging(),
+            Action::Fold { peer, from, to } => replica.fold(peer, from, to),
+            Action::BeginCompare { session } => replica.begin_compare(session.get()),
+            Action::Compare { session } => replica.compare(session.get()),
+            Action::EndCompare { session } => replica.end_compare(session.get()),
+            Action::AnswerCompare { session } => replica.answer_compare(session.get()),
+            Action::EndAnswers { session } => replica.end_answers(session.get()),
+            _ => {}
+        }
+    }
+
+    /// What the disks have done for a resync, as the core hears it.
+    pub(super) fn resync_event(&mut self, event: ReplicaEvent) -> Option<Event> {
+        Some(match event {
+            ReplicaEvent::Copying { id, message } => {
+                if let Some(link) = self.links.get(&SessionId::new(id)) {
+                    link.send(&Message::Copying(message));
+                }
+                return None;
+            }
+            ReplicaEvent::SourceNearEnd { id } => {
+                Event::SourceNearEnd { session: SessionId::new(id) }
+            }
+            ReplicaEvent::SourceDone { id, at, said } => {
+                Event::SourceDone { session: SessionId::new(id), at, said }
+            }
+            ReplicaEvent::SourceFailed { id, error } => {
+                tracing::error!(resource = %self.name, %error, "a standby cannot be brought up");
+                Event::SourceFailed { session: SessionId::new(id) }
+            }
+            ReplicaEvent::SinkDone { id, result } => {
+                if let Err(error) = &result {
+                    tracing::error!(resource = %self.name, %error, "a resync came to nothing");
+                }
+                Event::SinkDone { session: SessionId::new(id), whole: result.is_ok() }
+            }
+            ReplicaEvent::Switched(at) => Event::Switched(at),
+            ReplicaEvent::Folded { peer, span } => Event::Folded { peer, span },
+            ReplicaEvent::Compared { id, done, total, differs } => {
+                Event::Compared { session: SessionId::new(id), done, total, differs }
+            }
+            _ => return None,
+        })
+    }
+
+    /// How far the resyncs are in which this member takes part.
+    pub(super) fn copy_status(&self) -> Vec<CopyStatus> {
+        let now = self.clock().now;
+        let status = |copies: &Copies| {
+            let progress = self.replica.copy_progress(copies.session.get())?;
+            let since_us = micros(now.since(copies.began));
+            Some(CopyStatus { member: copies.member, progress, since_us })
+        };
+        self.copies.iter().filter_map(status).collect()
+    }
+}

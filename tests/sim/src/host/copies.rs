@@ -1,0 +1,91 @@
+//! Resyncs of a process: what its core decides goes to its replica, and what that has done to the
+//! core and the oracle.
+
+use std::path::Path;
+
+use hadrian_blockdev::replica::ReplicaEvent;
+use hadrian_protocol::ids::{MemberId, SessionId};
+use hadrian_protocol::node::{Action, Event};
+use hadrian_protocol::resync::Numbered;
+use hadrian_protocol::wire::Message;
+
+use super::{Outward, Process, STORE};
+use crate::oracle::Oracle;
+
+impl Process {
+    /// Carries out what the core wants of a resync.
+    pub(super) fn resync(&mut self, member: MemberId, action: Action, oracle: &mut Oracle) {
+        match action {
+            Action::Source { session, scope } => self.replica.source(session.get(), scope),
+            Action::FinishSource { session } => self.replica.finish_source(session.get()),
+            Action::EndSource { session } => self.replica.end_source(session.get()),
+            Action::Sink { session, takes, apart } => {
+                self.replica.sink(session.get(), takes, apart);
+            }
+            Action::FinishSink { session, said } => {
+                self.replica.finish_sink(session.get(), said);
+            }
+            Action::EndSink => self.replica.end_sink(),
+            Action::SwitchImage(at) => self.replica.switch_image(at),
+            Action::DropStaging => self.replica.drop_staging(),
+            Action::Fold { peer, from, to } => self.replica.fold(peer, from, to),
+            Action::BeginCompare { session } => self.replica.begin_compare(session.get()),
+            Action::Compare { session } => {
+                oracle.compares(member, self.apply_asked);
+                self.replica.compare(session.get());
+            }
+            Action::EndCompare { session } => self.replica.end_compare(session.get()),
+            Action::AnswerCompare { session } => self.replica.answer_compare(session.get()),
+            Action::EndAnswers { session } => self.replica.end_answers(session.get()),
+            other => unreachable!("everything else is carried out elsewhere: {other:?}"),
+        }
+    }
+
+    /// What the replica has done for a resync, as the core hears it.
+    pub(super) fn resync_event(
+        &mut self,
+        member: MemberId,
+        event: ReplicaEvent,
+        oracle: &mut Oracle,
+    ) -> Option<Event> {
+        Some(match event {
+            ReplicaEvent::Copying { id, message } => {
+                self.out.push(Outward::Send(SessionId::new(id), Message::Copying(message)));
+                return None;
+            }
+            ReplicaEvent::SourceNearEnd { id } => {
+                Event::SourceNearEnd { session: SessionId::new(id) }
+            }
+            ReplicaEvent::SourceDone { id, at, said } => {
+                Event::SourceDone { session: SessionId::new(id), at, said }
+            }
+            ReplicaEvent::SourceFailed { id, .. } => {
+                Event::SourceFailed { session: SessionId::new(id) }
+            }
+            ReplicaEvent::SinkDone { id, result } => {
+                Event::SinkDone { session: SessionId::new(id), whole: result.is_ok() }
+            }
+            ReplicaEvent::Switched(at) => {
+                self.apply_asked = at.lsn;
+                let image = self.image();
+                oracle.switched(member, at, &image);
+                Event::Switched(at)
+            }
+            ReplicaEvent::Folded { peer, span } => Event::Folded { peer, span },
+            ReplicaEvent::Compared { id, done, total, differs } => {
+                oracle.compared(member, &differs);
+                Event::Compared { session: SessionId::new(id), done, total, differs }
+            }
+            other => unreachable!("everything else is heard elsewhere: {other:?}"),
+        })
+    }
+
+    /// The data of a resync that came over a session. `false`: it makes no sense.
+    pub(super) fn copying(&mut self, session: SessionId, copying: Numbered) -> bool {
+        self.replica.copying(session.get(), copying).is_ok()
+    }
+
+    fn image(&self) -> Vec<u8> {
+        self.disk.with(|disk| disk.contents(Path::new(STORE)).unwrap_or_default().to_vec())
+    }
+}
