@@ -2,6 +2,7 @@
 //! (design §6.4, §8).
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::process::Command;
 
 use hadrian_protocol::node::Note;
@@ -145,4 +146,46 @@ fn of_a_copy_that_was_carried_by_hand_only_the_differences_are_sent() {
     cluster.start(Side::Beta).unwrap();
     cluster.await_peer(Side::Alpha).unwrap();
     images_are_equal(&cluster, Side::Alpha);
+}
+
+#[test]
+fn a_flipped_byte_of_a_standby_is_found_while_clients_write() {
+    let spec = Spec { volume_bytes: 256 << 20, ..Spec::new(Mode::Nearsync) };
+    let cluster = Cluster::new(&programs(), spec).unwrap();
+    write(&cluster, Side::Alpha, 0..64, 0);
+    cluster.await_applied(Side::Alpha).unwrap();
+    let found = cluster.tool(Side::Alpha, &["verify", "db"]).unwrap();
+    assert!(found.contains("no difference"), "{found}");
+
+    let at = 37 * MIB + 12_345;
+    let disk = fs::File::options().read(true).write(true).open(cluster.store_path(Side::Beta));
+    let (disk, mut byte) = (disk.unwrap(), [0]);
+    disk.read_exact_at(&mut byte, at).unwrap();
+    disk.write_all_at(&[byte[0] ^ 1], at).unwrap();
+    disk.sync_all().unwrap();
+    std::thread::scope(|scope| {
+        // Elsewhere on the volume, all the while.
+        scope.spawn(|| write(&cluster, Side::Alpha, 128..192, 500));
+        let verify = cluster.command(Side::Alpha, &["verify", "db"]).output().unwrap();
+        let text = String::from_utf8_lossy(&verify.stdout).into_owned();
+        assert!(!verify.status.success(), "{text}");
+        let leaf = at / (16 << 10) * (16 << 10);
+        assert!(text.contains(&format!("volume 0: 16384 bytes at offset {leaf}")), "{text}");
+    });
+}
+
+#[test]
+fn a_detached_member_keeps_a_plain_disk_with_everything_on_it() {
+    let mut cluster = Cluster::new(&programs(), Spec::new(Mode::Nearsync)).unwrap();
+    write(&cluster, Side::Alpha, 0..8, 0);
+    images_are_equal(&cluster, Side::Alpha);
+    cluster.terminate(Side::Alpha).unwrap();
+    cluster.terminate(Side::Beta).unwrap();
+    let said = cluster.tool(Side::Beta, &["detach", "db", "--yes"]).unwrap();
+    assert!(said.contains("is detached"), "{said}");
+    assert!(!cluster.replica_dir(Side::Beta).exists());
+    assert!(cluster.replica_dir(Side::Beta).with_extension("detached").exists());
+    assert!(cluster.store(Side::Beta).unwrap() == cluster.store(Side::Alpha).unwrap());
+    let again = cluster.tool(Side::Beta, &["detach", "db", "--yes"]).unwrap_err().to_string();
+    assert!(again.contains("state/db"), "{again}");
 }
