@@ -18,8 +18,8 @@ fn two_thousand_clusters_keep_every_promise() {
             total.broken.len()
         );
     }
-    // It takes a log that cannot be read at the one moment in which a standby of the set is back and
-    // catches up from it: no seed has met that yet.
+    // It takes a log that cannot be read at the one moment in which a standby of the set is back
+    // and catches up from it: no seed has met that yet.
     let rare = ["DisconnectedPeer -> Resync", "Resync -> DisconnectedPeer"];
     let mut missing = total.made.missing();
     missing.retain(|made| !rare.iter().any(|rare| made.contains(rare)));
