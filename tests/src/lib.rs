@@ -4,6 +4,7 @@
 pub mod etcd;
 pub mod fencing;
 pub mod marked;
+pub mod megabytes;
 mod memory;
 pub mod mounted;
 pub mod namespaces;

@@ -7,24 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use hadrian_protocol::replica::Mode;
+use hadrian_tests::megabytes::{self, MIB, content};
 use hadrian_tests::tools::{nbdsh, programs, run};
 use hadrian_tests::{Cluster, Side, Spec};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-const MIB: u64 = 1 << 20;
-
-/// A megabyte of this number, unlike that of any other.
-fn content(number: u64) -> Vec<u8> {
-    (number + 1).to_le_bytes().repeat((MIB / 8) as usize)
-}
-
 fn write(cluster: &Cluster, side: Side, numbers: impl Iterator<Item = u64>, stamp: u64) {
-    let mut client = cluster.client(side).unwrap();
-    for number in numbers {
-        client.write(number * MIB, &content(number + stamp)).unwrap();
-    }
-    client.flush().unwrap();
+    megabytes::write(cluster, side, numbers, stamp).unwrap();
 }
 
 /// A pair of which alpha has written what beta never got, and has come back to beta since. With
@@ -37,7 +27,6 @@ fn rejoined(settings: &str) -> (Cluster, Vec<u8>) {
     cluster.await_applied(Side::Alpha).unwrap();
     cluster.signal(Side::Beta, Signal::STOP).unwrap();
     write(&cluster, Side::Alpha, 4..12, 1000);
-    // Frames that both have and alpha has not applied are not set aside: docs/operations.md.
     cluster.await_applied_here(Side::Alpha).unwrap();
     cluster.kill(Side::Alpha).unwrap();
     cluster.signal(Side::Beta, Signal::CONT).unwrap();

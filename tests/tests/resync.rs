@@ -8,23 +8,13 @@ use std::process::Command;
 use hadrian_protocol::node::Note;
 use hadrian_protocol::replica::Mode;
 use hadrian_protocol::resync::{Takes, Way};
+use hadrian_tests::megabytes::{self, MIB};
 use hadrian_tests::tools::programs;
 use hadrian_tests::{Cluster, Side, Spec};
 use rustix::process::Signal;
 
-const MIB: u64 = 1 << 20;
-
-/// A megabyte of this number, unlike that of any other.
-fn content(number: u64) -> Vec<u8> {
-    (number + 1).to_le_bytes().repeat((MIB / 8) as usize)
-}
-
 fn write(cluster: &Cluster, side: Side, numbers: impl Iterator<Item = u64>, stamp: u64) {
-    let mut client = cluster.client(side).unwrap();
-    for number in numbers {
-        client.write(number * MIB, &content(number + stamp)).unwrap();
-    }
-    client.flush().unwrap();
+    megabytes::write(cluster, side, numbers, stamp).unwrap();
 }
 
 fn notes(cluster: &Cluster, side: Side) -> Vec<Note> {

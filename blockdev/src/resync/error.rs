@@ -11,7 +11,7 @@ pub enum SinkError {
     /// The staging does not fit.
     #[error(
         "{dir} has no room for what a resync stages: at least {bytes} bytes more are needed \
-         there; make room, or resync with --in-place, which needs none"
+         there; make room, or write resync = \"in_place\" for the resource, which needs none"
     )]
     NoRoom {
         /// Which directory.

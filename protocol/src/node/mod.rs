@@ -334,6 +334,7 @@ impl Node {
             .chain(self.pace_deadline())
             .chain(self.asking_deadline())
             .chain(self.verify_deadline())
+            .chain(self.rest_deadline())
             .chain(self.congestion_deadline())
             .fold(heartbeat, Now::min)
     }

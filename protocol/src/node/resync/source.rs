@@ -1,11 +1,17 @@
 //! A primary's side of a resync.
 
+use std::time::Duration;
+
 use super::super::peer::Phase;
 use super::super::{Action, Node, Note};
 use crate::frame::LogPosition;
 use crate::ids::{Lsn, MemberId, SessionId};
 use crate::resync::{Scope, Way};
+use crate::time::Now;
 use crate::wire::{AskResync, Landed, Message, Refusal};
+
+/// Longest that the image rests for the last of a resync.
+const REST_MAX: Duration = Duration::from_secs(30);
 
 /// What a primary sends a standby beside the log.
 #[derive(Clone, Copy, Debug)]
@@ -21,8 +27,8 @@ enum Rest {
     Far,
     /// Little is left: as soon as the image rests, that is sent.
     Wanted,
-    /// It rests, and the last of it is on its way.
-    Begun,
+    /// It rests since then, and the last of it is on its way.
+    Begun(Now),
 }
 
 impl Sourcing {
@@ -79,6 +85,12 @@ impl Node {
 
     /// The image of a source that is nearly done rests, and the last of it is sent.
     pub(super) fn settle_sources(&mut self) {
+        let now = self.clock.now;
+        let stuck: Vec<_> = self.rests().filter(|(_, until)| *until <= now).collect();
+        for (session, _) in stuck {
+            // Clients fill the log meanwhile. It asks again, from what it has got.
+            self.refuse(session, Refusal::NotNow);
+        }
         let Self { peers, log, state, out, .. } = self;
         let rests = log.applied() == state.apply_limit;
         for peer in peers.values_mut().filter(|_| rests) {
@@ -86,16 +98,32 @@ impl Node {
                 && let Phase::Sourcing(sourcing) = &mut open.phase
                 && sourcing.rest == Rest::Wanted
             {
-                sourcing.rest = Rest::Begun;
+                sourcing.rest = Rest::Begun(now);
                 out.push_back(Action::FinishSource { session: open.id });
             }
         }
     }
 
+    /// Sources whose image rests, and until when it may.
+    fn rests(&self) -> impl Iterator<Item = (SessionId, Now)> + '_ {
+        let open = self.peers.values().filter_map(|peer| peer.session.as_ref());
+        open.filter_map(|open| match &open.phase {
+            Phase::Sourcing(Sourcing { rest: Rest::Begun(since), .. }) => {
+                Some((open.id, since.after(REST_MAX)))
+            }
+            _ => None,
+        })
+    }
+
+    pub(in super::super) fn rest_deadline(&self) -> Option<Now> {
+        self.rests().map(|(_, until)| until).min()
+    }
+
     /// Everything of `at` was sent. What comes behind it the standby gets from the log, which is
     /// kept for it from here on.
     pub(in super::super) fn source_done(&mut self, session: SessionId, at: LogPosition, said: u64) {
-        let begun = self.sourcing_mut(session).is_some_and(|source| source.rest == Rest::Begun);
+        let begun =
+            self.sourcing_mut(session).is_some_and(|source| matches!(source.rest, Rest::Begun(_)));
         if !begun {
             return;
         }
@@ -113,6 +141,7 @@ impl Node {
 
     /// What is to be sent cannot be read. The session ends, and the standby asks again.
     pub(in super::super) fn source_failed(&mut self, session: SessionId) {
+        self.compare_failed(session);
         if self.sourcing_mut(session).is_some() {
             self.refuse(session, Refusal::NotNow);
         }

@@ -17,6 +17,8 @@ use crate::time::{Now, WallTime};
 
 /// Longest that both sides take to come to rest; then clients may have more room first.
 const SETTLE_MAX: Duration = Duration::from_secs(5);
+/// Longest that both images are held for one piece: meanwhile clients fill the log.
+const COMPARE_MAX: Duration = Duration::from_secs(30);
 
 /// What a primary compares, and what it compared last.
 #[derive(Clone, Debug, Default)]
@@ -75,6 +77,12 @@ pub enum VerifyState {
     CutShort,
 }
 
+impl Hold {
+    const fn limit(&self) -> Duration {
+        if self.compares { COMPARE_MAX } else { SETTLE_MAX }
+    }
+}
+
 impl Node {
     /// An operator wants to know whether a standby holds what it should.
     pub(in super::super) fn begin_verify(
@@ -131,7 +139,7 @@ impl Node {
 
     pub(in super::super) fn verify_deadline(&self) -> Option<Now> {
         let running = self.verify.running.as_ref()?;
-        Some(running.hold.map_or(running.next_at, |hold| hold.since.after(SETTLE_MAX)))
+        Some(running.hold.map_or(running.next_at, |hold| hold.since.after(hold.limit())))
     }
 
     pub(super) fn settle_verify(&mut self) {
@@ -159,7 +167,17 @@ impl Node {
                     self.let_go(SETTLE_MAX);
                 }
             }
+            Some(hold) if now >= hold.since.after(hold.limit()) => {
+                self.end_verify(VerifyState::CutShort);
+            }
             _ => {}
+        }
+    }
+
+    /// The image cannot be read.
+    pub(super) fn compare_failed(&mut self, session: SessionId) {
+        if self.verify.running.as_ref().is_some_and(|running| running.session == session) {
+            self.end_verify(VerifyState::CutShort);
         }
     }
 

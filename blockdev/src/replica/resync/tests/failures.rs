@@ -58,7 +58,7 @@ fn a_staging_without_room_says_so_and_harms_nothing() {
     }
     let result = pair.result.take().unwrap();
     assert!(matches!(result, Err(SinkError::NoRoom { .. })), "{result:?}");
-    assert!(result.unwrap_err().to_string().contains("--in-place"));
+    assert!(result.unwrap_err().to_string().contains("in_place"));
     pair.standby.disk().make_room();
     pair.primary.replica.end_source(1);
     assert!(pair.standby.image() == before);
