@@ -116,6 +116,7 @@ fn add(draft: &mut Draft<Vec<u8>>, record: &Record) -> Option<()> {
         }
         Record::Handover { to, epoch } => draft.handover(*to, *epoch),
         Record::Marker => draft.marker(),
+        Record::Point { name } => draft.point(name),
     };
     added.ok()
 }

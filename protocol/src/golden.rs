@@ -62,6 +62,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("frame-epoch-start", sealed(|draft| ways.into_iter().for_each(|way| start(draft, way)))),
         ("frame-handover", sealed(|draft| draft.handover(to, Epoch::new(0x18)).unwrap())),
         ("frame-marker", sealed(|draft| draft.marker().unwrap())),
+        ("frame-point", sealed(|draft| draft.point(&"monday".parse().unwrap()).unwrap())),
         (
             "frame-several",
             sealed(|draft| {

@@ -16,6 +16,7 @@ pub mod history;
 pub mod ids;
 pub mod marks;
 pub mod node;
+pub mod point;
 pub mod range;
 pub mod record;
 pub mod replica;

@@ -89,7 +89,10 @@ fn change(record: Record) -> Option<Change> {
         Record::Write { volume, range, payload } => (volume, range, What::Data(payload)),
         Record::Zero { volume, range } => (volume, range, What::Zero),
         Record::Trim { volume, range } => (volume, range, What::Trim),
-        Record::EpochStart { .. } | Record::Handover { .. } | Record::Marker => return None,
+        Record::EpochStart { .. }
+        | Record::Handover { .. }
+        | Record::Marker
+        | Record::Point { .. } => return None,
     };
     Some(Change { volume, range, what })
 }

@@ -183,7 +183,10 @@ impl Volumes {
                 let volume = self.volumes.get(usize::from(volume.index()));
                 volume.is_some_and(|volume| range.end() <= volume.store.size_bytes())
             }
-            Record::EpochStart { .. } | Record::Handover { .. } | Record::Marker => true,
+            Record::EpochStart { .. }
+            | Record::Handover { .. }
+            | Record::Marker
+            | Record::Point { .. } => true,
         })
     }
 

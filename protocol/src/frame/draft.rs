@@ -6,6 +6,7 @@ use super::layout::{self, FrameSize, NewHeader, RecordEntry, Stamp};
 use super::record::{Began, RecordKind};
 use super::{BODY_LEN_MAX, ChainHash, Frame, HEAD_LEN, RECORDS_MAX};
 use crate::ids::{Epoch, Incarnation, Lsn, MemberId, ResourceId, VolumeIndex};
+use crate::point::PointName;
 use crate::range::ByteRange;
 use crate::time::WallTime;
 
@@ -176,6 +177,14 @@ impl<B: FrameBuffer> Draft<B> {
     /// [`DraftFull`]
     pub fn marker(&mut self) -> Result<(), DraftFull> {
         self.push(RecordEntry::mark(RecordKind::Marker, 0, 0, 0))
+    }
+
+    /// Adds an operator's name for the point behind this frame.
+    ///
+    /// # Errors
+    /// [`DraftFull`]
+    pub fn point(&mut self, name: &PointName) -> Result<(), DraftFull> {
+        self.push(RecordEntry::point(name))
     }
 
     fn push(&mut self, entry: RecordEntry) -> Result<(), DraftFull> {

@@ -10,6 +10,7 @@ use super::record::{Began, Record, RecordKind};
 use super::{BODY_LEN_MAX, HEAD_LEN, HEADER_LEN, PAGE, RECORD_LEN, RECORDS_MAX};
 use crate::checksum::{crc32c, crc32c_of_two};
 use crate::ids::{EPOCH_MAX, Epoch, Incarnation, Lsn, MemberId, ResourceId, VolumeIndex};
+use crate::point::{POINT_NAME_MAX, PointName};
 use crate::range::{ByteRange, RangeError};
 use crate::time::WallTime;
 use bytes::Bytes;
@@ -115,6 +116,9 @@ pub enum RecordError {
     /// It speaks of a payload, and its kind brings none.
     #[error("records of its kind bring no payload")]
     NoPayload,
+    /// What stands for a name is none.
+    #[error("the name of a point in it is none")]
+    Point,
 }
 
 /// The hash of a history up to one frame; equal hashes mean equal histories.
@@ -211,6 +215,9 @@ const _: () = assert!(size_of::<RecordEntry>() == RECORD_LEN);
 const _: () = assert!(HEADER_LEN + RECORDS_MAX * RECORD_LEN <= STAMP_AT);
 const CHAIN_AT: usize = 92;
 const CHAINED_TO: usize = HEADER_LEN - 4;
+/// Where in an entry the name of a point begins.
+const NAME_AT: usize = 2;
+const _: () = assert!(NAME_AT + POINT_NAME_MAX == RECORD_LEN);
 
 pub(super) struct NewHeader {
     pub(super) resource: ResourceId,
@@ -451,6 +458,22 @@ impl RecordEntry {
         }
     }
 
+    /// An entry for the name of a point: kind, length of the name, the name, zeroes.
+    pub(super) fn point(name: &PointName) -> Self {
+        let name = name.as_str().as_bytes();
+        let mut entry = Self::mark(RecordKind::Point, u8::try_from(name.len()).unwrap_or(0), 0, 0);
+        let places = entry.as_mut_bytes().iter_mut().skip(NAME_AT);
+        places.zip(name).for_each(|(place, byte)| *place = *byte);
+        entry
+    }
+
+    fn point_name(&self) -> Option<PointName> {
+        let room = self.as_bytes().get(NAME_AT..)?;
+        let (name, rest) = room.split_at_checked(usize::from(self.flags))?;
+        // One name is written in one way only.
+        rest.iter().all(|byte| *byte == 0).then(|| PointName::from_bytes(name)).flatten()
+    }
+
     pub(super) fn parse(bytes: &[u8], index: usize) -> Result<Self, FrameError> {
         let start = HEADER_LEN + index * RECORD_LEN;
         bytes
@@ -477,7 +500,8 @@ impl RecordEntry {
     }
 
     pub(super) fn check_payload(&self, bytes: &[u8]) -> bool {
-        bytes.get(self.payload()).is_some_and(|p| crc32c(p) == self.payload_crc.get())
+        let crc = || bytes.get(self.payload()).map(crc32c);
+        !self.has_payload() || crc() == Some(self.payload_crc.get())
     }
 
     pub(super) fn decode(&self, bytes: &Bytes, size: FrameSize) -> Result<Record, RecordError> {
@@ -514,11 +538,16 @@ impl RecordEntry {
                 Record::Handover { to: self.member()?, epoch: epoch(self.length.get())? }
             }
             RecordKind::Marker => Record::Marker,
+            RecordKind::Point => {
+                Record::Point { name: self.point_name().ok_or(RecordError::Point)? }
+            }
         })
     }
 
     fn has_payload(&self) -> bool {
-        (self.payload_len.get(), self.payload_crc.get(), self.payload_at.get()) != (0, 0, 0)
+        // A name takes the room of the fields.
+        self.kind != RecordKind::Point.code()
+            && (self.payload_len.get(), self.payload_crc.get(), self.payload_at.get()) != (0, 0, 0)
     }
 
     fn place(&self) -> Result<(VolumeIndex, ByteRange), RecordError> {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Epoch, Incarnation, MemberId, VolumeIndex};
+use crate::point::PointName;
 use crate::range::ByteRange;
 
 /// One change, or one mark, in the log.
@@ -52,6 +53,11 @@ pub enum Record {
     /// Carries nothing but its place in the log: a flush point, or the primary's durable word to
     /// the standbys while no client writes.
     Marker,
+    /// An operator's name for the point of the history right behind its frame (design §8.5).
+    Point {
+        /// The name; it need not be the only one of its kind.
+        name: PointName,
+    },
 }
 
 /// The kinds of record, as the record table names them.
@@ -69,6 +75,8 @@ pub enum RecordKind {
     Handover,
     /// [`Record::Marker`]
     Marker,
+    /// [`Record::Point`]
+    Point,
 }
 
 impl RecordKind {
@@ -80,6 +88,7 @@ impl RecordKind {
             Self::EpochStart => 4,
             Self::Handover => 5,
             Self::Marker => 6,
+            Self::Point => 7,
         }
     }
 
@@ -91,6 +100,7 @@ impl RecordKind {
             4 => Self::EpochStart,
             5 => Self::Handover,
             6 => Self::Marker,
+            7 => Self::Point,
             _ => return None,
         })
     }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ids::{EPOCH_MAX, Incarnation, VolumeIndex};
+use crate::point::{POINT_NAME_MAX, PointName};
 use crate::range::ByteRange;
 
 fn resource() -> ResourceId {
@@ -30,12 +31,17 @@ fn range(offset: u64, len: u64) -> ByteRange {
     ByteRange::new(offset, len).unwrap()
 }
 
+fn name() -> PointName {
+    "n".repeat(POINT_NAME_MAX).parse().unwrap()
+}
+
 fn sample() -> Frame {
     let mut draft = Draft::new(vec![0xEE; HEAD_LEN + 8192]);
     draft.write(volume(), range(4096, 512), &[7; 512]).unwrap();
     draft.zero(volume(), range(0, 1 << 30)).unwrap();
     draft.trim(volume(), range(8192, 4096)).unwrap();
     draft.marker().unwrap();
+    draft.point(&name()).unwrap();
     draft.seal(seal_as(8192))
 }
 
@@ -51,6 +57,7 @@ fn records_come_back_as_they_were_added() {
             Record::Zero { volume: volume(), range: range(0, 1 << 30) },
             Record::Trim { volume: volume(), range: range(8192, 4096) },
             Record::Marker,
+            Record::Point { name: name() },
         ]
     );
     assert_eq!((frame.lsn(), frame.end()), (Lsn::new(8192), Lsn::new(16384)));
@@ -100,7 +107,7 @@ fn the_chain_ties_a_frame_to_the_one_before() {
 fn every_flipped_byte_of_header_table_and_payload_is_noticed() {
     let frame = sample();
     let good = frame.log_bytes().to_vec();
-    let meaningful = (0..HEADER_LEN + 4 * RECORD_LEN).chain(HEAD_LEN..HEAD_LEN + 512);
+    let meaningful = (0..HEADER_LEN + 5 * RECORD_LEN).chain(HEAD_LEN..HEAD_LEN + 512);
     for at in meaningful {
         let mut bad = good.clone();
         bad[at] ^= 0x40;
@@ -156,6 +163,34 @@ fn a_record_that_brings_no_payload_cannot_speak_of_one_in_the_padding() {
     let refused = FrameError::Record { index: 0, cause: RecordError::NoPayload };
     assert_eq!(Frame::open(Bytes::from(bytes.clone()), resource()).unwrap_err(), refused);
     assert_eq!(Frame::receive(bytes, resource(), Lsn::START).unwrap_err(), refused);
+}
+
+/// A recording holds heads only, and a name is part of the head.
+#[test]
+fn the_name_of_a_point_is_there_without_the_body() {
+    let frame = Frame::hollow(sample().head()).unwrap();
+    assert_eq!(frame.records().last(), Some(Record::Point { name: name() }));
+    assert_eq!(frame.placed_records().last(), Some((Record::Point { name: name() }, None)));
+}
+
+#[test]
+fn what_is_no_name_is_refused_and_a_name_is_written_in_one_way_only() {
+    let with = |at: usize, byte: u8| {
+        let mut draft = Draft::new(vec![0; HEAD_LEN]);
+        draft.point(&"monday".parse().unwrap()).unwrap();
+        let mut bytes = draft.seal(seal_as(0)).log_bytes().to_vec();
+        bytes[HEADER_LEN + at] = byte;
+        let table = &bytes[HEADER_LEN..HEADER_LEN + RECORD_LEN];
+        let crc = crate::checksum::crc32c_of_two(&bytes[..HEADER_LEN - 4], table);
+        bytes[HEADER_LEN - 4..HEADER_LEN].copy_from_slice(&crc.to_le_bytes());
+        Frame::open(Bytes::from(bytes), resource()).err()
+    };
+    let refused = Some(FrameError::Record { index: 0, cause: RecordError::Point });
+    assert_eq!(with(2, b'M'), None);
+    assert_eq!(with(2, b'1'), refused, "a name begins with a letter");
+    assert_eq!(with(1, 7), refused, "a zero is no letter");
+    assert_eq!(with(1, 5), refused, "what is behind the name is zeroes");
+    assert_eq!(with(1, 255), refused, "no name is longer than its room");
 }
 
 fn reopen(frame: &Frame) -> Option<FrameError> {
