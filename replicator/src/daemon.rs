@@ -9,6 +9,7 @@ use std::time::Duration;
 use hadrian_blockdev::replica::ReplicaError;
 use hadrian_blockdev::superblock::{Label, LabelTooLong};
 use hadrian_protocol::node::{Command, Denied, Done, Event, LeaseConfig, NodeConfig, RecordKind};
+use hadrian_protocol::point::PointName;
 use hadrian_protocol::wire::{PREAMBLE_LEN, Preamble};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
@@ -397,31 +398,35 @@ impl Daemon {
     }
 
     async fn events(&self, name: &str, after: u64) -> Response {
-        let gone = || Response::refused("not_running", "the resource stopped meanwhile");
-        let asks = match self.asks(name) {
-            Ok(asks) => asks,
-            Err(why) => return Response::refused("not_running", why),
-        };
-        let (reply, answer) = oneshot::channel();
-        if asks.send(Ask::Events(after, reply)).await.is_err() {
-            return gone();
-        }
-        answer.await.map_or_else(|_| gone(), Response::Events)
+        let told = self.asked(name, |reply| Ask::Events(after, reply)).await;
+        told.map_or_else(|refused| refused, Response::Events)
     }
 
     async fn command(&self, name: &str, command: Command) -> Response {
-        let asks = match self.asks(name) {
-            Ok(asks) => asks,
-            Err(why) => return Response::refused("not_running", why),
-        };
+        let result = self.asked(name, |reply| Ask::Command(command, reply)).await;
+        result.map_or_else(|refused| refused, Response::of)
+    }
+
+    async fn name_point(&self, resource: &str, name: PointName) -> Response {
+        match self.asked(resource, |namer| Ask::Point(name, namer)).await {
+            Ok(Ok(point)) => Response::Named(point),
+            Ok(Err(denied)) => Response::of(Err(denied)),
+            Err(refused) => refused,
+        }
+    }
+
+    /// Asks a resource, and waits for what it says.
+    async fn asked<T>(
+        &self,
+        name: &str,
+        ask: impl FnOnce(oneshot::Sender<T>) -> Ask,
+    ) -> Result<T, Response> {
+        let refused = |why: String| Response::refused("not_running", why);
+        let gone = || refused("the resource stopped meanwhile".into());
+        let asks = self.asks(name).map_err(refused)?;
         let (reply, answer) = oneshot::channel();
-        if asks.send(Ask::Command(command, reply)).await.is_err() {
-            return Response::refused("not_running", "the resource stopped meanwhile");
-        }
-        match answer.await {
-            Ok(result) => Response::of(result),
-            Err(_) => Response::refused("not_running", "the resource stopped meanwhile"),
-        }
+        asks.send(ask(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
     }
 
     async fn stop_all(&self) {
@@ -450,6 +455,7 @@ impl Handler for Daemon {
             }
             (Request::Fence { resource }, _) => self.fence(&resource).await,
             (Request::Events { resource, after }, _) => self.events(&resource, after).await,
+            (Request::Point { resource, name }, _) => self.name_point(&resource, name).await,
             (Request::Start { resource, primary: false }, _) => {
                 match self.config.resource(&resource) {
                     None => Response::refused("unknown", format!("no resource {resource:?}")),

@@ -329,3 +329,26 @@ fn a_command_whose_output_nobody_reads_ends_as_it_would_have_and_says_nothing_of
     let mut refused = cluster.command(Side::Alpha, &["takeover", "db"]);
     assert_eq!(refused.stdout(writer).output().unwrap().status.code(), Some(1));
 }
+
+#[test]
+fn a_primary_gives_a_point_a_name_and_a_standby_says_that_it_cannot() {
+    let cluster = pair();
+    let named = json(&cluster, Side::Alpha, &["marker", "before-upgrade"]);
+    let written = json(&cluster, Side::Alpha, &["status"])[0]["node"]["end"].as_u64();
+    assert_eq!(
+        (&named[0]["resource"], &named[0]["name"]),
+        (&"db".into(), &"before-upgrade".into())
+    );
+    assert_eq!(named[0]["lsn"].as_u64(), written, "{named}");
+    let words = cluster.tool(Side::Alpha, &["marker", "again", "db"]).unwrap();
+    assert!(words.starts_with("db: again is at "), "{words}");
+    for (args, says) in [
+        (vec!["marker", "x"], "primary of no resource"),
+        (vec!["marker", "x", "db"], "only the primary can do this"),
+        (vec!["marker", "1st", "db"], "cannot be the name of a point"),
+    ] {
+        let failed = cluster.tool(Side::Beta, &args).unwrap_err();
+        assert!(failed.to_string().contains(says), "{args:?}: {failed}");
+    }
+    assert_eq!(cluster.tool(Side::Beta, &["marker", "x", "db", "--if-primary"]).unwrap(), "");
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use hadrian_protocol::node::Limits;
+use hadrian_protocol::point::PointName;
 use hadrian_protocol::replica::Mode;
 
 /// Mirrors block volumes between hosts: status, takeover, and the rest.
@@ -96,6 +97,17 @@ pub(super) enum Verb {
         resource: String,
         /// The new mode
         mode: ModeArg,
+    },
+    /// Give the point that the history is at now a name; on the primary
+    Marker {
+        /// A letter, then letters, digits, dots, dashes and underscores
+        name: PointName,
+        /// Of which resources; of all of which this member is the primary unless said
+        resources: Vec<String>,
+        /// Pass over resources of which another member is the primary: for a hook that runs on
+        /// every host
+        #[arg(long)]
+        if_primary: bool,
     },
     /// Compare a standby's image with this primary's while clients write; exit code 1 where they
     /// differ

@@ -11,6 +11,7 @@ mod hadr;
 mod inspect;
 mod loss;
 mod mark;
+mod marker;
 mod pages;
 mod progress;
 mod quarantine;
@@ -127,6 +128,9 @@ fn carry_out(args: Args) -> anyhow::Result<()> {
         Verb::Mode { resource, mode } => {
             command(&args, Request::Mode { resource: resource.clone(), mode: (*mode).into() })
         }
+        Verb::Marker { name, resources, if_primary } => {
+            marker::marker(&args, name, resources, *if_primary)
+        }
         Verb::Verify { resource, standby } => verify::verify(&args, resource, standby.as_deref()),
         Verb::Rejoin { resource, dry_run, yes } => rejoin::rejoin(&args, resource, *dry_run, *yes),
         Verb::Detach { resource, discard_log, yes } => {
@@ -212,14 +216,18 @@ fn ask_within(args: &Args, request: Request, limit: Option<Duration>) -> anyhow:
     })
 }
 
+/// The status of every resource, or of one.
+fn all_status(args: &Args, resource: Option<String>) -> anyhow::Result<Vec<ResourceStatus>> {
+    match ask(args, Request::Status { resource })? {
+        Response::Status(all) => Ok(all),
+        Response::Refused { message, .. } => bail!(message),
+        _ => bail!("the daemon answered something else"),
+    }
+}
+
 /// The status of one resource.
 fn status_of(args: &Args, resource: &str) -> anyhow::Result<ResourceStatus> {
-    let request = Request::Status { resource: Some(resource.to_string()) };
-    let all = match ask(args, request)? {
-        Response::Status(all) => all,
-        Response::Refused { message, .. } => bail!(message),
-        Response::Done(_) | Response::Events(_) => bail!("the daemon answered something else"),
-    };
+    let all = all_status(args, Some(resource.to_string()))?;
     all.into_iter().next().with_context(|| format!("no resource {resource:?}"))
 }
 
@@ -235,7 +243,7 @@ fn report(args: &Args, response: Response) -> anyhow::Result<()> {
     }
     match response {
         Response::Done(done) if !args.json => say!("{}", status::done(done)),
-        Response::Done(_) | Response::Status(_) | Response::Events(_) => {}
+        Response::Done(_) | Response::Status(_) | Response::Events(_) | Response::Named(_) => {}
         Response::Refused { message, .. } => bail!(message),
     }
     Ok(())

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::bail;
 use comfy_table::{Table, presets};
 use hadrian_protocol::node::{Done, Gap, NodeStatus, PeerStatus};
 
 use super::args::Args;
 use super::{hadr, words};
-use crate::control::{Request, ResourceStatus, Response};
+use crate::control::ResourceStatus;
 use crate::out;
 
 /// Prints the state of every resource, or of one; again every second if asked.
@@ -19,12 +18,7 @@ pub(super) fn status(
     fields: bool,
 ) -> anyhow::Result<()> {
     loop {
-        let response = super::ask(args, Request::Status { resource: resource.clone() })?;
-        let all = match response {
-            Response::Status(all) => all,
-            Response::Refused { message, .. } => bail!(message),
-            Response::Done(_) | Response::Events(_) => bail!("the daemon answered something else"),
-        };
+        let all = super::all_status(args, resource.clone())?;
         if watch && !args.json {
             out::bytes(b"\x1b[2J\x1b[H");
         }

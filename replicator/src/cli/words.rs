@@ -211,12 +211,15 @@ fn by_record(node: &NodeStatus, takeover: &str) -> String {
 /// What a return to the primary's history would lose, and when it was written.
 pub(super) fn divergence(found: &Divergence) -> String {
     let (changed, count) = (bytes(found.changed_bytes()), found.ranges().len());
-    let time = |wall: Option<WallTime>| {
-        humantime::format_rfc3339_seconds(moment(wall.unwrap_or_default().as_micros()))
-    };
-    let (first, last) = (time(found.first), time(found.last));
+    let (first, last) =
+        (wall_time(found.first.unwrap_or_default()), wall_time(found.last.unwrap_or_default()));
     let rest = if found.to < found.end { "; not all of it was read yet" } else { "" };
     format!("would lose {changed} in {count} ranges, written from {first} to {last}{rest}")
+}
+
+/// A wall time as people write it down.
+pub(super) fn wall_time(wall: WallTime) -> String {
+    humantime::format_rfc3339_seconds(moment(wall.as_micros())).to_string()
 }
 
 /// Each range of it, in a line.

@@ -13,10 +13,11 @@ use hadrian_protocol::ids::MemberId;
 use hadrian_protocol::marks::watch::Sight;
 use hadrian_protocol::node::{Command, Denied, Done, How};
 pub use hadrian_protocol::node::{NodeStatus, StandbyState};
+use hadrian_protocol::point::PointName;
 use hadrian_protocol::replica::Mode;
 use serde::{Deserialize, Serialize};
 
-pub use crate::driver::{CopyStatus, ToldEvent};
+pub use crate::driver::{CopyStatus, NamedPoint, ToldEvent};
 
 /// Version 1: the first.
 pub const VERSION: u16 = 1;
@@ -74,6 +75,13 @@ pub enum Request {
         /// Which standby's; any that follows, if none is named.
         standby: Option<MemberId>,
     },
+    /// Give the point of the history that is now a name; asked of the primary.
+    Point {
+        /// Of which resource.
+        resource: String,
+        /// The name.
+        name: PointName,
+    },
     /// Bring a diverged replica back to its primary; asked of its own member.
     Rejoin {
         /// Of which resource.
@@ -111,6 +119,8 @@ pub enum Response {
     Status(Vec<ResourceStatus>),
     /// To [`Request::Events`].
     Events(Vec<ToldEvent>),
+    /// To [`Request::Point`].
+    Named(NamedPoint),
     /// It is done.
     Done(Done),
     /// It is not, and what to do.
@@ -208,9 +218,11 @@ impl Request {
             Self::Verify { standby, .. } => Some(Command::Verify(*standby)),
             Self::Stop { .. } => Some(Command::Stop),
             Self::Start { primary: true, .. } => Some(Command::StartPrimary),
-            Self::Start { .. } | Self::Status { .. } | Self::Fence { .. } | Self::Events { .. } => {
-                None
-            }
+            Self::Start { .. }
+            | Self::Status { .. }
+            | Self::Fence { .. }
+            | Self::Events { .. }
+            | Self::Point { .. } => None,
         }
     }
 }

@@ -15,6 +15,7 @@ use hadrian_protocol::range::ByteRange;
 use hadrian_protocol::time::Now;
 use slab::Slab;
 
+use super::points::Points;
 use super::resource::{Inner, Shared};
 
 /// Most log space that is kept free for frames of the node itself; a small log keeps a 64th.
@@ -35,6 +36,7 @@ pub(super) struct Clients {
     /// Reads that were done too late to be answered under this member's lease.
     held_reads: Vec<(Reply, ReadDone)>,
     late: VecDeque<Late>,
+    pub(super) points: Points,
     wakers: Vec<Waker>,
 }
 
@@ -125,7 +127,7 @@ impl Inner {
     }
 
     /// Whether a change whose next frame has `len` bytes of payload can be taken now.
-    fn has_room(&self, len: u64) -> bool {
+    pub(super) fn has_room(&self, len: u64) -> bool {
         !self.holding && self.replica.log_room() > self.log_margin() + len
     }
 
@@ -368,6 +370,7 @@ impl Inner {
         {
             reply.done(Ok(()));
         }
+        self.tell_points(answers.flushes);
         if !self.clients.held_reads.is_empty() && !self.node.is_gate_shut() {
             let held = std::mem::take(&mut self.clients.held_reads);
             held.into_iter().for_each(|(reply, done)| self.answer_read(reply, done));

@@ -15,6 +15,7 @@ mod happenings;
 mod hold;
 mod link;
 mod marks;
+mod points;
 mod ready;
 mod resource;
 mod resync;
@@ -24,6 +25,7 @@ mod told;
 
 pub use link::{Compression, LinkError, LinkStream, PackingError};
 pub use marks::{Mailbox, MarksDoor};
+pub use points::{NamedPoint, Namer};
 pub use resource::ResourceOptions;
 pub use resync::CopyStatus;
 pub use share::Share;

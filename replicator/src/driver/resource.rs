@@ -367,6 +367,7 @@ impl Inner {
 
     fn settle(&mut self) {
         self.take_late();
+        self.place_points();
         self.seal_draft();
         self.run_node();
         self.open_when_ready();

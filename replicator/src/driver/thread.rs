@@ -18,6 +18,7 @@ use hadrian_protocol::ids::{MemberId, ResourceId};
 use hadrian_protocol::node::{
     Command, Denied, Done, Event, NodeConfig, RECORDING_VERSION, Recorded, Start,
 };
+use hadrian_protocol::point::PointName;
 use hadrian_protocol::replica::{VolumeGeometry, describe};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -27,6 +28,7 @@ use super::Seen;
 use super::exports::ExportBook;
 use super::link;
 use super::marks::Mailbox;
+use super::points::Namer;
 use super::ready::DisksReady;
 use super::resource::{Disks, ResourceOptions, Shared};
 use super::told::ToldEvent;
@@ -79,6 +81,8 @@ pub enum Ask {
     Event(Event),
     /// An operator's command.
     Command(Command, oneshot::Sender<Result<Done, Denied>>),
+    /// Give the end of the log a name.
+    Point(PointName, Namer),
     /// A connection that another member opened; it said who it is, unproven yet.
     Called(TcpStreamParts),
 }
@@ -317,6 +321,7 @@ async fn answer(shared: Rc<Shared>, start: ResourceStart, mut asked: mpsc::Recei
             }
             Ask::Event(event) => shared.event(event),
             Ask::Command(command, reply) => shared.command(command, reply),
+            Ask::Point(name, namer) => shared.name_point(name, namer),
             Ask::Called(parts) => {
                 spawn_local(called(shared.clone(), start.member, start.keys.clone(), parts));
             }

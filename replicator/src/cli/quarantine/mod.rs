@@ -15,7 +15,7 @@ use hadrian_protocol::time::WallTime;
 use serde_json::{Value, json};
 
 use super::args::{Args, Quarantine};
-use super::words;
+use super::words::{self, wall_time};
 use crate::config::{Config, Member, Resource};
 
 pub(super) fn quarantine(args: &Args, what: &Quarantine) -> anyhow::Result<()> {
@@ -171,7 +171,9 @@ fn line(name: &str, walk: &Walk, summary: &Summary) {
 /// When it was written, as far as that is known.
 fn written(summary: &Summary) -> String {
     match (summary.changed.first, summary.changed.last) {
-        (Some(first), Some(last)) => format!(", written {} to {}", time(first), time(last)),
+        (Some(first), Some(last)) => {
+            format!(", written {} to {}", wall_time(first), wall_time(last))
+        }
         _ => String::new(),
     }
 }
@@ -184,10 +186,6 @@ fn part(name: &str) -> &'static str {
         }
         _ => "",
     }
-}
-
-fn time(wall: WallTime) -> String {
-    humantime::format_rfc3339_seconds(words::moment(wall.as_micros())).to_string()
 }
 
 fn as_value(name: &str, walk: &Walk, summary: &Summary) -> Value {

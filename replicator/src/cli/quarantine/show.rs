@@ -7,7 +7,7 @@ use hadrian_protocol::frame::Frame;
 use serde_json::json;
 
 use super::super::words;
-use super::{Place, as_value, engine, line, time};
+use super::{Place, as_value, engine, line, wall_time};
 
 /// What is shown of a frame.
 struct Seen {
@@ -23,7 +23,7 @@ impl Seen {
             lsn: frame.lsn().to_string(),
             epoch: frame.epoch().to_string(),
             wall_us: frame.wall().as_micros(),
-            words: format!("{}, {} long", time(frame.wall()), words::bytes(frame.log_len())),
+            words: format!("{}, {} long", wall_time(frame.wall()), words::bytes(frame.log_len())),
         }
     }
 }
