@@ -9,7 +9,7 @@ use crate::frame::LogPosition;
 use crate::ids::{ResourceId, SessionId, VolumeIndex};
 use crate::range::ByteRange;
 use crate::record::ControlRecord;
-use crate::replica::{Base, Mode, VolumeGeometry};
+use crate::replica::{Base, Image, Mode, VolumeGeometry};
 use crate::resync::Span;
 use crate::time::WallTime;
 use crate::wire::Message;
@@ -40,6 +40,10 @@ pub(super) struct Host {
     pub(super) stuffed: Option<Vec<(SessionId, Frame)>>,
     /// The log before this was given up.
     pub(super) released: Lsn,
+    /// How often its log cannot be read back.
+    pub(super) unreadable: u32,
+    /// What is left of a resync waits: nothing nears its end.
+    pub(super) sources_held: bool,
     /// What people were told.
     pub(super) notes: Vec<Note>,
 }
@@ -88,6 +92,8 @@ impl Cluster {
                 applies_held: false,
                 stuffed: None,
                 released: Lsn::START,
+                unreadable: 0,
+                sources_held: false,
                 notes: Vec::new(),
             }
         };
@@ -328,8 +334,10 @@ impl Cluster {
             Action::ReleaseLog(lsn) => host.released = lsn,
             Action::Stopped => {}
             Action::ReadLog { session, from } => {
+                let count = if host.unreadable == 0 { 3 } else { 0 };
+                host.unreadable = host.unreadable.saturating_sub(1);
                 let frames = host.frames.iter().filter(|frame| frame.lsn() >= from);
-                let frames = frames.take(3).cloned().collect();
+                let frames = frames.take(count).cloned().collect();
                 self.tell(index, Event::LogRead { session, frames });
             }
             Action::Truncate(LogPosition { lsn, .. }) => {
@@ -350,7 +358,33 @@ impl Cluster {
             }
             Action::Serve(serving) => host.serving = serving,
             Action::Reply { id, result } => host.replies.push((id, result)),
-            // No resync comes to its end here, and nobody is fenced: the simulator has all that.
+            // Nobody is fenced here, and what is compared is not there: the simulator has that.
+            action => self.resync(index, action),
+        }
+    }
+
+    /// What a resync brings is not there in these hosts, but each of its steps is.
+    fn resync(&mut self, index: u8, action: Action) {
+        let host = &mut self.hosts[usize::from(index)];
+        match action {
+            Action::Source { .. } if host.sources_held => {}
+            Action::Source { session, .. } => self.tell(index, Event::SourceNearEnd { session }),
+            Action::FinishSource { session } => {
+                let at = host.applied;
+                let frame = host.frames.iter().rfind(|frame| frame.end() == at);
+                let at = frame.expect("something was applied").position_after();
+                self.tell(index, Event::SourceDone { session, at, said: 0 });
+            }
+            Action::FinishSink { session, .. } => {
+                self.tell(index, Event::SinkDone { session, whole: true });
+            }
+            Action::SwitchImage(at) => {
+                let says = (host.state.image, host.state.checkpoint);
+                assert_eq!(says, (Image::Switching, at), "the superblock says so first");
+                host.frames.clear();
+                (host.applied, host.durable) = (at.lsn, at.lsn);
+                self.tell(index, Event::Switched(at));
+            }
             _ => {}
         }
     }

@@ -3,6 +3,7 @@
 mod cluster;
 mod figures;
 mod leases;
+mod resyncs;
 mod stories;
 mod tables;
 mod told;

@@ -21,7 +21,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "        self.persist_then(After::Switch(landed.at));",
         "        self.out.push_back(Action::SwitchImage(landed.at));\n        \
          self.persist.touch();",
-    ),
+    )
+    .tested("the_superblock_says_that_the_switch_is_begun_before_it_begins"),
     mutant(
         "what a primary said before a landing counts behind it",
         "§6.4",
