@@ -13,9 +13,9 @@ use hadrian_protocol::frame::{Draft, DraftFull};
 use hadrian_protocol::ids::{Lsn, VolumeIndex};
 use hadrian_protocol::range::ByteRange;
 use hadrian_protocol::time::Now;
-use slab::Slab;
 
 use super::points::Points;
+use super::reading::Reading;
 use super::resource::{Inner, Shared};
 
 /// Most log space that is kept free for frames of the node itself; a small log keeps a 64th.
@@ -32,7 +32,7 @@ pub(super) struct Clients {
     waiting: Vec<Waiting>,
     writes: VecDeque<(Lsn, Reply)>,
     commits: VecDeque<(Lsn, Reply)>,
-    pub(super) reads: Slab<Reply>,
+    reads: Reading<Reply>,
     /// Reads that were done too late to be answered under this member's lease.
     held_reads: Vec<(Reply, ReadDone)>,
     late: VecDeque<Late>,
@@ -169,16 +169,15 @@ impl Inner {
         // What is in the open frame is not in the overlay yet.
         self.seal_draft();
         self.run_node();
-        let id = self.clients.reads.insert(reply);
-        self.replica.read(id as u64, volume, range);
+        let id = self.clients.reads.begin(reply);
+        self.replica.read(id, volume, range);
     }
 
     /// A read is done. Nothing is shown once the right to serve has ended: another member may have
     /// answered newer writes by then. It is answered when this member has a lease again, in which
     /// the record names it still: then nobody has.
     pub(super) fn read_done(&mut self, now: Now, done: ReadDone) {
-        let key = usize::try_from(done.id).unwrap_or(usize::MAX);
-        let Some(reply) = self.clients.reads.try_remove(key) else { return };
+        let Some(reply) = self.clients.reads.end(done.id) else { return };
         match self.node.is_gate_shut_at(now) {
             true => self.clients.held_reads.push((reply, done)),
             false => self.answer_read(reply, done),
@@ -382,6 +381,8 @@ impl Inner {
 
     /// The resource serves nobody any more: what is unanswered stays so.
     pub(super) fn drop_clients(&mut self) {
-        self.clients = Clients::default();
+        let mut reads = std::mem::take(&mut self.clients.reads);
+        reads.drop_all();
+        self.clients = Clients { reads, ..Clients::default() };
     }
 }

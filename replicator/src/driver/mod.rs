@@ -16,6 +16,7 @@ mod hold;
 mod link;
 mod marks;
 mod points;
+mod reading;
 mod ready;
 mod resource;
 mod resync;
