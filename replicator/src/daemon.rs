@@ -231,6 +231,7 @@ impl Daemon {
                 share,
                 marks,
                 hooks: self.hooks(resource),
+                companions: resource.companions_of(&self.me),
                 recording: resource.recording_bytes.map(|limit| {
                     let dir = self.me.replica_dir(resource);
                     recording::Wanted { dir, limit }
@@ -379,6 +380,7 @@ impl Daemon {
                 withdrawn: seen.as_ref().is_some_and(|seen| seen.withdrawn),
                 divergence: seen.as_ref().and_then(|seen| seen.divergence.clone()),
                 copies: seen.as_ref().map_or(Vec::new(), |seen| seen.copies.clone()),
+                companions: seen.as_ref().and_then(|seen| seen.companions.clone()),
                 node: seen.map(|seen| seen.node),
                 stopped,
                 fencing: self.fencing(),

@@ -5,6 +5,7 @@ mod out;
 
 pub mod attach;
 pub mod cli;
+pub mod companions;
 pub mod config;
 pub mod control;
 pub mod daemon;

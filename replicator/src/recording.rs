@@ -1,8 +1,9 @@
 //! Recordings of what a resource's core is told, in a file of bounded size: for whoever looks for
 //! an error afterwards with `hadrian inspect --replay`.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use hadrian_protocol::node::{Entry, Tape};
@@ -32,7 +33,8 @@ impl Wanted {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let file = File::create_new(&path)?;
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(0o600).open(&path)?;
         Ok(Box::new(FileTape { path, file: Some(file), left: self.limit, line: Vec::new() }))
     }
 }

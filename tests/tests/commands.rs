@@ -1,6 +1,7 @@
 //! What an administrator asks a running pair, and what it answers.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -351,4 +352,27 @@ fn a_primary_gives_a_point_a_name_and_a_standby_says_that_it_cannot() {
         assert!(failed.to_string().contains(says), "{args:?}: {failed}");
     }
     assert_eq!(cluster.tool(Side::Beta, &["marker", "x", "db", "--if-primary"]).unwrap(), "");
+}
+
+/// What clients write is in the store, in the log and in recordings.
+#[test]
+fn what_clients_write_can_be_read_by_the_owner_of_the_files_only() {
+    let cluster = recorded_pair();
+    let mut folders = vec![cluster.replica_dir(Side::Alpha)];
+    let mut looked = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            let (path, meta) = (entry.path(), entry.metadata().unwrap());
+            if meta.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            assert_eq!(meta.permissions().mode() & 0o077, 0, "{}", path.display());
+            looked += 1;
+        }
+    }
+    assert!(looked > 3, "{looked} files");
+    let store = fs::metadata(cluster.store_path(Side::Alpha)).unwrap();
+    assert_eq!(store.permissions().mode() & 0o077, 0);
 }

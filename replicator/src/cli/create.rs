@@ -29,6 +29,9 @@ pub(super) fn create(
 ) -> anyhow::Result<()> {
     let resource = super::resource(config, name)?;
     let stores = resource.stores(me.id);
+    if resource.companions.is_some() {
+        std::fs::create_dir_all(me.replica_dir(resource))?;
+    }
     for (path, geometry) in stores.iter().zip(resource.geometry()) {
         create_store(path, geometry.size_bytes)?;
         check_store(path, geometry)?;

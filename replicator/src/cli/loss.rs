@@ -113,6 +113,7 @@ pub(super) mod tests {
             right_us: None,
             divergence: None,
             copies: Vec::new(),
+            companions: None,
             node: Some(node),
             stopped: None,
             fencing: None,

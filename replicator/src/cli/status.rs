@@ -103,6 +103,12 @@ fn screen(status: &ResourceStatus) -> String {
     if let Some(verify) = &node.verify {
         table.add_row(vec!["verify".into(), words::verify(status, verify)]);
     }
+    if let Some(companions) = &status.companions {
+        let lines = words::companions(companions);
+        for line in lines {
+            table.add_row(vec!["companions".into(), line]);
+        }
+    }
     for copies in &status.copies {
         let whose = copies.member.map_or("resync here".into(), |member| {
             format!("resync of {}", words::name(status, member))

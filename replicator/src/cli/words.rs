@@ -12,7 +12,8 @@ use hadrian_protocol::node::{
 use hadrian_protocol::resync::CopyProgress;
 use hadrian_protocol::time::WallTime;
 
-use crate::control::{FencingStatus, ResourceStatus};
+use crate::companions::Kept;
+use crate::control::{CompanionsStatus, FencingStatus, ResourceStatus};
 use crate::driver::CopyStatus;
 
 /// Ranges of a divergence that are shown to people.
@@ -215,6 +216,24 @@ pub(super) fn divergence(found: &Divergence) -> String {
         (wall_time(found.first.unwrap_or_default()), wall_time(found.last.unwrap_or_default()));
     let rest = if found.to < found.end { "; not all of it was read yet" } else { "" };
     format!("would lose {changed} in {count} ranges, written from {first} to {last}{rest}")
+}
+
+/// The companion files: how they are, and what somebody has to look at.
+pub(super) fn companions(found: &CompanionsStatus) -> Vec<String> {
+    let files = match found.files {
+        1 => "1 file".to_owned(),
+        count => format!("{count} files"),
+    };
+    let mut lines = vec![match found.generation {
+        0 => files,
+        number => format!("{files}, set {number}"),
+    }];
+    let kept = found.kept.iter().map(|Kept { path, copy }| {
+        format!("what this host had in {} is in {}", path.display(), copy.display())
+    });
+    lines.extend(kept);
+    lines.extend(found.troubles.iter().map(ToString::to_string));
+    lines
 }
 
 /// A wall time as people write it down.

@@ -119,6 +119,8 @@ pub(super) struct Resource {
     pub(super) ublk_queues: Option<Spanned<u16>>,
     pub(super) volume: Vec<Volume>,
     #[serde(default)]
+    pub(super) companions: Vec<Spanned<PathBuf>>,
+    #[serde(default)]
     pub(super) nbd: BTreeMap<String, Spanned<String>>,
 }
 

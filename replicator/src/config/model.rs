@@ -7,14 +7,15 @@ use std::time::Duration;
 use hadrian_blockdev::superblock::{Label, LabelTooLong};
 use hadrian_fencing::medium::{EtcdSource, Source};
 use hadrian_fencing::watchdog::WatchdogSettings;
-use hadrian_protocol::ids::{MemberId, ResourceId};
+use hadrian_protocol::ids::{MemberId, ResourceId, VolumeIndex};
 use hadrian_protocol::marks::lease::Timing;
 use hadrian_protocol::node::{Home, OnLeaseEnd, OnWindowEnd};
 use hadrian_protocol::replica::{Mode, VolumeGeometry};
 use hadrian_protocol::resync::Takes;
 
 use super::problem::Problem;
-use crate::driver::Compression;
+use crate::companions::Companions;
+use crate::driver::{CompanionsStart, Compression};
 use crate::hooks::Hook;
 use crate::tls::Fingerprint;
 
@@ -147,6 +148,8 @@ pub struct Resource {
     pub home: Option<Home>,
     /// Its volumes.
     pub volumes: Vec<Volume>,
+    /// Files of the hosts that go where it goes, and the volume that carries them.
+    pub companions: Option<Carrier>,
     /// Whether its volumes are block devices of the primary's kernel, and with how many queues, at
     /// most: the kernel makes no more than it has processors.
     pub ublk_queues: Option<u16>,
@@ -184,6 +187,15 @@ pub struct Resync {
     pub rejoin_by_itself: bool,
     /// Most bytes that a primary reads for it in a second; none: no limit.
     pub rate: Option<u64>,
+}
+
+/// The companion files of a resource.
+#[derive(Clone, Debug)]
+pub struct Carrier {
+    /// Which files.
+    pub paths: Vec<PathBuf>,
+    /// The volume behind the others that no client sees.
+    pub volume: Volume,
 }
 
 /// One volume of a resource.
@@ -248,17 +260,32 @@ impl Member {
 }
 
 impl Resource {
+    /// Every volume, in order: those of the clients, and the one of the companion files.
+    fn all_volumes(&self) -> impl Iterator<Item = &Volume> {
+        self.volumes.iter().chain(self.companions.as_ref().map(|carrier| &carrier.volume))
+    }
+
     /// The stores of `member`, in the order of the volumes.
     #[must_use]
     pub fn stores(&self, member: MemberId) -> Vec<PathBuf> {
         let index = usize::from(member.index());
-        self.volumes.iter().filter_map(|volume| volume.stores.get(index).cloned()).collect()
+        self.all_volumes().filter_map(|volume| volume.stores.get(index).cloned()).collect()
     }
 
     /// The sizes of the volumes.
     #[must_use]
     pub fn geometry(&self) -> Vec<VolumeGeometry> {
-        self.volumes.iter().map(|volume| volume.geometry).collect()
+        self.all_volumes().map(|volume| volume.geometry).collect()
+    }
+
+    /// The companion files as `member` has them.
+    #[must_use]
+    pub fn companions_of(&self, member: &Member) -> Option<CompanionsStart> {
+        let carrier = self.companions.as_ref()?;
+        let volume = u16::try_from(self.volumes.len()).ok().and_then(VolumeIndex::new)?;
+        let dir = member.replica_dir(self).join("companions");
+        let companions = Companions { paths: carrier.paths.clone(), dir };
+        Some(CompanionsStart { companions, volume })
     }
 
     /// Names under which the volumes are exported.

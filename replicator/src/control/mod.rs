@@ -17,7 +17,7 @@ use hadrian_protocol::point::PointName;
 use hadrian_protocol::replica::Mode;
 use serde::{Deserialize, Serialize};
 
-pub use crate::driver::{CopyStatus, NamedPoint, ToldEvent};
+pub use crate::driver::{CompanionsStatus, CopyStatus, NamedPoint, ToldEvent};
 
 /// Version 1: the first.
 pub const VERSION: u16 = 1;
@@ -162,6 +162,9 @@ pub struct ResourceStatus {
     /// The resyncs in which this member takes part.
     #[serde(default)]
     pub copies: Vec<CopyStatus>,
+    /// Its companion files, where it has any.
+    #[serde(default)]
+    pub companions: Option<CompanionsStatus>,
     /// What the node says; none while it is stopped.
     pub node: Option<NodeStatus>,
     /// Why it does not run, if so.

@@ -162,7 +162,7 @@ impl Inner {
         }
     }
 
-    fn read(&mut self, volume: VolumeIndex, offset: u64, len: u64, reply: Reply) {
+    pub(super) fn read(&mut self, volume: VolumeIndex, offset: u64, len: u64, reply: Reply) {
         let Ok(range) = ByteRange::new(offset, len) else {
             return reply.done(Err(RequestError::Invalid));
         };

@@ -70,8 +70,13 @@ impl Inner {
             (Some(false), true) => ("marks_back", "this member has a lease on the marks again"),
             _ => return,
         };
+        self.tell_hook_of(code, text.to_owned());
+    }
+
+    /// Tells the operator's program of what is no affair of the core.
+    pub(super) fn tell_hook_of(&self, code: &str, text: String) {
         if let Some(hooks) = self.hooks.as_ref().filter(|hooks| hooks.tells()) {
-            hooks.happened(self.vars(code, None, text.to_owned()));
+            hooks.happened(self.vars(code, None, text));
         }
     }
 

@@ -5,6 +5,7 @@
 //! then settles the node, carries out its actions, and answers the clients, for all of it together.
 
 mod clients;
+mod companions;
 #[cfg(feature = "ublk")]
 mod device;
 #[cfg(not(feature = "ublk"))]
@@ -15,6 +16,7 @@ mod happenings;
 mod hold;
 mod link;
 mod marks;
+mod own;
 mod points;
 mod reading;
 mod ready;
@@ -24,6 +26,7 @@ mod share;
 mod thread;
 mod told;
 
+pub use companions::{CompanionsStart, CompanionsStatus};
 pub use link::{Compression, LinkError, LinkStream, PackingError};
 pub use marks::{Mailbox, MarksDoor};
 pub use points::{NamedPoint, Namer};
@@ -51,4 +54,6 @@ pub struct Seen {
     pub divergence: Option<hadrian_protocol::divergence::Divergence>,
     /// The resyncs in which this member takes part.
     pub copies: Vec<CopyStatus>,
+    /// Its companion files, where it has any.
+    pub companions: Option<CompanionsStatus>,
 }

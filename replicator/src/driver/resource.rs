@@ -20,6 +20,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::Seen;
 use super::clients::Clients;
+use super::companions::{Carried, CompanionsStart};
 use super::device::Devices;
 use super::link::{Compression, Outgoing};
 use super::marks::MarksDoor;
@@ -62,6 +63,8 @@ pub struct ResourceOptions {
     pub marks: Option<MarksDoor>,
     /// The operator's programs.
     pub hooks: Option<Arc<Hooks>>,
+    /// The files that go where it goes, if it has any.
+    pub companions: Option<CompanionsStart>,
 }
 
 /// Where an operator waits for an answer.
@@ -87,6 +90,7 @@ pub(super) struct Inner {
     pub(super) node: Recorded,
     pub(super) replica: Replica,
     pub(super) clients: Clients,
+    pub(super) companions: Option<Carried>,
     pub(super) links: BTreeMap<SessionId, Rc<Outgoing>>,
     pub(super) copies: Vec<Copies>,
     commands: BTreeMap<u64, Asker>,
@@ -145,6 +149,7 @@ impl Shared {
             node,
             replica,
             clients: Clients::default(),
+            companions: options.companions.as_ref().map(Carried::new),
             links: BTreeMap::new(),
             copies: Vec::new(),
             commands: BTreeMap::new(),
@@ -269,7 +274,17 @@ impl Shared {
         let now = inner.clock().now;
         let right_us = inner.node.lease_end().map(|end| micros(end.since(now)));
         let copies = inner.copy_status();
-        Seen { node, segment_bytes, opening_bytes, withdrawn, right_us, divergence, copies }
+        let companions = inner.companions.as_ref().map(Carried::status);
+        Seen {
+            node,
+            segment_bytes,
+            opening_bytes,
+            withdrawn,
+            right_us,
+            divergence,
+            copies,
+            companions,
+        }
     }
 
     /// What people were told after the event of this number.
@@ -507,6 +522,9 @@ impl Inner {
     fn serve(&mut self, serve: bool) {
         (self.opening, self.holding) = (serve, false);
         self.replica.leave_in_log(!serve);
+        if let Some(companions) = &mut self.companions {
+            companions.serve(serve);
+        }
         if !serve && std::mem::take(&mut self.serving) {
             self.change = Some(false);
         }
@@ -517,7 +535,8 @@ impl Inner {
 
     fn open_when_ready(&mut self) {
         // What is to be closed is closed before anything is opened.
-        if self.opening && self.replica.spooled_bytes() == 0 && self.change != Some(false) {
+        let may = self.opening && self.replica.spooled_bytes() == 0 && self.change != Some(false);
+        if may && self.companions.as_mut().is_none_or(Carried::ready) {
             (self.opening, self.serving) = (false, true);
             self.expose();
             self.change = Some(true);

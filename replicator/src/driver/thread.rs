@@ -26,12 +26,12 @@ use tokio::task::{LocalSet, spawn_local};
 
 use super::Seen;
 use super::exports::ExportBook;
-use super::link;
 use super::marks::Mailbox;
 use super::points::Namer;
 use super::ready::DisksReady;
 use super::resource::{Disks, ResourceOptions, Shared};
 use super::told::ToldEvent;
+use super::{companions, link};
 use crate::tls::{LinkKeys, TlsError};
 
 /// Clients of one resource at a time.
@@ -231,6 +231,7 @@ async fn serve(
         spawn_local(dial(shared, start.member, member, address, keys));
     }
     spawn_local(answer(shared.clone(), start.clone(), asked));
+    spawn_local(companions::carry(shared.clone()));
     if let Some(marks) = &start.options.marks {
         spawn_local(hear_marks(shared.clone(), marks.mailbox.clone()));
     }

@@ -1,7 +1,7 @@
 //! `hadrian quarantine export`: a volume as it was, as a file or over NBD, read-only.
 
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -193,7 +193,7 @@ fn to_file(
     if parent.is_ok_and(|parent| fs::canonicalize(&place.dir).is_ok_and(|dir| dir == parent)) {
         bail!("{} is in the quarantine itself; write it elsewhere", out.display());
     }
-    let file = File::options().write(true).create_new(true).open(out).with_context(|| {
+    let file = File::options().write(true).create_new(true).mode(0o600).open(out).with_context(|| {
         format!("{} cannot be made; a file that is there is not replaced", out.display())
     })?;
     if let Err(error) = copy(engine, &made.view, &file) {

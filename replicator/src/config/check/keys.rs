@@ -79,6 +79,7 @@ pub const KEYS: [(&str, &[&str]); 8] = [
             "ublk",
             "ublk_queues",
             "volume",
+            "companions",
         ],
     ),
     ("resource.volume", &["name", "size", "block_size", "store"]),

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hadrian_protocol::ids::{MemberId, ResourceId, VOLUMES_MAX};
@@ -10,8 +11,9 @@ use hadrian_protocol::replica::{Mode, VolumeGeometry};
 use toml::Spanned;
 
 use super::Checker;
+use crate::companions;
 use crate::config::file;
-use crate::config::model::{Member, Resource, Volume};
+use crate::config::model::{Carrier, Member, Resource, Volume};
 
 /// Takeovers by itself within an hour.
 const TAKEOVERS_DEFAULT: u32 = 4;
@@ -51,6 +53,7 @@ impl Checker<'_> {
         }
         self.distinct(raw.volume.iter().map(|volume| &volume.name), "volume name");
         let volumes = raw.volume.iter().map(|volume| self.volume(members, volume)).collect();
+        let companions = self.companions(members, &name, raw);
         Some(Resource {
             id: ResourceId::derive(cluster, &name),
             name,
@@ -71,6 +74,7 @@ impl Checker<'_> {
             on_lease_end: self.on_lease_end(raw.on_lease_end.as_ref()),
             auto_takeover: raw.auto_takeover.as_ref().is_some_and(|takes| *takes.get_ref()),
             volumes,
+            companions,
             tcp,
         })
     }
@@ -175,6 +179,37 @@ impl Checker<'_> {
             }
         }
         tcp
+    }
+
+    /// Files that go where the resource goes, in a volume of their own beside its log.
+    fn companions(
+        &mut self,
+        members: &[Member],
+        name: &str,
+        raw: &file::Resource,
+    ) -> Option<Carrier> {
+        let first = raw.companions.first()?;
+        if raw.companions.len() > companions::FILE_COUNT_MAX {
+            let most = companions::FILE_COUNT_MAX;
+            self.problem(first, format!("a resource has at most {most} companion files"));
+        }
+        if raw.volume.len() >= usize::from(VOLUMES_MAX) {
+            let text = format!("companions take one of the {VOLUMES_MAX} volumes of a resource");
+            self.problem(first, text);
+        }
+        let mut paths: Vec<PathBuf> = Vec::new();
+        for path in &raw.companions {
+            self.absolute(path);
+            if paths.contains(path.get_ref()) {
+                self.problem(path, "this file is named twice".into());
+            }
+            paths.push(path.get_ref().clone());
+        }
+        let store = |member: &Member| member.state_dir.join(name).join(companions::STORE_NAME);
+        let geometry = VolumeGeometry { size_bytes: companions::VOLUME_BYTES, block_size: 4096 };
+        let stores = members.iter().map(store).collect();
+        let volume = Volume { name: "companions".into(), geometry, stores };
+        Some(Carrier { paths, volume })
     }
 
     fn volume(&mut self, members: &[Member], raw: &file::Volume) -> Volume {
