@@ -68,7 +68,8 @@ impl Files {
 
     pub(super) fn create(&mut self, path: &Path, how: OpenAs) -> io::Result<FileId> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(true);
+        // What clients wrote is nobody else's affair.
+        options.read(true).write(true).create(true).truncate(true).mode(0o600);
         let (file, how) = self.open_with(&mut options, path, how)?;
         Ok(self.insert(file, how, false))
     }

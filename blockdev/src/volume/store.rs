@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::num::NonZeroU64;
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use hadrian_protocol::replica::{Base, VolumeGeometry};
@@ -200,7 +200,7 @@ fn fits(file: &File, path: &Path, geometry: VolumeGeometry) -> Result<bool, Stor
 /// [`StoreError`]
 pub fn create_store(path: &Path, size_bytes: u64) -> Result<bool, StoreError> {
     let io = |source| StoreError::Io { path: path.into(), source };
-    match OpenOptions::new().write(true).create_new(true).open(path) {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(file) => {
             file.set_len(size_bytes).and_then(|()| file.sync_all()).map_err(io)?;
             Ok(true)
