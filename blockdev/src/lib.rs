@@ -3,9 +3,11 @@
 pub mod buffer;
 pub mod engine;
 pub mod export;
+pub mod history;
 pub mod inspect;
 pub mod journal;
 pub mod nbd;
+mod pieces;
 pub mod quarantine;
 pub mod replica;
 pub mod resync;

@@ -2,6 +2,7 @@
 //! type that the daemon sees of all this.
 
 mod events;
+mod history;
 mod look;
 mod opening;
 mod resync;
@@ -19,6 +20,8 @@ use hadrian_protocol::ids::{Lsn, VolumeIndex};
 use hadrian_protocol::node::{FailedPart, Recovered};
 use hadrian_protocol::range::ByteRange;
 use hadrian_protocol::replica::{Image, ReplicaState, VolumeGeometry};
+use history::History;
+pub use history::HistoryStatus;
 use look::decode;
 pub use look::{Found, read_state};
 pub use opening::log_of;
@@ -29,6 +32,7 @@ use spool::{SPOOL_READ, Spool};
 use survey::{SURVEY_READ, Surveying};
 
 use crate::engine::{AnyEngine, Completion, Engine, EngineChoice, TokenSpace};
+use crate::history::{Kept, Limits};
 use crate::journal::{self, AppendError, Journal, JournalEvent, NewLog};
 use crate::resync::task::Tasks;
 use crate::superblock::{
@@ -48,6 +52,21 @@ const JOURNAL: TokenSpace = TokenSpace::new(1);
 const VOLUMES: TokenSpace = TokenSpace::new(2);
 const SUPERBLOCK: TokenSpace = TokenSpace::new(3);
 
+/// How a replica is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Wishes {
+    /// Most bytes of frames in memory, as by [`Replica::set_spool_memory`].
+    pub memory: u64,
+    /// How much before-images are kept; none: none are, and what there is of them is forgotten.
+    pub history: Option<Limits>,
+}
+
+impl Default for Wishes {
+    fn default() -> Self {
+        Self { memory: spool::MEMORY_MAX, history: None }
+    }
+}
+
 /// An open replica.
 #[derive(Debug)]
 pub struct Replica<E = AnyEngine> {
@@ -57,6 +76,7 @@ pub struct Replica<E = AnyEngine> {
     spool: Spool,
     surveying: Option<Surveying>,
     copies: Copies,
+    history: History,
     superblock: SuperblockWriter,
     /// The caller's number of the state that is being written, and the superblock's own.
     persisting: Option<(u64, u64)>,
@@ -135,25 +155,24 @@ impl Replica {
         paths: &[PathBuf],
         choice: EngineChoice,
     ) -> Result<(Self, ReplicaState, Recovered), ReplicaError> {
-        Self::open_within(dir, whose, paths, choice, spool::MEMORY_MAX)
+        Self::open_with(dir, whose, paths, choice, Wishes::default())
     }
 
-    /// The same with at most `memory` bytes of frames in memory, as by
-    /// [`Replica::set_spool_memory`].
+    /// The same as somebody wishes it.
     ///
     /// # Errors
     /// [`ReplicaError`]
-    pub fn open_within(
+    pub fn open_with(
         dir: &Path,
         whose: &Whose,
         paths: &[PathBuf],
         choice: EngineChoice,
-        memory: u64,
+        wishes: Wishes,
     ) -> Result<(Self, ReplicaState, Recovered), ReplicaError> {
         let lock = lock(&dir.join(superblock::FILE_NAME))?;
         let engine = AnyEngine::choose(choice, ENGINE_DEPTH)?;
         let (mut replica, state, recovered) =
-            Self::open_limited(engine, dir, whose, paths, Store::open, memory)?;
+            Self::open_as(engine, dir, whose, paths, Store::open, wishes)?;
         replica._lock = Some(lock);
         Ok((replica, state, recovered))
     }
@@ -172,16 +191,16 @@ impl<E: Engine> Replica<E> {
         paths: &[PathBuf],
         open_store: impl Fn(&mut E, &Path, VolumeGeometry) -> Result<Store, StoreError>,
     ) -> Result<(Self, ReplicaState, Recovered), ReplicaError> {
-        Self::open_limited(engine, dir, whose, paths, open_store, spool::MEMORY_MAX)
+        Self::open_as(engine, dir, whose, paths, open_store, Wishes::default())
     }
 
-    fn open_limited(
+    fn open_as(
         mut engine: E,
         dir: &Path,
         whose: &Whose,
         paths: &[PathBuf],
         open_store: impl Fn(&mut E, &Path, VolumeGeometry) -> Result<Store, StoreError>,
-        memory: u64,
+        wishes: Wishes,
     ) -> Result<(Self, ReplicaState, Recovered), ReplicaError> {
         let opened = SuperblockWriter::open(&mut engine, dir, whose, SUPERBLOCK)?;
         if let Some(fault) = &opened.other_copy {
@@ -199,13 +218,24 @@ impl<E: Engine> Replica<E> {
             .collect();
         let mut volumes = Volumes::new(stores?, state.checkpoint, VOLUMES.token(0, 0).0);
         let tasks = Tasks::new(RESYNC);
+        let kept = wishes.history.map(|limits| Kept {
+            replica_dir: dir.into(),
+            resource: state.resource,
+            volumes: state.volumes.clone(),
+            stores: volumes.stores(),
+            limits,
+        });
+        let mut history = History::find(&tasks, &mut engine, (dir, &state), kept)?;
         if state.image == Image::Switching {
             finish_switch(&mut engine, &tasks, dir, (&state, volumes.stores()))?;
         }
         let mut spool = Spool::default();
-        spool.set_memory(memory);
-        let (journal, mut recovered) =
-            open_log(&mut engine, dir, &state, &mut volumes, &mut spool)?;
+        spool.set_memory(wishes.memory);
+        let (ends, mut known) = (history.end(), history.end() == Some(state.checkpoint));
+        let mut reached = |position| known |= ends == Some(position);
+        let keeping = (&mut volumes, &mut spool);
+        let (journal, mut recovered) = open_log(&mut engine, dir, &state, keeping, &mut reached)?;
+        history.check((&tasks, &mut engine), (dir, &state), known)?;
         let copies = Copies::open(tasks, &mut engine, dir, (&state, volumes.stores()))
             .map_err(|source| ReplicaError::Io { path: dir.into(), source })?;
         let mut replica = Self {
@@ -215,6 +245,7 @@ impl<E: Engine> Replica<E> {
             spool,
             surveying: None,
             copies,
+            history,
             superblock: opened.writer,
             persisting: None,
             unneeded: Lsn::START,
@@ -225,12 +256,18 @@ impl<E: Engine> Replica<E> {
         };
         let limit = state.apply_limit.min(recovered.end.lsn);
         replica.replay_to(limit).map_err(|source| ReplicaError::Io { path: dir.into(), source })?;
+        if state.image != Image::Incomplete {
+            replica.begin_history();
+        }
         recovered.maps = replica.maps();
         Ok((replica, state, recovered))
     }
 
     fn replay_to(&mut self, limit: Lsn) -> io::Result<()> {
-        self.volumes.apply_to(&mut self.engine, limit);
+        // What these frames change is on record already, and the stores may have some of them.
+        let recorded = self.history.end().map(|end| end.lsn.min(limit));
+        recorded.into_iter().for_each(|to| self.let_in(to));
+        self.apply_to(limit);
         let mut events = Vec::new();
         loop {
             self.poll(&mut events);
@@ -264,6 +301,15 @@ impl<E: Engine> Replica<E> {
 
     /// Frames that end at or before `limit` may go into the image.
     pub fn apply_to(&mut self, limit: Lsn) {
+        self.history.want(limit);
+        match self.history.is_off() {
+            true => self.let_in(limit),
+            false => self.go_on_history(),
+        }
+    }
+
+    /// The same, past the history.
+    fn let_in(&mut self, limit: Lsn) {
         let before = self.volumes.applied().lsn;
         self.volumes.apply_to(&mut self.engine, limit);
         self.tell_applied(before);
@@ -406,6 +452,7 @@ impl<E: Engine> Replica<E> {
         self.take_journal_events();
         self.read_spool();
         self.go_on_surveying();
+        self.go_on_history();
         self.go_on_copying();
         let Self { volumes, journal, .. } = self;
         volumes.leave_in_log(journal.written(), |at, len| journal.spot(at, len));
@@ -479,6 +526,7 @@ impl<E: Engine> Replica<E> {
                     ReplicaEvent::LogRead { id, frames }
                 }
                 JournalEvent::Truncated(end) => {
+                    self.history.cut(end.lsn);
                     self.volumes.cut(end.lsn);
                     self.spool.cut(end.lsn, self.volumes.queue_end().lsn);
                     ReplicaEvent::Truncated(end)

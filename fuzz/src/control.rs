@@ -105,6 +105,8 @@ fn status() -> ResourceStatus {
         divergence: None,
         exports: vec!["db/data".into()],
         copies: Vec::new(),
+        history: None,
+        views: Vec::new(),
         node: None,
         stopped: Some("stopped in order".into()),
         fencing: None,

@@ -8,6 +8,7 @@ pub mod control;
 pub mod dirty_map;
 pub mod frame;
 pub mod handshake;
+pub mod history;
 pub mod journal;
 pub mod marks;
 mod memory;
@@ -33,12 +34,13 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     Target { name: "configuration", run: configuration::run, seeds: seeds::configuration },
     Target { name: "control", run: control::run, seeds: seeds::control },
     Target { name: "dirty_map", run: dirty_map::run, seeds: seeds::dirty_map },
     Target { name: "frame", run: frame::run, seeds: seeds::frame },
     Target { name: "handshake", run: handshake::run, seeds: seeds::handshake },
+    Target { name: "history", run: history::run, seeds: seeds::history },
     Target { name: "journal", run: journal::run, seeds: seeds::journal },
     Target { name: "marks", run: marks::run, seeds: seeds::marks },
     Target { name: "nbd_negotiation", run: nbd_negotiation::run, seeds: seeds::nbd_negotiation },

@@ -115,6 +115,34 @@ pub(crate) fn dirty_map() -> Vec<Seed> {
     ]
 }
 
+pub(crate) fn history() -> Vec<Seed> {
+    let file = |name| golden("blockdev", name);
+    let (page, head) = (file("history-segment"), file("history-record"));
+    let (page, head) = (without_end(&page), without_end(&head));
+    let record = |number: u8, rest: &[u8]| -> Vec<u8> {
+        let len = u16::try_from(head.len()).unwrap_or(u16::MAX).to_le_bytes();
+        [&[number][..], &len, head, rest].concat()
+    };
+    let page_len = u16::try_from(page.len()).unwrap_or(u16::MAX).to_le_bytes();
+    let all = |how: u8, rest: &[u8]| [&[how][..], &page_len, page, rest].concat();
+    vec![
+        seed("one", &[&all(7, &record(1, &[9; 64]))]),
+        seed("two", &[&all(7, &[record(1, &[9; 64]), record(1, &[8; 64])].concat())]),
+        seed("torn", &[&all(3, &record(1, &[9; 64]))]),
+        seed("as-written", &[&all(0, &record(1, &[]))]),
+        seed("empty", &[&all(7, &[])]),
+    ]
+}
+
+/// Without the zeroes that fill up its page.
+fn without_end(page: &[u8]) -> &[u8] {
+    let len = page.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    // The checksum of a first page stands at its end.
+    let len = if len == page.len() { page.len() - 4 } else { len };
+    let len = page[..len].iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    &page[..len]
+}
+
 pub(crate) fn staging() -> Vec<Seed> {
     let header = crate::staging::right_header();
     let (len, digest) = ([u8::try_from(header.len()).unwrap_or(u8::MAX)], [9; 32]);

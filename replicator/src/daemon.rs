@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio::task::{LocalSet, spawn_local};
 
 use crate::config::{Config, ConfigError, Fencing, Member, Resource};
-use crate::control::{self, FencingStatus, Handler, Request, ResourceStatus, Response};
+use crate::control::{self, At, FencingStatus, Handler, Request, ResourceStatus, Response};
 use crate::driver::{
     Ask, ResourceHandle, ResourceOptions, ResourceStart, Share, Starting, TcpStreamParts, start,
 };
@@ -26,6 +26,7 @@ use crate::hooks::{self, Hooks};
 use crate::marks::{KeepError, Keeping};
 use crate::recording;
 use crate::tls::{Fingerprint, LinkKeys, TlsError, pair_paths};
+use crate::views::{self, Views};
 
 /// Longest that a caller may take to say what it wants.
 pub const INTRODUCTION: Duration = Duration::from_secs(5);
@@ -93,6 +94,7 @@ struct Daemon {
     label: Label,
     keys: Arc<LinkKeys>,
     marks: Option<Keeping>,
+    views: Views,
     // Held only to look up or replace a handle; never on the data path.
     running: Mutex<BTreeMap<String, Result<ResourceHandle, String>>>,
 }
@@ -116,7 +118,8 @@ pub fn run(config: &Path, member: &str) -> Result<(), DaemonError> {
     let running = Mutex::new(BTreeMap::new());
     let marks = Keeping::start(&config, &me)?;
     let label = config.label(&me)?;
-    let daemon = Arc::new(Daemon { config, me, label, keys, marks, running });
+    let daemon =
+        Arc::new(Daemon { config, me, label, keys, marks, views: Views::default(), running });
     LocalSet::new().block_on(&runtime, daemon.serve())
 }
 
@@ -242,6 +245,7 @@ impl Daemon {
             member: self.me.id,
             node,
             dir: self.me.replica_dir(resource),
+            history: resource.history,
             stores: resource.stores(self.me.id),
             geometry: resource.geometry(),
             socket: self.me.nbd_socket(resource),
@@ -381,6 +385,8 @@ impl Daemon {
                 divergence: seen.as_ref().and_then(|seen| seen.divergence.clone()),
                 copies: seen.as_ref().map_or(Vec::new(), |seen| seen.copies.clone()),
                 companions: seen.as_ref().and_then(|seen| seen.companions.clone()),
+                history: seen.as_ref().and_then(|seen| seen.history.clone()).map(Into::into),
+                views: self.views.of(&resource.name),
                 node: seen.map(|seen| seen.node),
                 stopped,
                 fencing: self.fencing(),
@@ -431,7 +437,44 @@ impl Daemon {
         answer.await.map_err(|_| gone())
     }
 
+    /// Serves an image as it was.
+    async fn view(
+        &self,
+        name: &str,
+        at: At,
+        size_limit: Option<u64>,
+        socket: Option<PathBuf>,
+    ) -> Response {
+        let Some(resource) = self.config.resource(name) else {
+            return Response::refused("unknown", format!("no resource {name:?}"));
+        };
+        let asks = match self.asks(name) {
+            Ok(asks) => asks,
+            Err(why) => return Response::refused("not_running", why),
+        };
+        let (reply, answer) = oneshot::channel();
+        let asked = asks.send(Ask::History(reply)).await.is_ok();
+        let Some(door) = (if asked { answer.await.ok().flatten() } else { None }) else {
+            let text = format!(
+                "{name} has no history on this member at the moment; hadrian history {name} says \
+                 more, history = \"24h\" in the configuration keeps one from the next start on"
+            );
+            return Response::refused("no_history", text);
+        };
+        let wish = views::Wish {
+            resource: name.to_owned(),
+            exports: resource.exports(),
+            stores: resource.stores(self.me.id),
+            at,
+            size_limit,
+            socket,
+            run_dir: self.me.run_dir.clone(),
+        };
+        self.views.open(door, wish).await
+    }
+
     async fn stop_all(&self) {
+        self.views.end_all().await;
         for resource in &self.config.resources {
             let stop = self.command(&resource.name, Command::Stop);
             if tokio::time::timeout(STOP_LIMIT, stop).await.is_err() {
@@ -458,6 +501,11 @@ impl Handler for Daemon {
             (Request::Fence { resource }, _) => self.fence(&resource).await,
             (Request::Events { resource, after }, _) => self.events(&resource, after).await,
             (Request::Point { resource, name }, _) => self.name_point(&resource, name).await,
+            (Request::View { resource, at, size_limit, socket }, _) => {
+                self.view(&resource, at, size_limit, socket).await
+            }
+            (Request::KeepView { id }, _) => self.views.keep(id),
+            (Request::EndView { id }, _) => self.views.end(id),
             (Request::Start { resource, primary: false }, _) => {
                 match self.config.resource(&resource) {
                     None => Response::refused("unknown", format!("no resource {resource:?}")),

@@ -16,3 +16,4 @@ pub mod logs;
 mod marks;
 pub mod recording;
 pub mod tls;
+mod views;

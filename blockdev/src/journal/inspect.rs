@@ -142,6 +142,11 @@ pub struct FrameDump {
 }
 
 impl FrameDump {
+    /// Closes the files, which nobody reads any more.
+    pub fn close<E: Engine + ?Sized>(mut self, engine: &mut E) {
+        self.segments.iter_mut().for_each(|segment| engine.close(segment.file));
+    }
+
     /// The next frame, or why there is none.
     ///
     /// # Errors

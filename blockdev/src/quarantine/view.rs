@@ -5,9 +5,7 @@
 //! so they never lie over one another. Frames are what was written afterwards, so each lies over
 //! all before it. Who adds the blocks first and then the frames has the volume as its log ended.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::ops::Bound;
 
 use hadrian_protocol::frame::{Frame, Record};
 use hadrian_protocol::ids::VolumeIndex;
@@ -19,6 +17,7 @@ use super::walk::{Ending, Part, Walk};
 use crate::buffer::{BODY_LEN_MAX, IoBuf};
 use crate::engine::{Engine, FileId, Op, run};
 use crate::export::Extent;
+use crate::pieces::{self, Pieces};
 
 /// Most pieces of a view: some hundreds of megabytes of memory. Blocks that lie in a row in the
 /// volume and in their file are one piece.
@@ -59,8 +58,9 @@ impl Source {
         let heads = (behind / LEAF).saturating_mul(HEAD_LEN as u64);
         Some((file, position.saturating_add(behind).saturating_add(heads), LEAF - behind % LEAF))
     }
+}
 
-    /// Whether `next`, which begins at `at`, only goes on with this.
+impl pieces::Source for Source {
     fn goes_on(self, next: Self, at: u64) -> bool {
         match (self, next) {
             (Self::Zero, Self::Zero) => true,
@@ -73,27 +73,20 @@ impl Source {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Piece {
-    end: u64,
-    source: Source,
-}
-
 /// One volume, readable.
 #[derive(Debug)]
 pub struct View {
     size: u64,
     /// What lies beneath; none: zeroes, in holes.
     beneath: Option<FileId>,
-    /// By first byte, without overlaps.
-    pieces: BTreeMap<u64, Piece>,
+    pieces: Pieces<Source>,
 }
 
 impl View {
     /// A volume of `size` bytes, so far only what lies beneath, in a file that is as long at least.
     #[must_use]
     pub fn new(size: u64, beneath: Option<FileId>) -> Self {
-        Self { size, beneath, pieces: BTreeMap::new() }
+        Self { size, beneath, pieces: Pieces::default() }
     }
 
     /// Its size, in bytes.
@@ -105,7 +98,7 @@ impl View {
     /// Bytes of it that come from quarantine.
     #[must_use]
     pub fn quarantined_bytes(&self) -> u64 {
-        self.pieces.iter().map(|(start, piece)| piece.end - start).sum()
+        self.pieces.bytes()
     }
 
     /// Takes in what a file holds of a volume, as far as it can be read. The file stays open.
@@ -126,7 +119,7 @@ impl View {
                     let (file, origin) = (walk.file, block.offset);
                     let source = Source::At { file, origin, position, is_row: true };
                     let end = block.offset.saturating_add(block.content.len() as u64);
-                    self.put_under(block.offset, end.min(self.size), source);
+                    self.pieces.put_under(block.offset, end.min(self.size), source);
                 }
                 Ok(Part::Block(..)) => {}
             }
@@ -148,68 +141,13 @@ impl View {
                 }
                 _ => continue,
             };
-            if volume == wanted {
-                self.put_over(range, source);
+            let inside = range.end().min(self.size).saturating_sub(range.start());
+            if let Ok(range) = ByteRange::new(range.start(), inside)
+                && volume == wanted
+            {
+                self.pieces.put_over(range, source);
             }
         }
-    }
-
-    /// Puts a piece where there is none yet.
-    fn put_under(&mut self, start: u64, end: u64, source: Source) {
-        let mut at = start;
-        while at < end {
-            let (to, found) = self.piece_at(at, end);
-            if found.is_none() {
-                self.insert(at, to, source);
-            }
-            at = to;
-        }
-    }
-
-    /// Puts a piece over whatever is there.
-    fn put_over(&mut self, range: ByteRange, source: Source) {
-        let (start, end) = (range.start(), range.end().min(self.size));
-        if start >= end {
-            return;
-        }
-        // What begins before and reaches in keeps its front, and its back where it reaches out.
-        let before = self.pieces.range(..start).next_back().map(|(at, piece)| (*at, *piece));
-        if let Some((at, piece)) = before.filter(|(_, piece)| piece.end > start) {
-            self.pieces.insert(at, Piece { end: start, ..piece });
-            if piece.end > end {
-                self.pieces.insert(end, piece);
-            }
-        }
-        while let Some((at, piece)) = self.pieces.range(start..end).next() {
-            let (at, piece) = (*at, *piece);
-            self.pieces.remove(&at);
-            if piece.end > end {
-                self.pieces.insert(end, piece);
-            }
-        }
-        self.insert(start, end, source);
-    }
-
-    fn insert(&mut self, start: u64, end: u64, source: Source) {
-        if let Some((_, before)) = self.pieces.range_mut(..start).next_back()
-            && before.end == start
-            && before.source.goes_on(source, start)
-        {
-            before.end = end;
-            return;
-        }
-        self.pieces.insert(start, Piece { end, source });
-    }
-
-    /// Where the stretch of one kind that begins at `at` ends, at most `end`, and what it is of.
-    fn piece_at(&self, at: u64, end: u64) -> (u64, Option<Source>) {
-        let before = self.pieces.range(..=at).next_back();
-        if let Some((_, piece)) = before.filter(|(_, piece)| piece.end > at) {
-            return (piece.end.min(end), Some(piece.source));
-        }
-        let behind = (Bound::Excluded(at), Bound::Unbounded);
-        let next = self.pieces.range(behind).next().map_or(end, |(start, _)| *start);
-        (next.min(end), None)
     }
 
     /// Reads `len` bytes at `offset`, inside the volume.
@@ -227,7 +165,7 @@ impl View {
         let mut bytes = Vec::with_capacity(len);
         let mut at = offset;
         while at < end {
-            let (to, source) = self.piece_at(at, end);
+            let (to, source) = self.pieces.at(at, end);
             let beneath = || self.beneath.map(|file| (file, at, u64::MAX));
             let place = source.map_or_else(beneath, |source| source.locate(at));
             let Some((file, position, row)) = place else {
@@ -258,7 +196,7 @@ impl View {
         let end = offset.saturating_add(len).min(self.size);
         let (mut at, mut extents) = (offset, Vec::new());
         while at < end && extents.len() < count {
-            let (to, source) = self.piece_at(at, end);
+            let (to, source) = self.pieces.at(at, end);
             let (to, is_hole) = match (source, self.beneath) {
                 (Some(Source::Zero), _) | (None, None) => (to, true),
                 (Some(Source::At { .. }), _) => (to, false),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hadrian_protocol::frame::Frame;
+use hadrian_protocol::frame::{Frame, LogPosition};
 use hadrian_protocol::node::Recovered;
 use hadrian_protocol::replica::ReplicaState;
 
@@ -33,13 +33,14 @@ pub fn log_of<'d>(dir: &'d Path, state: &ReplicaState, tokens: TokenSpace) -> Op
     }
 }
 
-/// Reads the log from the checkpoint to its end into the overlay.
+/// Reads the log from the checkpoint to its end into the overlay. `reached` hears each position
+/// behind a frame.
 pub(super) fn open_log<E: Engine>(
     engine: &mut E,
     dir: &Path,
     state: &ReplicaState,
-    volumes: &mut Volumes,
-    spool: &mut Spool,
+    (volumes, spool): (&mut Volumes, &mut Spool),
+    reached: &mut dyn FnMut(LogPosition),
 ) -> Result<(Journal, Recovered), ReplicaError> {
     let log = log_of(dir, state, JOURNAL);
     let mut position = state.checkpoint;
@@ -49,6 +50,7 @@ pub(super) fn open_log<E: Engine>(
             epoch_starts.push((position, frame.clone()));
         }
         position = frame.position_after();
+        reached(position);
         take_in(volumes, spool, frame);
     };
     let (journal, found) = Journal::open(engine, &log, &mut visit)?;

@@ -136,6 +136,11 @@ impl Copies {
         })
     }
 
+    /// The tasks beside the data path.
+    pub(super) fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
     /// Whether the stores are to come to rest.
     fn wants_rest(&self) -> bool {
         let mut sources = self.sources.iter().map(|run| run.state.borrow());
@@ -222,6 +227,10 @@ impl<E: Engine> Replica<E> {
     /// has changed is named to the source, and saved before it is replaced.
     pub fn sink(&mut self, id: u64, takes: Takes, apart: Option<Lsn>) {
         self.end_sink();
+        if takes == Takes::InPlace {
+            // The sink begins when that is done: until then the stores are not said to be quiet.
+            self.suspend_history("the image is being taken anew, in place");
+        }
         let end = self.journal.end().lsn;
         let start = self.journal.start();
         let copies = &mut self.copies;
@@ -381,13 +390,15 @@ impl<E: Engine> Replica<E> {
         self.go_on_scanning();
         // A sink begins, and a held image is sent, when the stores have all that they may have.
         let before = self.volumes.applied().lsn;
-        let hurry = self.copies.wants_rest();
+        // Nothing waits in the log while it waits for the stores to be put on record.
+        let hurry = self.copies.wants_rest() || !self.history.is_off();
         self.volumes.hurry(&mut self.engine, hurry);
         self.tell_applied(before);
         let touched = self.volumes.touched();
         let applied = self.volumes.applied();
-        let read_back = self.volumes.queue_end().lsn >= self.volumes.limit();
-        let is_quiet = self.volumes.is_quiet() && (read_back || self.spooled_bytes() == 0);
+        let limit = self.volumes.limit().max(self.history.wanted());
+        let read_back = self.volumes.queue_end().lsn >= limit || self.spooled_bytes() == 0;
+        let is_quiet = self.volumes.is_quiet() && !self.history_waits() && read_back;
         for run in &mut self.copies.sources {
             let mut state = run.state.borrow_mut();
             touched.iter().for_each(|(v, range)| state.mark(*v, range.start(), range.end()));
@@ -477,4 +488,4 @@ pub(super) fn durable_after_switch(checkpoint: LogPosition) -> (Lsn, u64) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

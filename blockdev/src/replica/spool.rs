@@ -88,7 +88,7 @@ impl<E: Engine> Replica<E> {
         match taken {
             Ok(frames) => {
                 frames.iter().for_each(|frame| self.volumes.push(frame));
-                let limit = self.volumes.limit();
+                let limit = self.volumes.limit().max(self.history.wanted());
                 self.apply_to(limit);
             }
             Err(error) => self.ready.push(ReplicaEvent::Failed(FailedPart::Log, error)),

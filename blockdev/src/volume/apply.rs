@@ -13,12 +13,14 @@ use std::collections::VecDeque;
 use hadrian_protocol::frame::{Frame, LogPosition};
 use hadrian_protocol::ids::{Lsn, VolumeIndex};
 use hadrian_protocol::range::ByteRange;
+use hadrian_protocol::time::{WallTime, micros};
 use slab::Slab;
 
 use super::Volume;
 use super::change::{Change, Fetched, Queued, What, operation, whole_pages};
 use super::hold::{FindSpot, Hold, LEFT_COUNT_MAX, Worth};
 use crate::engine::{Engine, Op, Token};
+use crate::history::{BATCH_BYTES, BATCH_SPAN, Batch, Point};
 
 /// Operations under way at most. Few on purpose: nobody waits for the stores, but answers wait for
 /// log writes to the same device, and those stand in its queue behind these (measured: 64 instead
@@ -38,6 +40,8 @@ pub(super) struct Apply {
     cursor: (usize, usize),
     limit: Lsn,
     applied: LogPosition,
+    /// When the frame before that was written; zero where it was applied in an earlier life.
+    applied_wall: WallTime,
     /// Memory that the frames in the queue hold.
     memory: u64,
     under_way: Slab<Flight>,
@@ -76,6 +80,7 @@ impl Apply {
             cursor: (0, 0),
             limit: applied.lsn,
             applied,
+            applied_wall: WallTime::default(),
             memory: 0,
             under_way: Slab::new(),
             under_way_bytes: 0,
@@ -141,6 +146,43 @@ impl Apply {
 
     pub(super) fn queue_end(&self) -> LogPosition {
         self.queue.back().map_or(self.applied, |queued| queued.after)
+    }
+
+    /// The point that the stores have, while they are quiet.
+    pub(super) fn point(&self) -> Point {
+        Point { at: self.applied, wall: self.applied_wall }
+    }
+
+    /// Whether a frame that ends at or before `limit` waits here.
+    pub(super) fn has_to(&self, limit: Lsn) -> bool {
+        self.queue.front().is_some_and(|queued| queued.end() <= limit)
+    }
+
+    /// The next frames that end at or before `limit`, and the ranges that they change; `size_of` a
+    /// volume. None where none of them is here, or while the stores are not quiet.
+    pub(super) fn next_batch(
+        &self,
+        limit: Lsn,
+        size_of: impl Fn(VolumeIndex) -> u64,
+    ) -> Option<Batch> {
+        let from = Some(self.point()).filter(|_| self.is_quiet())?;
+        let (mut to, mut ranges, mut bytes) = (from, Vec::new(), 0_u64);
+        let first = self.queue.front()?.wall.as_micros();
+        for queued in self.queue.iter().take_while(|queued| queued.end() <= limit) {
+            let span = queued.wall.as_micros().saturating_sub(first);
+            if to != from && (bytes >= BATCH_BYTES || span > micros(BATCH_SPAN)) {
+                break;
+            }
+            let touched = queued.changes.iter().map(|c| (c.volume, whole_pages(c.range)));
+            for (volume, range) in touched {
+                let end = range.end().min(size_of(volume));
+                let inside = ByteRange::new(range.start(), end.saturating_sub(range.start()));
+                ranges.extend(inside.ok().map(|range| (volume, range)));
+                bytes = bytes.saturating_add(range.len());
+            }
+            to = Point { at: queued.after, wall: queued.wall };
+        }
+        (to != from).then(|| Batch { from, to, ranges: joined(ranges) })
     }
 
     pub(super) fn memory(&self) -> u64 {
@@ -248,7 +290,7 @@ impl Apply {
             self.finished += 1;
             self.memory -= queued.memory();
             self.left.1 -= usize::from(queued.is_left);
-            self.applied = queued.after;
+            (self.applied, self.applied_wall) = (queued.after, queued.wall);
             forget(&queued, volumes);
         }
         let moved = self.applied.lsn > before;
@@ -290,6 +332,22 @@ impl Apply {
         }
         self.left.0 = self.left.0.min(self.finished + self.queue.len() as u64);
     }
+}
+
+/// The same ranges in order, and those that overlap or touch as one.
+fn joined(mut ranges: Vec<(VolumeIndex, ByteRange)>) -> Vec<(VolumeIndex, ByteRange)> {
+    ranges.sort_by_key(|(volume, range)| (*volume, range.start()));
+    let mut joined: Vec<(VolumeIndex, ByteRange)> = Vec::with_capacity(ranges.len());
+    for (volume, range) in ranges {
+        match joined.last_mut() {
+            Some((of, last)) if *of == volume && range.start() <= last.end() => {
+                let end = last.end().max(range.end());
+                *last = ByteRange::new(last.start(), end - last.start()).unwrap_or(*last);
+            }
+            _ => joined.push((volume, range)),
+        }
+    }
+    joined
 }
 
 /// Whether later changes that are allowed too cover all of `change`, which belongs to the frame

@@ -5,6 +5,7 @@ use hadrian_protocol::checksum::crc32c;
 use hadrian_protocol::frame::{Frame, LogPosition, Record};
 use hadrian_protocol::ids::{Lsn, VolumeIndex};
 use hadrian_protocol::range::ByteRange;
+use hadrian_protocol::time::WallTime;
 use smallvec::SmallVec;
 
 use super::Volume;
@@ -40,6 +41,8 @@ pub(super) struct Change {
 pub(super) struct Queued {
     /// The point of the history behind the frame.
     pub(super) after: LogPosition,
+    /// When it was written, by the clock of its author.
+    pub(super) wall: WallTime,
     /// Bytes of the frame in the log.
     pub(super) log_len: u64,
     /// In the order of the frame.
@@ -65,6 +68,7 @@ impl Queued {
         let place = frame.only_payload().filter(|(at, _)| is_large && is_aligned(at.get()));
         Self {
             after: frame.position_after(),
+            wall: frame.wall(),
             log_len: frame.log_len(),
             changes,
             missing: 0,

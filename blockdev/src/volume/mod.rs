@@ -23,6 +23,7 @@ use hadrian_protocol::ids::{Lsn, VolumeIndex};
 use hadrian_protocol::range::ByteRange;
 
 use crate::engine::{Completion, Engine, Op, Token};
+use crate::history::{Batch, Point};
 use crate::journal::Spot;
 use crate::resync::image::Pair;
 use apply::Apply;
@@ -104,6 +105,24 @@ impl Volumes {
     /// Whether everything that is allowed into the stores is there, and nothing is on its way.
     pub(crate) fn is_quiet(&self) -> bool {
         self.apply.is_quiet()
+    }
+
+    /// The point that the stores have, while they are quiet.
+    pub(crate) fn point(&self) -> Point {
+        self.apply.point()
+    }
+
+    /// Whether a frame that ends at or before `limit` is here and not in the stores.
+    pub(crate) fn has_to(&self, limit: Lsn) -> bool {
+        self.apply.has_to(limit)
+    }
+
+    /// The frames to `limit` that are to be brought in next; for history, which records what they
+    /// change before they are allowed.
+    pub(crate) fn next_batch(&self, limit: Lsn) -> Option<Batch> {
+        let store = |index: VolumeIndex| self.volumes.get(usize::from(index.index()));
+        let size = |index| store(index).map_or(0, |volume| volume.store.size_bytes());
+        self.apply.next_batch(limit, size)
     }
 
     /// Whether nothing is under way but reads.

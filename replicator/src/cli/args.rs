@@ -8,6 +8,8 @@ use hadrian_protocol::node::Limits;
 use hadrian_protocol::point::PointName;
 use hadrian_protocol::replica::Mode;
 
+use crate::control::At;
+
 /// Mirrors block volumes between hosts: status, takeover, and the rest.
 ///
 /// Exit codes: 0 done, 1 refused or failed, 2 not understood, 3 configuration, 4 no daemon,
@@ -136,6 +138,20 @@ pub(super) enum Verb {
         #[command(subcommand)]
         what: Quarantine,
     },
+    /// Show how far back the image can be read on this member, and which views of it are served
+    History {
+        /// One resource only
+        resource: Option<String>,
+    },
+    /// Serve the image as it was at a point, read-only, over NBD, until this is stopped by a
+    /// signal; replication goes on
+    Export(Export),
+    /// Serve a copy of the image at a point that may be written to and is thrown away when this is
+    /// stopped; neither the image nor replication know of it
+    Clone(Clone),
+    /// Rehearse: run a command on a clone, and end as it does. It finds each volume under
+    /// HADRIAN_NBD_URI_<VOLUME>, the first one also under HADRIAN_NBD_URI
+    Drill(Drill),
     /// End replication on this member: everything is brought into the backing stores, which stay as
     /// plain disks, and log and superblock are put aside. The resource is stopped before
     Detach {
@@ -300,6 +316,54 @@ pub(super) enum Front {
         #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time)]
         hold: Duration,
     },
+}
+
+/// The image as it was.
+#[derive(Debug, clap::Args)]
+pub(super) struct Export {
+    /// Of which resource
+    pub(super) resource: String,
+    /// Which point, or the last one before: an LSN, a moment (RFC 3339), "10m ago", or now; the
+    /// newest that is in the image unless said
+    #[arg(long, value_name = "POINT", value_parser = super::history::at)]
+    pub(super) at: Option<At>,
+    /// Where to listen; at a place of hadriand's choice unless said
+    #[arg(long, value_name = "PATH")]
+    pub(super) socket: Option<PathBuf>,
+}
+
+/// A copy of it that is thrown away.
+#[derive(Debug, clap::Args)]
+pub(super) struct Clone {
+    /// Of which resource
+    pub(super) resource: String,
+    /// Which point, or the last one before: an LSN, a moment (RFC 3339), "10m ago", or now; the
+    /// newest that is in the image unless said
+    #[arg(long, value_name = "POINT", value_parser = super::history::at)]
+    pub(super) at: Option<At>,
+    /// Most that may be written to it; what is more fails with "no space left"
+    #[arg(long, value_name = "SIZE", default_value = "10GiB")]
+    pub(super) size_limit: bytesize::ByteSize,
+    /// Where to listen; at a place of hadriand's choice unless said
+    #[arg(long, value_name = "PATH")]
+    pub(super) socket: Option<PathBuf>,
+}
+
+/// A rehearsal.
+#[derive(Debug, clap::Args)]
+pub(super) struct Drill {
+    /// Of which resource
+    pub(super) resource: String,
+    /// Which point, or the last one before: an LSN, a moment (RFC 3339), "10m ago"; everything
+    /// that this member has received unless said, as a takeover has it
+    #[arg(long, value_name = "POINT", value_parser = super::history::at)]
+    pub(super) at: Option<At>,
+    /// Most that the command may write; what is more fails with "no space left"
+    #[arg(long, value_name = "SIZE", default_value = "10GiB")]
+    pub(super) size_limit: bytesize::ByteSize,
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
+    pub(super) command: Vec<String>,
 }
 
 /// A takeover, in all its strengths.

@@ -114,6 +114,8 @@ pub(super) mod tests {
             divergence: None,
             copies: Vec::new(),
             companions: None,
+            history: None,
+            views: Vec::new(),
             node: Some(node),
             stopped: None,
             fencing: None,

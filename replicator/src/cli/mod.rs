@@ -8,6 +8,7 @@ mod create;
 mod detach;
 mod explain;
 mod hadr;
+mod history;
 mod inspect;
 mod loss;
 mod mark;
@@ -49,6 +50,8 @@ pub enum Exit {
     NoDaemon,
     /// It needs `--yes`.
     NeedsYes,
+    /// A command that was run ended with this.
+    AsTheCommand(u8),
 }
 
 impl From<Exit> for ExitCode {
@@ -60,6 +63,7 @@ impl From<Exit> for ExitCode {
             Exit::Configuration => 3,
             Exit::NoDaemon => 4,
             Exit::NeedsYes => 5,
+            Exit::AsTheCommand(code) => code,
         })
     }
 }
@@ -133,6 +137,10 @@ fn carry_out(args: Args) -> anyhow::Result<()> {
         }
         Verb::Verify { resource, standby } => verify::verify(&args, resource, standby.as_deref()),
         Verb::Rejoin { resource, dry_run, yes } => rejoin::rejoin(&args, resource, *dry_run, *yes),
+        Verb::History { resource } => history::list(&args, resource.as_deref()),
+        Verb::Export(wish) => history::export(&args, wish),
+        Verb::Clone(wish) => history::clone(&args, wish),
+        Verb::Drill(wish) => history::drill(&args, wish),
         Verb::Detach { resource, discard_log, yes } => {
             detach::detach(&args, resource, *discard_log, *yes)
         }
@@ -243,8 +251,8 @@ fn report(args: &Args, response: Response) -> anyhow::Result<()> {
     }
     match response {
         Response::Done(done) if !args.json => say!("{}", status::done(done)),
-        Response::Done(_) | Response::Status(_) | Response::Events(_) | Response::Named(_) => {}
         Response::Refused { message, .. } => bail!(message),
+        _ => {}
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use comfy_table::{Table, presets};
 use hadrian_protocol::node::{Done, Gap, NodeStatus, PeerStatus};
 
 use super::args::Args;
-use super::{hadr, words};
+use super::{hadr, history, words};
 use crate::control::ResourceStatus;
 use crate::out;
 
@@ -108,6 +108,9 @@ fn screen(status: &ResourceStatus) -> String {
         for line in lines {
             table.add_row(vec!["companions".into(), line]);
         }
+    }
+    if let Some(kept) = &status.history {
+        table.add_row(vec!["history".into(), history::in_words(Some(kept))]);
     }
     for copies in &status.copies {
         let whose = copies.member.map_or("resync here".into(), |member| {

@@ -105,6 +105,8 @@ pub(super) struct Resource {
     pub(super) log_retention: Option<Spanned<String>>,
     pub(super) log_sync_interval: Option<Spanned<String>>,
     pub(super) recording: Option<Spanned<String>>,
+    pub(super) history: Option<Spanned<String>>,
+    pub(super) history_size: Option<Spanned<String>>,
     pub(super) primary: Option<Spanned<String>>,
     pub(super) auto_takeover: Option<Spanned<bool>>,
     pub(super) auto_takeover_limit: Option<Spanned<u32>>,

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hadrian_blockdev::history::Limits;
 use hadrian_blockdev::superblock::{Label, LabelTooLong};
 use hadrian_fencing::medium::{EtcdSource, Source};
 use hadrian_fencing::watchdog::WatchdogSettings;
@@ -134,6 +135,8 @@ pub struct Resource {
     pub log_sync_interval: Duration,
     /// Most bytes of a recording of its events; none: it is not recorded.
     pub recording_bytes: Option<u64>,
+    /// How much of the past each member keeps; none: nothing of it.
+    pub history: Option<Limits>,
     /// The first primary.
     pub primary: MemberId,
     /// Whether an in-sync standby takes over by itself when the primary's lease is over.

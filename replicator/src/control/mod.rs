@@ -1,9 +1,11 @@
 //! The control channel: `hadrian` talks to `hadriand` over a unix socket, one JSON line each way.
 
 mod client;
+mod history;
 mod server;
 
 pub use client::{ANSWER, AskError, ask, ask_within};
+pub use history::{At, HistoryStatus, PointStatus, ViewStatus};
 pub use server::{Handler, Listener, converse, listen, serve};
 
 use std::path::PathBuf;
@@ -87,6 +89,27 @@ pub enum Request {
         /// Of which resource.
         resource: String,
     },
+    /// Serve the image as it was at a point.
+    View {
+        /// Of which resource.
+        resource: String,
+        /// Which point.
+        at: At,
+        /// Most bytes that may be written to it; none: it is read-only.
+        size_limit: Option<u64>,
+        /// Where; none: the daemon chooses.
+        socket: Option<PathBuf>,
+    },
+    /// Somebody still needs a view; said at least every 30 s.
+    KeepView {
+        /// Its number.
+        id: u64,
+    },
+    /// Nobody needs a view any more.
+    EndView {
+        /// Its number.
+        id: u64,
+    },
     /// Stop a resource in order.
     Stop {
         /// Which.
@@ -117,6 +140,8 @@ pub struct Envelope {
 pub enum Response {
     /// To [`Request::Status`].
     Status(Vec<ResourceStatus>),
+    /// To [`Request::View`], and what is asked of one.
+    View(ViewStatus),
     /// To [`Request::Events`].
     Events(Vec<ToldEvent>),
     /// To [`Request::Point`].
@@ -165,6 +190,12 @@ pub struct ResourceStatus {
     /// Its companion files, where it has any.
     #[serde(default)]
     pub companions: Option<CompanionsStatus>,
+    /// How far back the image can be read; none: no history is kept.
+    #[serde(default)]
+    pub history: Option<HistoryStatus>,
+    /// Images as they were that are served at the moment.
+    #[serde(default)]
+    pub views: Vec<ViewStatus>,
     /// What the node says; none while it is stopped.
     pub node: Option<NodeStatus>,
     /// Why it does not run, if so.
@@ -225,7 +256,10 @@ impl Request {
             | Self::Status { .. }
             | Self::Fence { .. }
             | Self::Events { .. }
-            | Self::Point { .. } => None,
+            | Self::Point { .. }
+            | Self::View { .. }
+            | Self::KeepView { .. }
+            | Self::EndView { .. } => None,
         }
     }
 }

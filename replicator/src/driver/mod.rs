@@ -56,4 +56,6 @@ pub struct Seen {
     pub copies: Vec<CopyStatus>,
     /// Its companion files, where it has any.
     pub companions: Option<CompanionsStatus>,
+    /// What is kept of the past, where that is wanted.
+    pub history: Option<hadrian_blockdev::replica::HistoryStatus>,
 }

@@ -273,7 +273,7 @@ impl Shared {
         let withdrawn = inner.node.is_withdrawn();
         let now = inner.clock().now;
         let right_us = inner.node.lease_end().map(|end| micros(end.since(now)));
-        let copies = inner.copy_status();
+        let (copies, history) = (inner.copy_status(), inner.replica.history());
         let companions = inner.companions.as_ref().map(Carried::status);
         Seen {
             node,
@@ -284,6 +284,7 @@ impl Shared {
             divergence,
             copies,
             companions,
+            history,
         }
     }
 

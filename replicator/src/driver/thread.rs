@@ -2,16 +2,17 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hadrian_blockdev::buffer;
-use hadrian_blockdev::engine::EngineChoice;
+use hadrian_blockdev::engine::{AnyEngine, EngineChoice};
 use hadrian_blockdev::export::CloseHandle;
+use hadrian_blockdev::history::{Door, Limits as HistoryLimits, clear_scratch};
 use hadrian_blockdev::nbd::{Limits, serve_tcp, serve_unix};
-use hadrian_blockdev::replica::{Replica, ReplicaError};
+use hadrian_blockdev::replica::{Replica, ReplicaError, Wishes};
 use hadrian_blockdev::superblock::{Label, Whose};
 use hadrian_protocol::backoff::Backoff;
 use hadrian_protocol::ids::{MemberId, ResourceId};
@@ -56,6 +57,8 @@ pub struct ResourceStart {
     pub node: NodeConfig,
     /// Where superblock and log are.
     pub dir: PathBuf,
+    /// How much of the past is kept.
+    pub history: Option<HistoryLimits>,
     /// The backing stores, in order.
     pub stores: Vec<PathBuf>,
     /// Their sizes, as configured; the replica was made for the same ones.
@@ -77,6 +80,8 @@ pub enum Ask {
     Status(oneshot::Sender<Seen>),
     /// What people were told after an event of this number.
     Events(u64, oneshot::Sender<Vec<ToldEvent>>),
+    /// Where its history is read; none: it has none.
+    History(oneshot::Sender<Option<Door>>),
     /// Something that the core is to be told.
     Event(Event),
     /// An operator's command.
@@ -142,12 +147,13 @@ pub fn start(start: ResourceStart) -> Result<Starting, ReplicaError> {
             let share = start.options.share;
             buffer::keep_at_most(share.free());
             let whose = Whose { resource: start.resource, label: start.label.clone() };
-            let replica = Replica::open_within(
+            clear_clones(&start.dir);
+            let replica = Replica::open_with(
                 &start.dir,
                 &whose,
                 &start.stores,
                 EngineChoice::Auto,
-                share.spool(),
+                Wishes { memory: share.spool(), history: start.history },
             );
             match replica {
                 Ok((_, state, _)) if state.volumes != start.geometry => {
@@ -172,6 +178,14 @@ pub fn start(start: ResourceStart) -> Result<Starting, ReplicaError> {
     };
     let thread = std::thread::Builder::new().name(name).spawn(body).map_err(io)?;
     Ok(Starting { handle: ResourceHandle { asks, thread }, opened: open, dir })
+}
+
+/// What was written to clones was never to outlive a daemon.
+fn clear_clones(dir: &Path) {
+    let engine = AnyEngine::choose(EngineChoice::Plain, 1).map_err(std::io::Error::other);
+    if let Err(error) = engine.and_then(|mut engine| clear_scratch(&mut engine, dir)) {
+        tracing::warn!(dir = %dir.display(), %error, "what clones have left cannot be removed");
+    }
 }
 
 fn run(
@@ -319,6 +333,9 @@ async fn answer(shared: Rc<Shared>, start: ResourceStart, mut asked: mpsc::Recei
             }
             Ask::Events(after, reply) => {
                 let _ = reply.send(shared.told(after));
+            }
+            Ask::History(reply) => {
+                let _ = reply.send(shared.inner.borrow().replica.history_door());
             }
             Ask::Event(event) => shared.event(event),
             Ask::Command(command, reply) => shared.command(command, reply),

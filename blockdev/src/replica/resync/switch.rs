@@ -60,6 +60,8 @@ impl<E: Engine> Replica<E> {
     /// anything is appended: until then an opening begins the switch again.
     pub fn switch_image(&mut self, to: LogPosition) {
         self.end_sink();
+        // Before anything of the image changes: what is on record is not of the one that comes.
+        self.suspend_history("a resync has replaced the image");
         let copies = &mut self.copies;
         let switch = Switch {
             io: copies.tasks.io(),
@@ -80,8 +82,11 @@ impl<E: Engine> Replica<E> {
 
     /// Whether a step has ended.
     fn switch_on(&mut self) -> bool {
-        let Self { copies, engine, journal, volumes, .. } = self;
+        let Self { copies, engine, journal, volumes, history, .. } = self;
         let Some(Switching { to, step }) = &mut copies.switching else { return false };
+        if history.is_forgetting() {
+            return false;
+        }
         let to = *to;
         match step {
             Step::Fold(task) => match copies.tasks.poll(task, engine) {
@@ -117,6 +122,7 @@ impl<E: Engine> Replica<E> {
         self.volumes.begin_anew(to);
         self.unneeded = Lsn::START;
         self.take_journal_events();
+        self.history_anew(to.lsn);
         self.ready.push(ReplicaEvent::Switched(to));
     }
 }

@@ -66,6 +66,8 @@ pub const KEYS: [(&str, &[&str]); 8] = [
             "log_retention",
             "log_sync_interval",
             "recording",
+            "history",
+            "history_size",
             "primary",
             "auto_takeover",
             "auto_takeover_limit",

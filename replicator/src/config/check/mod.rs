@@ -6,6 +6,7 @@
 
 mod alone;
 mod fencing;
+mod history;
 mod keys;
 mod members;
 mod pace;

@@ -52,7 +52,8 @@ impl Checker<'_> {
             self.problem(&raw.name, format!("a resource has 1 to {VOLUMES_MAX} volumes"));
         }
         self.distinct(raw.volume.iter().map(|volume| &volume.name), "volume name");
-        let volumes = raw.volume.iter().map(|volume| self.volume(members, volume)).collect();
+        let volumes: Vec<_> =
+            raw.volume.iter().map(|volume| self.volume(members, volume)).collect();
         let companions = self.companions(members, &name, raw);
         Some(Resource {
             id: ResourceId::derive(cluster, &name),
@@ -64,6 +65,7 @@ impl Checker<'_> {
             log_retention_bytes,
             log_sync_interval: self.duration(sync, SYNC_DEFAULT, SYNC_INTERVAL),
             ublk_queues: self.ublk_queues(raw),
+            history: self.history(raw, &volumes),
             recording_bytes: self.recording(raw.recording.as_ref()),
             pace: self.pace(members, raw, mode),
             resync: self.resync(raw),

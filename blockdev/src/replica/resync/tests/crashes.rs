@@ -7,6 +7,9 @@ const ALL: [Unsynced; 4] = [Unsynced::Lost, Unsynced::Kept, Unsynced::Torn, Unsy
 /// A standby with a log of its own that has everything of a landing staged.
 fn copied(seed: u64, unsynced: Unsynced, takes: Takes) -> (Pairing, LogPosition) {
     let mut pair = Pairing::of(seed, unsynced, SMALL);
+    let disk = pair.standby.into_disk();
+    pair.standby = Member::open_as(disk, 1, true).unwrap();
+    pair.standby.settle();
     // The same positions hold other frames on both sides: what a reset must not mistake.
     for round in 0..3 {
         pair.primary.write(&[(0, round * 4096, 20_000, 11)]);
@@ -51,6 +54,18 @@ fn check(member: &Member, old: &(Vec<Vec<u8>>, LogPosition), new: (&[Vec<u8>], L
     }
 }
 
+/// What is on record of the image before the landing says nothing of the one behind it.
+fn check_history(member: &Member, landing: LogPosition, new: &[Vec<u8>]) {
+    let oldest = member.oldest_image().expect("history is kept");
+    match member.state.checkpoint == landing {
+        true => assert!(oldest == new, "history does not begin at the landing"),
+        false => {
+            let zeroes = oldest.iter().flatten().all(|byte| *byte == 0);
+            assert!(zeroes, "the image was all zeroes when history began");
+        }
+    }
+}
+
 #[test]
 fn a_cut_at_any_operation_leaves_the_old_image_or_the_landing() {
     for (seed, unsynced) in (0..).zip(ALL) {
@@ -70,19 +85,23 @@ fn a_cut_at_any_operation_leaves_the_old_image_or_the_landing() {
             // The recovery itself is cut short, too.
             disk.cut_power_at(1 + cut % 13);
             let kept = disk.copy();
-            let standby = match Member::open(disk, 1) {
+            let mut standby = match Member::open_as(disk, 1, true) {
                 Ok(member) => member.power_cycle().unwrap(),
                 Err(_) => {
                     let mut disk = Double::new(seed, Order::Scattered, unsynced);
                     disk.put_back(&kept);
-                    Member::open(disk, 1).unwrap()
+                    Member::open_as(disk, 1, true).unwrap()
                 }
             };
+            standby.settle();
             check(&standby, &old, (&new, landing));
+            check_history(&standby, landing, &new);
             let is_new = standby.state.checkpoint == landing;
             (old_seen, new_seen) = (old_seen + u64::from(!is_new), new_seen + u64::from(is_new));
-            let standby = standby.power_cycle().unwrap();
+            let mut standby = standby.power_cycle().unwrap();
+            standby.settle();
             check(&standby, &old, (&new, landing));
+            check_history(&standby, landing, &new);
         }
         assert!(old_seen > 10 && new_seen > 10, "{old_seen} {new_seen}");
     }
@@ -148,6 +167,9 @@ fn no_block_is_overwritten_in_place_before_it_is_in_quarantine() {
     for (seed, unsynced) in (60..).zip(ALL) {
         for cut in 1..60 {
             let mut pair = Pairing::of(seed, unsynced, SMALL);
+            let disk = pair.standby.into_disk();
+            pair.standby = Member::open_as(disk, 1, true).unwrap();
+            pair.standby.settle();
             pair.standby.write(&[(0, 0, 90_000, 66), (1, 512, 512, 67)]);
             pair.standby.apply();
             pair.standby.replica.checkpoint();
@@ -160,8 +182,11 @@ fn no_block_is_overwritten_in_place_before_it_is_in_quarantine() {
             while !pair.standby.disk().is_cut() && !pair.held {
                 pair.step();
             }
+            let size = |n: usize| pair.standby.state.volumes[n].size_bytes as usize;
+            let zeroes = [0, 1].map(|n| vec![0; size(n)]);
             let mut disk = pair.standby.into_disk();
             disk.power_on();
+            let history = history_of(&disk);
             let mut image: Vec<_> =
                 (0..2).map(|n| disk.contents(&store(n)).unwrap().to_vec()).collect();
             let folder = dir().join("quarantine");
@@ -176,16 +201,18 @@ fn no_block_is_overwritten_in_place_before_it_is_in_quarantine() {
                 }
             }
             assert!(image == old, "cut {cut}: something of the old image is nowhere");
+            // Nothing is on record any more when the first block is replaced.
+            assert!(history.is_none_or(|oldest| oldest == zeroes), "cut {cut}");
         }
     }
 }
 
 /// A disk that outlives a replica that cannot be opened on it.
-#[derive(Clone)]
-pub(super) struct SharedDisk(pub(super) Rc<RefCell<Double>>);
+#[derive(Clone, Debug)]
+pub(in crate::replica) struct SharedDisk(pub(in crate::replica) Rc<RefCell<Double>>);
 
 impl SharedDisk {
-    pub(super) fn new(disk: Double) -> Self {
+    pub(in crate::replica) fn new(disk: Double) -> Self {
         Self(Rc::new(RefCell::new(disk)))
     }
 

@@ -22,7 +22,8 @@ use rand::{Rng, SeedableRng};
 use super::*;
 use crate::buffer::IoBuf;
 use crate::engine::double::{Double, Order, Unsynced};
-use crate::replica::{ReplicaError, create_in};
+use crate::history::Limits;
+use crate::replica::{ReplicaError, Wishes, create_in};
 use crate::superblock::{Label, Whose};
 use crate::volume::Store;
 
@@ -31,7 +32,9 @@ pub(super) const MIB: u64 = 1 << 20;
 pub(super) const SIZES: [u64; 2] = [9 * MIB + 1536, MIB];
 pub(super) const SMALL: [u64; 2] = [MIB / 2 + 1536, MIB / 8];
 
-pub(super) fn whose() -> Whose {
+pub(in crate::replica) use crashes::SharedDisk;
+
+pub(in crate::replica) fn whose() -> Whose {
     Whose { resource: resource(), label: Label::default() }
 }
 
@@ -45,7 +48,7 @@ pub(super) fn hear<E: Engine>(
     replica.copying(id, Numbered { number, copying })
 }
 
-pub(super) fn resource() -> ResourceId {
+pub(in crate::replica) fn resource() -> ResourceId {
     ResourceId::derive("orders", "db")
 }
 
@@ -53,7 +56,7 @@ fn store(volume: usize) -> PathBuf {
     PathBuf::from(format!("/store{volume}"))
 }
 
-pub(super) fn volume(index: u16) -> VolumeIndex {
+pub(in crate::replica) fn volume(index: u16) -> VolumeIndex {
     VolumeIndex::new(index).unwrap()
 }
 
@@ -70,15 +73,23 @@ pub(super) struct Member {
     end: LogPosition,
     author: u8,
     persists: u64,
+    /// It keeps history.
+    keeps: bool,
 }
 
-pub(super) fn dir() -> &'static Path {
+pub(in crate::replica) fn dir() -> &'static Path {
     Path::new("/replica")
 }
 
-fn open(disk: Double) -> Result<(Replica<Double>, ReplicaState, Recovered), ReplicaError> {
+fn open(
+    disk: Double,
+    keeps: bool,
+) -> Result<(Replica<Double>, ReplicaState, Recovered), ReplicaError> {
     let paths: Vec<_> = (0..2).map(store).collect();
-    Replica::open_over(disk, dir(), &whose(), &paths, Store::open_in)
+    let (segment_bytes, record_bytes) = (64 << 10, 16 << 10);
+    let limits = Limits { age: None, bytes: 1 << 30, segment_bytes, record_bytes };
+    let wishes = Wishes { history: keeps.then_some(limits), ..Wishes::default() };
+    Replica::open_as(disk, dir(), &whose(), &paths, Store::open_in, wishes)
 }
 
 impl Member {
@@ -102,9 +113,19 @@ impl Member {
     }
 
     pub(super) fn open(disk: Double, author: u8) -> Result<Self, ReplicaError> {
-        let (replica, state, recovered) = open(disk)?;
+        Self::open_as(disk, author, false)
+    }
+
+    /// The same, and whether it keeps history.
+    pub(super) fn open_as(disk: Double, author: u8, keeps: bool) -> Result<Self, ReplicaError> {
+        let (replica, state, recovered) = open(disk, keeps)?;
         let (events, end) = (Vec::new(), recovered.end);
-        Ok(Self { replica, state, events, end, author, persists: 0 })
+        Ok(Self { replica, state, events, end, author, persists: 0, keeps })
+    }
+
+    /// The image at the oldest point of its history, as the next start would find it.
+    pub(super) fn oldest_image(&self) -> Option<Vec<Vec<u8>>> {
+        history_of(&self.replica.engine)
     }
 
     /// The disk of a replica whose process has ended.
@@ -117,10 +138,10 @@ impl Member {
     }
 
     pub(super) fn power_cycle(self) -> Result<Self, ReplicaError> {
-        let author = self.author;
+        let (author, keeps) = (self.author, self.keeps);
         let mut disk = self.into_disk();
         disk.power_on();
-        Self::open(disk, author)
+        Self::open_as(disk, author, keeps)
     }
 
     /// Runs until nothing is under way, or the power is gone.
@@ -224,6 +245,18 @@ impl Member {
         self.settle();
         true
     }
+}
+
+/// The image at the oldest point of the history on a disk, if there is a history.
+pub(super) fn history_of(disk: &Double) -> Option<Vec<Vec<u8>>> {
+    let mut copy = Double::new(1, Order::AsSubmitted, Unsynced::Lost);
+    copy.put_back(&disk.copy());
+    let stores: Vec<_> = (0..2).map(store).collect();
+    let size = |path| disk.contents(path).unwrap().len() as u64;
+    let geometry = |path| VolumeGeometry { size_bytes: size(path), block_size: 512 };
+    let volumes: Vec<_> = stores.iter().map(|path| geometry(path)).collect();
+    let of = (resource(), volumes.as_slice());
+    crate::history::fuzz::history(copy, dir(), of, &stores).unwrap().map(Result::unwrap)
 }
 
 /// What went over the link.

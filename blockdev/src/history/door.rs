@@ -1,0 +1,43 @@
+//! What readers on other threads are given.
+
+use std::path::PathBuf;
+
+use hadrian_protocol::ids::ResourceId;
+use hadrian_protocol::replica::VolumeGeometry;
+
+use super::book::{Reach, Shelf};
+use super::{DIR, Kept};
+
+/// The history of a running replica, for those who read it.
+#[derive(Clone, Debug)]
+pub struct Door {
+    pub(super) shelf: Shelf,
+    pub(super) replica_dir: PathBuf,
+    pub(super) dir: PathBuf,
+    pub(super) resource: ResourceId,
+    pub(super) volumes: Vec<VolumeGeometry>,
+}
+
+impl Door {
+    pub(crate) fn new(kept: &Kept, shelf: Shelf) -> Self {
+        Self {
+            shelf,
+            dir: kept.replica_dir.join(DIR),
+            replica_dir: kept.replica_dir.clone(),
+            resource: kept.resource,
+            volumes: kept.volumes.clone(),
+        }
+    }
+
+    /// How far back the image can be read.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        self.shelf.book().reach()
+    }
+
+    /// The volumes.
+    #[must_use]
+    pub fn volumes(&self) -> &[VolumeGeometry] {
+        &self.volumes
+    }
+}
