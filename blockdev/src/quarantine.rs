@@ -1,5 +1,6 @@
-//! What a replica held that the primary's history does not, saved before a resync replaces it
-//! (design §6.4, I6): frames of its log, in the format of a truncation, and blocks of its image.
+//! What a replica held that the primary's history does not, saved before a resync or a repair
+//! replaces it (design §6.4, I6): frames of its log, in the format of a truncation, and blocks of
+//! its image. Of a repair, FROM and END are one and the same position: that of the image.
 //!
 //! ```text
 //! REPLICA/quarantine/tail-FROM-END.frames    the frames of the log from the fork on
@@ -98,6 +99,8 @@ pub(crate) struct BlocksWriter {
     at: u64,
     count: u64,
     gathered: Vec<u8>,
+    /// Something was written that no sync covers.
+    is_unsynced: bool,
     is_named: bool,
 }
 
@@ -129,6 +132,7 @@ impl BlocksWriter {
             at: 0,
             count: 0,
             gathered: encode_header(resource, span, volumes),
+            is_unsynced: false,
             is_named: false,
         })
     }
@@ -150,18 +154,22 @@ impl BlocksWriter {
         let data = Bytes::from(std::mem::take(&mut self.gathered));
         let (at, len) = (self.at, data.len() as u64);
         self.at += len;
+        self.is_unsynced = true;
         let written = self.io.write(self.file.id, at, data).await;
         written.map(drop).map_err(|source| fault(&self.dir, len, source))
     }
 
     /// Makes durable what was added, with the name under which it is found.
     pub(crate) async fn sync(&mut self) -> Result<(), SinkError> {
-        if self.gathered.is_empty() {
+        if !self.gathered.is_empty() {
+            self.write().await?;
+        }
+        if !self.is_unsynced {
             return Ok(());
         }
-        self.write().await?;
         let failed = |source| fault(&self.dir, 0, source);
         self.io.sync(self.file.id).await.map_err(failed)?;
+        self.is_unsynced = false;
         if !std::mem::replace(&mut self.is_named, true) {
             self.io.sync(self.folder.id).await.map_err(failed)?;
         }

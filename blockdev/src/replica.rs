@@ -301,6 +301,15 @@ impl<E: Engine> Replica<E> {
 
     /// Frames that end at or before `limit` may go into the image.
     pub fn apply_to(&mut self, limit: Lsn) {
+        let allowed = self.volumes.limit().max(self.history.wanted());
+        if limit > allowed && self.copies.keeps_still(limit) {
+            return;
+        }
+        self.go_to(limit);
+    }
+
+    /// The same, where no repair of the image keeps it still.
+    fn go_to(&mut self, limit: Lsn) {
         self.history.want(limit);
         match self.history.is_off() {
             true => self.let_in(limit),

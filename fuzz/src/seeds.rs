@@ -19,7 +19,7 @@ use crate::mend::u32_at;
 pub type Seed = (String, Vec<u8>);
 
 const FRAMES: [&str; 7] = ["epoch-start", "handover", "marker", "several", "trim", "write", "zero"];
-const MESSAGES: [&str; 22] = [
+const MESSAGES: [&str; 27] = [
     "ack",
     "ask_promise",
     "copying-compare",
@@ -28,6 +28,11 @@ const MESSAGES: [&str; 22] = [
     "copying-content-zero",
     "copying-differs",
     "copying-differs-from-zero",
+    "copying-fetch",
+    "copying-mend",
+    "copying-mend-end",
+    "copying-mend-zero",
+    "copying-mended",
     "copying-mine",
     "copying-mine-unknown",
     "copying-taken",

@@ -180,9 +180,9 @@ fn what_stands_on_a_marker_in_version_1_has_these_bytes_and_is_read_back_from_th
 /// Names of its files.
 const MARKS: [&str; 4] = ["marks-header", "marks-label", "marks-lease", "marks-control"];
 
-fn states() -> [(&'static str, ReplicaState); 2] {
-    use crate::replica::tests::{full, just_created};
-    [("state-full", full()), ("state-created", just_created())]
+fn states() -> [(&'static str, ReplicaState); 3] {
+    use crate::replica::tests::{full, just_created, verified};
+    [("state-full", full()), ("state-created", just_created()), ("state-verified", verified())]
 }
 
 #[test]

@@ -172,6 +172,29 @@ pub struct Release {
     pub lsn: Lsn,
 }
 
+/// When a member's image was last compared with that of this primary, and what came of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Verified {
+    /// With whose.
+    pub member: MemberId,
+    /// When that began, in microseconds since 1970 by the primary's wall clock; where nothing was
+    /// found out yet, from when on the next one is counted.
+    pub began_us: u64,
+    /// What came of it; none: there was none yet.
+    pub found: Option<Found>,
+}
+
+/// What a comparison that came to its end has found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Found {
+    /// When it ended, in microseconds since 1970.
+    pub ended_us: u64,
+    /// Bytes that differed, in whole leaves.
+    pub differs: u64,
+    /// Bytes of these that were repaired.
+    pub repaired: u64,
+}
+
 /// All that a replica must not forget. It is written whole, atomically, and before anything that
 /// rests on it is said or done.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -210,6 +233,8 @@ pub struct ReplicaState {
     pub image: Image,
     /// An operator wants it back with its primary, whatever it holds of its own (design §6.4).
     pub rejoin: bool,
+    /// As primary: when the images of the others were compared with this one.
+    pub verified: Vec<Verified>,
     /// Content at the start of the history.
     pub base: Base,
     /// Its volumes.
@@ -248,6 +273,7 @@ impl ReplicaState {
             checkpoint: LogPosition::genesis(resource),
             image: Image::Whole,
             rejoin: false,
+            verified: Vec::new(),
             base,
             volumes,
         }
@@ -288,6 +314,11 @@ impl ReplicaState {
         out.put_flag(self.rejoin);
         put_base(&mut out, self.base);
         put_volumes(&mut out, &self.volumes);
+        // Added later, so it stands at the end, and only where there is something: superblocks
+        // without it stay as they were.
+        if !self.verified.is_empty() {
+            out.put_list(&self.verified, put_verified);
+        }
         out
     }
 
@@ -329,6 +360,10 @@ impl ReplicaState {
             rejoin: reader.flag("rejoin")?,
             base: get_base(&mut reader)?,
             volumes: get_volumes(&mut reader)?,
+            verified: match reader.is_empty() {
+                true => Vec::new(),
+                false => reader.list("comparisons", usize::from(MEMBERS_MAX), get_verified)?,
+            },
         };
         reader.finish()?;
         Ok(state)
@@ -361,6 +396,27 @@ pub(crate) fn put_release(out: &mut Vec<u8>, release: Release) {
 pub(crate) fn get_release(reader: &mut Reader<'_>) -> Result<Release, CodecError> {
     let to = reader.member("release")?;
     Ok(Release { to, epoch: reader.epoch("release")?, lsn: reader.lsn("release")? })
+}
+
+fn put_verified(out: &mut Vec<u8>, verified: &Verified) {
+    out.put_u8(verified.member.index());
+    out.put_u64_le(verified.began_us);
+    out.put_option(verified.found, |out, found| {
+        out.put_u64_le(found.ended_us);
+        out.put_u64_le(found.differs);
+        out.put_u64_le(found.repaired);
+    });
+}
+
+fn get_verified(reader: &mut Reader<'_>) -> Result<Verified, CodecError> {
+    Ok(Verified {
+        member: reader.member("comparison")?,
+        began_us: reader.u64("comparison")?,
+        found: reader.option("comparison", |r| {
+            let (ended_us, differs) = (r.u64("comparison")?, r.u64("comparison")?);
+            Ok(Found { ended_us, differs, repaired: r.u64("comparison")? })
+        })?,
+    })
 }
 
 pub(crate) fn put_base(out: &mut Vec<u8>, base: Base) {
@@ -433,9 +489,22 @@ pub(crate) mod tests {
         state
     }
 
+    /// The same with what was added since.
+    pub(crate) fn verified() -> ReplicaState {
+        let [first, second] = [0, 1].map(|index| MemberId::new(index).unwrap());
+        let found = Found { ended_us: 9_000, differs: 32 << 10, repaired: 16 << 10 };
+        let verified = vec![
+            Verified { member: first, began_us: 8_000, found: Some(found) },
+            Verified { member: second, began_us: 7_000, found: None },
+        ];
+        ReplicaState { verified, ..full() }
+    }
+
     #[test]
     fn a_state_reads_back_as_it_was_written() {
-        assert_eq!(ReplicaState::decode(&full().encode()), Ok(full()));
+        for state in [full(), verified()] {
+            assert_eq!(ReplicaState::decode(&state.encode()), Ok(state));
+        }
     }
 
     #[test]
@@ -448,8 +517,8 @@ pub(crate) mod tests {
 
     #[test]
     fn a_state_cut_short_anywhere_is_refused() {
-        let bytes = full().encode();
-        for len in 0..bytes.len() {
+        let (bytes, before) = (verified().encode(), full().encode().len());
+        for len in (0..bytes.len()).filter(|len| *len != before) {
             assert!(ReplicaState::decode(&bytes[..len]).is_err(), "cut to {len} bytes");
         }
     }

@@ -37,7 +37,8 @@ impl Now {
 }
 
 /// Wall time in microseconds since 1970-01-01 UTC. Shown to people, used for gaps in seconds, and
-/// for telling the lives of a member apart; no decision rests on it (design §5.3).
+/// for telling the lives of a member apart; no decision rests on it (design §5.3) but when a
+/// comparison of images by schedule is due.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WallTime(u64);

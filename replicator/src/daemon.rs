@@ -216,6 +216,7 @@ impl Daemon {
         (node.degrade_after, node.degrade_back) = (pace.degrade_after, pace.degrade_back);
         node.resync = resource.resync.takes;
         node.rejoin_by_itself = resource.resync.rejoin_by_itself;
+        node.verify = resource.resync.verify;
         node.log_sync_interval = resource.log_sync_interval;
         node.retention_bytes = resource.log_retention_bytes;
         let share = Share::of(self.config.memory_bytes, self.config.resources.len());

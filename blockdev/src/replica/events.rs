@@ -135,8 +135,17 @@ pub enum ReplicaEvent {
         done: u64,
         /// Bytes of the volumes.
         total: u64,
-        /// Where the two differ in this piece.
+        /// Where the two differ in this piece, or did.
         differs: Vec<Changed>,
+        /// Bytes that were repaired in this piece, durably.
+        repaired: u64,
+    },
+    /// A piece cannot be compared, or not repaired.
+    CompareFailed {
+        /// Which session.
+        id: u64,
+        /// Why.
+        error: io::Error,
     },
     /// Everything of one position was sent.
     SourceDone {

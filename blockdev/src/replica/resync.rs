@@ -147,6 +147,11 @@ impl Copies {
         self.sink.is_some() || sources.any(|state| state.is_finishing)
     }
 
+    /// The image is about to go on; whether that has to wait for a repair of it.
+    pub(super) fn keeps_still(&mut self, limit: Lsn) -> bool {
+        self.comparing.is_kept_still(limit)
+    }
+
     /// Whether a task has more to do at once, and has only let others go first.
     pub(super) fn is_restless(&self) -> bool {
         self.tasks.is_restless()
@@ -390,6 +395,9 @@ impl<E: Engine> Replica<E> {
         self.go_on_scanning();
         // A sink begins, and a held image is sent, when the stores have all that they may have.
         let before = self.volumes.applied().lsn;
+        if let Some(limit) = self.copies.comparing.goes_on() {
+            self.go_to(limit);
+        }
         // Nothing waits in the log while it waits for the stores to be put on record.
         let hurry = self.copies.wants_rest() || !self.history.is_off();
         self.volumes.hurry(&mut self.engine, hurry);
@@ -399,16 +407,24 @@ impl<E: Engine> Replica<E> {
         let limit = self.volumes.limit().max(self.history.wanted());
         let read_back = self.volumes.queue_end().lsn >= limit || self.spooled_bytes() == 0;
         let is_quiet = self.volumes.is_quiet() && !self.history_waits() && read_back;
+        // Somebody else writes into the stores, or is about to.
+        let taken = self.copies.sink.is_some() || self.copies.switching.is_some();
+        let rests = is_quiet && !taken && applied.lsn == limit;
+        self.copies.comparing.rests_at(rests.then_some(applied.lsn));
+        // First, so that what a repair has changed is marked before anybody reads it.
+        self.go_on_comparing();
+        let mended = self.copies.comparing.touched();
+        let is_quiet = is_quiet && !self.copies.comparing.is_mending();
         for run in &mut self.copies.sources {
             let mut state = run.state.borrow_mut();
             touched.iter().for_each(|(v, range)| state.mark(*v, range.start(), range.end()));
+            mended.iter().for_each(|of| state.mark(of.volume, of.start, of.end));
             (state.applied, state.is_quiet) = (applied, is_quiet);
         }
         self.go_on_sourcing();
         self.go_on_sinking(is_quiet);
         self.go_on_switching();
         self.go_on_folding();
-        self.go_on_comparing();
         self.go_on_removing();
         let Self { copies, engine, .. } = self;
         // Files of tasks that were ended.

@@ -1,5 +1,5 @@
 //! Comparing two images that rest at one position, a piece at a time, and answering for one
-//! (design §8.4).
+//! (design §8.4). What is done about what differs is in `mend`.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -7,14 +7,16 @@ use std::io;
 use std::rc::Rc;
 
 use hadrian_protocol::divergence::Changed;
-use hadrian_protocol::ids::VolumeIndex;
+use hadrian_protocol::ids::{Lsn, VolumeIndex};
 use hadrian_protocol::replica::VolumeGeometry;
 use hadrian_protocol::resync::digest::{Digest, leaf_lens};
-use hadrian_protocol::resync::{Copying, LeafSet, REGION, RegionId};
+use hadrian_protocol::resync::{CONTENT_MAX, Copying, LeafSet, REGION, RegionId, Right};
 
-use super::BadCopying;
 use super::image::{Fault, Pair, digests, hole};
+use super::mend::{Helper, MEND_BYTES_MAX, Mender, UNDER_WAY_MAX, Wish, within_one_piece};
+use super::sink::Content;
 use super::task::{Io, pause};
+use super::{BadCopying, SinkError};
 
 /// Bytes that are read for one piece: both images rest for as long as that takes.
 const PIECE: u64 = 64 << 20;
@@ -37,6 +39,17 @@ pub(crate) struct CompareState {
     found: LeafSet,
     /// A piece is to be compared, or is being.
     pub(crate) wanted: bool,
+    /// Where both images rest meanwhile.
+    pub(crate) at: Lsn,
+    /// What differs is repaired.
+    right: Option<Right>,
+    /// Messages of the repair of this piece, and how many of them the standby has done.
+    pub(super) sent: u64,
+    pub(super) mended: u64,
+    pub(super) not_mended: bool,
+    /// Leaves that the standby was asked for, and those that came.
+    pub(super) fetches: VecDeque<(VolumeIndex, u64, u64)>,
+    pub(super) fetched: VecDeque<Content>,
     done: u64,
     pub(crate) out: VecDeque<Copying>,
 }
@@ -48,11 +61,21 @@ struct Asked {
     leaves: Option<Vec<Digest>>,
 }
 
-/// A piece that was compared: bytes since the start, bytes in all, and where the images differ.
-pub(crate) type Compared = (u64, u64, Vec<Changed>);
+/// A piece that was compared.
+#[derive(Debug)]
+pub(crate) struct Compared {
+    /// Bytes since the start.
+    pub(crate) done: u64,
+    /// Bytes in all.
+    pub(crate) total: u64,
+    /// Where the images differ, or did.
+    pub(crate) differs: Vec<Changed>,
+    /// Bytes that were repaired.
+    pub(crate) repaired: u64,
+}
 
 impl CompareState {
-    pub(crate) fn new(id: u64, volumes: &[VolumeGeometry]) -> Self {
+    pub(crate) fn new(id: u64, volumes: &[VolumeGeometry], right: Option<Right>) -> Self {
         let none = LeafSet::new(volumes);
         Self {
             id,
@@ -62,6 +85,13 @@ impl CompareState {
             number: 0,
             asked: BTreeMap::new(),
             wanted: false,
+            at: Lsn::START,
+            right,
+            sent: 0,
+            mended: 0,
+            not_mended: false,
+            fetches: VecDeque::new(),
+            fetched: VecDeque::new(),
             done: 0,
             out: VecDeque::new(),
         }
@@ -70,6 +100,18 @@ impl CompareState {
     fn total(&self) -> u64 {
         let volumes = (0..).map_while(VolumeIndex::new).map(|volume| self.none.size(volume));
         volumes.take_while(|size| *size > 0).sum()
+    }
+
+    /// Bytes of the volumes before a region.
+    fn before(&self, at: RegionId) -> u64 {
+        let volumes = (0..at.volume.index()).filter_map(VolumeIndex::new);
+        volumes.map(|volume| self.none.size(volume)).sum::<u64>() + at.start()
+    }
+
+    /// Both images rest at `at`: the next piece begins.
+    pub(crate) fn begin_piece(&mut self, at: Lsn) {
+        self.wanted = true;
+        (self.at, self.sent, self.mended) = (at, 0, 0);
     }
 
     fn ask(&mut self, at: RegionId, (count, digest): (u32, Digest), leaves: Option<Vec<Digest>>) {
@@ -108,6 +150,18 @@ impl CompareState {
             Copying::Compared(number) => {
                 self.asked.remove(&number).map(drop).ok_or(BadCopying::Unasked)
             }
+            Copying::Mended { count, whole } if count <= self.sent && count >= self.mended => {
+                (self.mended, self.not_mended) = (count, self.not_mended || !whole);
+                Ok(())
+            }
+            Copying::Content { volume, offset, len, data } => {
+                let content = Content { volume, offset, len, data };
+                content.check(self.none.size(volume))?;
+                let asked = self.fetches.pop_front_if(|asked| *asked == (volume, offset, len));
+                asked.ok_or(BadCopying::Unasked)?;
+                self.fetched.push_back(content);
+                Ok(())
+            }
             _ => Err(BadCopying::Unasked),
         }
     }
@@ -119,35 +173,62 @@ pub(crate) struct CompareWork {
     pub(crate) io: Io,
     pub(crate) state: Rc<RefCell<CompareState>>,
     pub(crate) stores: Vec<Pair>,
+    /// Where this side's image may be repaired.
+    pub(crate) mender: Option<Mender>,
 }
 
-/// Compares the next piece.
-pub(crate) async fn piece(work: Rc<CompareWork>) -> io::Result<Compared> {
+/// Compares the next piece, and repairs it where that is wanted.
+pub(crate) async fn piece(work: Rc<CompareWork>) -> Result<Compared, SinkError> {
     let (mut bytes, mut regions) = (0, 0);
     while bytes < PIECE && regions < PIECE_REGIONS {
         let Some((count, read)) = work.next_regions().await? else { break };
         bytes += read;
         regions = regions.saturating_add(count);
-        while work.state.borrow().asked.len() >= ASKED_MAX {
-            pause().await;
-        }
+        work.wait_for_answers(ASKED_MAX).await?;
     }
-    while !work.state.borrow().asked.is_empty() {
-        pause().await;
-    }
+    work.wait_for_answers(1).await?;
+    let (found, right, none) = {
+        let mut state = work.state.borrow_mut();
+        let none = state.none.clone();
+        (std::mem::replace(&mut state.found, none.clone()), state.right, none)
+    };
+    let (found, rest) = match right {
+        None => (found, None),
+        Some(_) => within_one_piece(&found, none),
+    };
+    let repaired = match right.filter(|_| !found.is_empty()) {
+        None => 0,
+        Some(right) => work.repair(&found, right).await?,
+    };
     let mut state = work.state.borrow_mut();
     state.wanted = false;
-    let none = state.none.clone();
-    let found = std::mem::replace(&mut state.found, none);
+    if let Some(rest) = rest {
+        (state.next, state.done) = (Some(rest), state.before(rest));
+    }
     let total = state.total();
     let done = if state.next.is_none() { total } else { state.done };
-    Ok((done, total, found.ranges(DIFFERS_MAX)))
+    Ok(Compared { done, total, differs: found.ranges(DIFFERS_MAX), repaired })
 }
 
 impl CompareWork {
+    /// Waits until fewer than so many questions are open.
+    async fn wait_for_answers(&self, count: usize) -> Result<(), SinkError> {
+        loop {
+            let state = self.state.borrow();
+            if state.not_mended {
+                return Err(SinkError::NotMended);
+            }
+            if state.asked.len() < count {
+                return Ok(());
+            }
+            drop(state);
+            pause().await;
+        }
+    }
+
     /// Asks for the next region, or for all regions of a hole: how many they are, and how many
     /// bytes were read. None behind the last.
-    async fn next_regions(&self) -> io::Result<Option<(u32, u64)>> {
+    async fn next_regions(&self) -> Result<Option<(u32, u64)>, SinkError> {
         let Some(at) = self.state.borrow().next else { return Ok(None) };
         let (size, len) = {
             let none = &self.state.borrow().none;
@@ -159,8 +240,10 @@ impl CompareWork {
             self.state.borrow_mut().next = next.map(|volume| RegionId { volume, region: 0 });
             return Ok(Some((0, 0)));
         }
-        let store = self.stores.get(usize::from(at.volume.index())).copied();
-        let store = store.ok_or(io::ErrorKind::NotFound)?;
+        let volume = at.volume;
+        let unreadable = |source| SinkError::Unreadable { volume, source };
+        let store = self.stores.get(usize::from(volume.index())).copied();
+        let store = store.ok_or_else(|| unreadable(io::ErrorKind::NotFound.into()))?;
         let hole_end = hole(&self.io, store, at.start(), size).await;
         let whole = hole_end.map_or(0, |end| (end - at.start()) / REGION);
         let whole = u32::try_from(whole).unwrap_or(u32::MAX).min(PIECE_REGIONS);
@@ -168,7 +251,8 @@ impl CompareWork {
             0 => digests(&self.io, store, None, (at, len)).await,
             _ => Ok(None),
         };
-        let leaves = leaves.map_err(|(Fault::Store(error) | Fault::Staging(error))| error)?;
+        let failed = |(Fault::Store(error) | Fault::Staging(error))| unreadable(error);
+        let leaves = leaves.map_err(failed)?;
         let count = whole.max(1);
         let one = if whole > 0 { REGION } else { len };
         let digest =
@@ -192,20 +276,70 @@ pub(crate) struct AnswerState {
     pub(crate) id: u64,
     sizes: LeafSet,
     asked: VecDeque<Question>,
+    /// What is wanted for a repair.
+    pub(super) wishes: VecDeque<Wish>,
+    /// Bytes that wait to be mended.
+    pub(super) mend_bytes: u64,
+    /// Messages that are done.
+    pub(super) mended: u64,
     pub(crate) out: VecDeque<Copying>,
 }
 
 impl AnswerState {
     pub(crate) fn new(id: u64, volumes: &[VolumeGeometry]) -> Self {
-        let sizes = LeafSet::new(volumes);
-        Self { id, sizes, asked: VecDeque::new(), out: VecDeque::new() }
+        Self {
+            id,
+            sizes: LeafSet::new(volumes),
+            asked: VecDeque::new(),
+            wishes: VecDeque::new(),
+            mend_bytes: 0,
+            mended: 0,
+            out: VecDeque::new(),
+        }
     }
 
-    /// Takes a question.
+    /// Messages of a repair that are done.
+    pub(crate) fn mended(&self) -> u64 {
+        self.mended
+    }
+
+    /// Takes a question, or a wish for a repair.
     pub(crate) fn hear(&mut self, message: Copying) -> Result<(), BadCopying> {
-        let Copying::Compare { number, volume, first, runs } = message else {
-            return Err(BadCopying::Unasked);
-        };
+        match message {
+            Copying::Compare { number, volume, first, runs } => {
+                self.hear_compare(number, RegionId { volume, region: first }, runs)
+            }
+            Copying::Mend { at, volume, offset, len, data } => {
+                let content = Content { volume, offset, len, data };
+                self.mend_bytes += content.check(self.sizes.size(volume))?;
+                self.wish(len, Wish::Mend(at, content))
+            }
+            Copying::MendEnd => self.wish(0, Wish::End),
+            Copying::Fetch { at, volume, offset, len } => {
+                let place = Content { volume, offset, len, data: None };
+                place.check(self.sizes.size(volume))?;
+                self.wish(len, Wish::Fetch(at, (volume, offset, len)))
+            }
+            _ => Err(BadCopying::Unasked),
+        }
+    }
+
+    fn wish(&mut self, len: u64, wish: Wish) -> Result<(), BadCopying> {
+        let full = self.wishes.len() > UNDER_WAY_MAX || self.mend_bytes > MEND_BYTES_MAX;
+        if full || len > CONTENT_MAX as u64 {
+            return Err(BadCopying::TooMuch);
+        }
+        self.wishes.push_back(wish);
+        Ok(())
+    }
+
+    fn hear_compare(
+        &mut self,
+        number: u64,
+        at: RegionId,
+        runs: Vec<(u32, Digest)>,
+    ) -> Result<(), BadCopying> {
+        let RegionId { volume, region: first } = at;
         if self.asked.len() > ASKED_MAX {
             return Err(BadCopying::TooMuch);
         }
@@ -215,7 +349,7 @@ impl AnswerState {
         if outside || runs.iter().any(|(count, _)| *count == 0) {
             return Err(BadCopying::Outside { volume, at: last.saturating_mul(REGION) });
         }
-        self.asked.push_back((number, RegionId { volume, region: first }, runs.into()));
+        self.asked.push_back((number, at, runs.into()));
         Ok(())
     }
 
@@ -240,22 +374,28 @@ impl AnswerState {
     }
 }
 
-/// Answers until it is ended.
+/// Answers until it is ended, and helps with repairs.
 pub(crate) async fn answer(
     io: Io,
     state: Rc<RefCell<AnswerState>>,
-    stores: Vec<Pair>,
-) -> io::Result<()> {
+    mender: Mender,
+) -> Result<(), SinkError> {
+    let stores = mender.stores.clone();
+    let mut helper = Helper::new(mender);
     loop {
         let next = state.borrow_mut().next();
         let Some((at, len, theirs)) = next else {
-            pause().await;
+            if !helper.help(&io, &state).await? {
+                pause().await;
+            }
             continue;
         };
-        let store = stores.get(usize::from(at.volume.index())).copied();
-        let store = store.ok_or(io::ErrorKind::NotFound)?;
+        let (volume, store) = (at.volume, stores.get(usize::from(at.volume.index())).copied());
+        let unreadable = |source| SinkError::Unreadable { volume, source };
+        let store = store.ok_or_else(|| unreadable(io::ErrorKind::NotFound.into()))?;
         let leaves = digests(&io, store, None, (at, len)).await;
-        let leaves = leaves.map_err(|(Fault::Store(error) | Fault::Staging(error))| error)?;
+        let failed = |(Fault::Store(error) | Fault::Staging(error))| unreadable(error);
+        let leaves = leaves.map_err(failed)?;
         let own = leaves.as_deref().map_or_else(|| Digest::of_zero_region(len), Digest::of_region);
         let mut state = state.borrow_mut();
         if own != theirs {

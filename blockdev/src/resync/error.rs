@@ -54,6 +54,12 @@ pub enum SinkError {
         /// The first byte of the leaf.
         offset: u64,
     },
+    /// The image went on while it was repaired. What was written is right all the same.
+    #[error("the image is not held still any more, so nothing more of it is repaired")]
+    Moved,
+    /// The other side cannot read or repair its image.
+    #[error("the other member could not read or repair its image; its log says why")]
+    NotMended,
     /// The connection brought less or more than was sent.
     #[error("not everything that was sent has come; the resync is repeated")]
     Lost,

@@ -11,6 +11,7 @@ mod error;
 pub mod fuzz;
 pub(crate) mod image;
 pub(crate) mod maps;
+pub(crate) mod mend;
 pub(crate) mod sink;
 pub(crate) mod source;
 pub(crate) mod staging;

@@ -34,13 +34,30 @@ pub(crate) const CONTENTS_MAX: usize = 1024;
 /// Comparisons that may wait.
 pub(crate) const COMPARES_MAX: usize = 8;
 
-/// A content message, checked.
+/// What whole leaves of a volume are to hold.
 #[derive(Debug)]
-struct Content {
-    volume: VolumeIndex,
-    offset: u64,
-    len: u64,
-    data: Option<Bytes>,
+pub(crate) struct Content {
+    pub(crate) volume: VolumeIndex,
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+    /// None: zeroes.
+    pub(crate) data: Option<Bytes>,
+}
+
+impl Content {
+    /// How many bytes came for it, if it lies in a volume of `size` bytes and keeps to leaves.
+    pub(crate) fn check(&self, size: u64) -> Result<u64, BadCopying> {
+        let Self { volume, offset, len, data } = self;
+        let (volume, at) = (*volume, *offset);
+        let end = offset.checked_add(*len).filter(|end| *len > 0 && *end <= size);
+        let end = end.ok_or(BadCopying::Outside { volume, at })?;
+        let bytes = data.as_ref().map_or(0, Bytes::len) as u64;
+        let whole = offset.is_multiple_of(LEAF) && (end.is_multiple_of(LEAF) || end == size);
+        if !whole || (data.is_some() && bytes != *len) {
+            return Err(BadCopying::Unaligned { volume, at });
+        }
+        Ok(bytes)
+    }
 }
 
 /// What is left of a comparison.
@@ -142,10 +159,7 @@ impl SinkState {
             Copying::Content { volume, offset, len, data } => {
                 self.hear_content(Content { volume, offset, len, data })
             }
-            Copying::Mine(_)
-            | Copying::Differs { .. }
-            | Copying::Compared(_)
-            | Copying::Taken(_) => Err(BadCopying::Unasked),
+            _ => Err(BadCopying::Unasked),
         }
     }
 
@@ -171,16 +185,9 @@ impl SinkState {
     }
 
     fn hear_content(&mut self, content: Content) -> Result<(), BadCopying> {
-        let Content { volume, offset, len, data } = &content;
-        let (volume, size) = (*volume, self.size(*volume)?);
-        let end = offset.checked_add(*len).filter(|end| *len > 0 && *end <= size);
-        let Some(end) = end else { return Err(BadCopying::Outside { volume, at: *offset }) };
-        let bytes = data.as_ref().map_or(0, Bytes::len) as u64;
-        let whole = offset.is_multiple_of(LEAF) && (end.is_multiple_of(LEAF) || end == size);
-        if !whole || (data.is_some() && bytes != *len) {
-            return Err(BadCopying::Unaligned { volume, at: *offset });
-        }
-        let long = *len > if data.is_some() { CONTENT_MAX as u64 } else { ZEROES_MAX };
+        let bytes = content.check(self.size(content.volume)?)?;
+        let most = if content.data.is_some() { CONTENT_MAX as u64 } else { ZEROES_MAX };
+        let long = content.len > most;
         let full = self.content_bytes + bytes > CONTENT_WINDOW || long;
         if full || self.contents.len() >= CONTENTS_MAX {
             return Err(BadCopying::TooMuch);

@@ -27,6 +27,13 @@ pub enum Command {
     SetMode(Mode),
     /// Compare a standby's image with this primary's; any standby's, if none is named.
     Verify(Option<MemberId>),
+    /// The same, and what differs is repaired on the other side.
+    Repair {
+        /// With which standby; any, if none is named.
+        standby: Option<MemberId>,
+        /// Whose bytes are right: this primary, or the standby.
+        from: MemberId,
+    },
     /// A diverged replica returns to its primary: what it holds of its own goes to quarantine
     /// (design §6.4).
     Rejoin,
@@ -135,6 +142,7 @@ impl Denied {
             Self::NothingToRejoin => "nothing_to_rejoin",
             Self::NobodyFollows => "nobody_follows",
             Self::Delayed => "delayed_standby",
+            Self::NotOfTheTwo => "not_of_the_two",
             Self::InGate => "in_gate",
             Self::WindowRuns { .. } => "window_runs",
             Self::NotInSet { .. } => "not_in_set",
@@ -203,6 +211,12 @@ pub enum Denied {
          position at which both images could be compared; set replay_delay to 0 and start it again"
     )]
     Delayed,
+    /// The bytes of a third member cannot be had.
+    #[error(
+        "the right bytes can only be those of this primary or of the standby that is compared with \
+         it; name one of the two with --from"
+    )]
+    NotOfTheTwo,
     /// It has not diverged.
     #[error(
         "this replica holds nothing that its primary does not have; see hadrian status for what \

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::alone::Home;
 use super::lease::LeaseConfig;
+use super::resync::VerifyPlan;
 use crate::ids::MemberId;
 use crate::replica::Mode;
 use crate::resync::Takes;
@@ -54,6 +55,10 @@ pub struct NodeConfig {
     /// A diverged replica returns to its primary without being told to (design §6.4).
     #[serde(default)]
     pub rejoin_by_itself: bool,
+    /// When a primary compares the images of its standbys with its own by itself; none: when an
+    /// operator asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<VerifyPlan>,
     /// Silence that ends a session.
     pub timeout: Duration,
     /// Longest that the log stays unsynced while no client asks (design §2.5).
@@ -127,6 +132,7 @@ impl NodeConfig {
             home: None,
             resync: Takes::Staged,
             rejoin_by_itself: false,
+            verify: None,
             timeout: Duration::from_secs(10),
             log_sync_interval: Duration::from_millis(200),
             sync_bytes: 32 << 20,

@@ -11,7 +11,7 @@ use crate::ids::{Epoch, Lsn, MemberId, SessionId};
 use crate::marks::watch::Sight;
 use crate::record::ControlRecord;
 use crate::replica::ReplicaState;
-use crate::resync::{Scope, Span, Takes};
+use crate::resync::{Right, Scope, Span, Takes};
 use crate::time::Now;
 use crate::wire::Message;
 
@@ -161,8 +161,11 @@ pub enum Event {
         done: u64,
         /// Bytes of the volumes.
         total: u64,
-        /// Where the two differ in this piece.
+        /// Where the two differ in this piece, or did, where they were repaired.
         differs: Vec<Changed>,
+        /// Bytes that were repaired in this piece, durably.
+        #[serde(default)]
+        repaired: u64,
     },
     /// A part of the replica failed for good (design §2.7).
     Failed(FailedPart),
@@ -333,6 +336,8 @@ pub enum Action {
     BeginCompare {
         /// With whose.
         session: SessionId,
+        /// What differs is repaired, and whose bytes are right; none: it is only told.
+        right: Option<Right>,
     },
     /// Both images rest at one position: compare the next piece, and say [`Event::Compared`].
     Compare {

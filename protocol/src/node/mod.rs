@@ -80,7 +80,7 @@ pub use phase::TakeoverPhase;
 pub use reason::{About, Reason, Why};
 pub use recording::{Entry, RECORDING_VERSION, Recorded, Start, Tape};
 pub use replay::{Difference, Replay};
-pub use resync::{VerifyState, VerifyStatus};
+pub use resync::{VerifyPlan, VerifyState, VerifyStatus};
 pub use status::{
     Connection, NodeStatus, PeerStatus, RecordStatus, SettingsStatus, StandbyState, Standing,
 };
@@ -252,8 +252,8 @@ impl Node {
             Event::SinkDone { session, whole } => self.sink_done(session, whole),
             Event::Switched(at) => self.switched(at),
             Event::Folded { peer, span } => self.folded(peer, span),
-            Event::Compared { session, done, total, differs } => {
-                self.compared(session, (done, total), &differs);
+            Event::Compared { session, done, total, differs, repaired } => {
+                self.compared(session, (done, total), (&differs, repaired));
             }
             Event::Failed(part) => self.failed(part),
             Event::Command { id, command } => self.command(id, command),
@@ -361,7 +361,8 @@ impl Node {
             (Command::StartPrimary, _) => self.start_primary(id),
             (Command::SetMode(mode), _) => Some(self.set_mode(mode)),
             (Command::Rejoin, _) => Some(self.rejoin()),
-            (Command::Verify(member), _) => Some(self.begin_verify(member)),
+            (Command::Verify(member), _) => Some(self.begin_verify(member, None)),
+            (Command::Repair { standby, from }, _) => Some(self.begin_verify(standby, Some(from))),
             (Command::Stop, _) => self.stop(id),
         };
         if let Some(result) = result {

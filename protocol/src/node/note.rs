@@ -120,6 +120,9 @@ pub enum Note {
         member: MemberId,
         /// Bytes that differ, in whole leaves.
         differs: u64,
+        /// Bytes of these that were repaired.
+        #[serde(default)]
+        repaired: u64,
     },
     /// The comparison ended before everything was compared.
     VerifyCutShort(MemberId),
@@ -282,8 +285,12 @@ impl Note {
             Self::Verified { differs: 0, .. } => {
                 format!("the image of {who} was compared with this one, and is the same")
             }
-            Self::Verified { differs, .. } => format!(
+            Self::Verified { differs, repaired: 0, .. } => format!(
                 "the image of {who} differs from this one in {differs} bytes; status lists where"
+            ),
+            Self::Verified { repaired, .. } => format!(
+                "the image of {who} differed from this one, and {repaired} bytes were repaired; \
+                 what they replaced is in quarantine where it was replaced"
             ),
             Self::VerifyCutShort(_) => {
                 format!("the comparison with the image of {who} was cut short; begin it again")

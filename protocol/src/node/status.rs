@@ -6,10 +6,10 @@ use super::numbers::{AnswerWaits, Gap, Loss};
 use super::peer::{Peer, Phase};
 use super::phase::TakeoverPhase;
 use super::reason::Reason;
-use super::resync::VerifyStatus;
+use super::resync::{VerifyPlan, VerifyStatus};
 use super::{Node, Part};
 use crate::ids::{Epoch, Lsn, MemberId};
-use crate::replica::{Mode, Role};
+use crate::replica::{Mode, Role, Verified};
 use crate::resync::Way;
 use crate::time::{WallTime, micros};
 use crate::wire::Refusal;
@@ -117,6 +117,13 @@ pub struct NodeStatus {
     pub record: Option<RecordStatus>,
     /// What the last comparison of a standby's image has found, or the one under way.
     pub verify: Option<VerifyStatus>,
+    /// When the image of each other member was last compared with this one, and what was found;
+    /// over restarts.
+    #[serde(default)]
+    pub verified: Vec<Verified>,
+    /// When that is done by itself.
+    #[serde(default)]
+    pub verify_plan: Option<VerifyPlan>,
     /// Why it is not primary, not in peer, or holds answers.
     pub reasons: Vec<Reason>,
     /// The other members.
@@ -244,6 +251,8 @@ impl Node {
                 in_sync: record.in_sync.iter().map(|life| life.member).collect(),
             }),
             verify: self.verify_status(),
+            verified: self.state.verified.clone(),
+            verify_plan: self.config.verify,
             reasons: self.reasons(),
             peers: self.peers.keys().map(|member| self.peer_status(*member)).collect(),
         }

@@ -6,7 +6,7 @@ use super::digest::Digest;
 use super::{LEAF, LEAVES, REGION};
 use crate::codec::{CodecError, Put, Reader};
 use crate::divergence::Changed;
-use crate::ids::VolumeIndex;
+use crate::ids::{Lsn, VolumeIndex};
 
 /// Most runs of regions that one message compares.
 pub const COMPARED_MAX: usize = 256;
@@ -82,6 +82,41 @@ pub enum Copying {
     },
     /// The sink: it has taken so many messages with content in this session, in all.
     Taken(u64),
+    /// A primary that repairs a standby: these leaves are to hold this, as its own do at `at`,
+    /// where both images rest.
+    Mend {
+        /// The position of both images; anywhere else nothing is written.
+        at: Lsn,
+        /// Of which volume.
+        volume: VolumeIndex,
+        /// From which byte on; the first of a leaf.
+        offset: u64,
+        /// How many bytes, at most [`CONTENT_MAX`]; whole leaves, or to the end of the volume.
+        len: u64,
+        /// The bytes; `None` for zeroes.
+        data: Option<Bytes>,
+    },
+    /// The primary: nothing more is to be mended at this position.
+    MendEnd,
+    /// The standby: so many of these messages are done, durably, since the image was held.
+    Mended {
+        /// Of `Mend` and `MendEnd` together.
+        count: u64,
+        /// Whether it could; if not, nothing more is written, and its log says why.
+        whole: bool,
+    },
+    /// A primary that is repaired from a standby asks for what leaves hold there; the answer is a
+    /// `Content`.
+    Fetch {
+        /// The position of both images.
+        at: Lsn,
+        /// Of which volume.
+        volume: VolumeIndex,
+        /// From which byte on; the first of a leaf.
+        offset: u64,
+        /// How many bytes, at most [`CONTENT_MAX`]; whole leaves, or to the end of the volume.
+        len: u64,
+    },
 }
 
 impl Copying {
@@ -117,15 +152,37 @@ impl Copying {
             }
             Self::Content { volume, offset, len, data } => {
                 out.put_u8(if data.is_some() { 5 } else { 6 });
-                out.put_u16_le(volume.index());
-                out.put_u64_le(*offset);
-                out.put_u64_le(*len);
+                put_leaves(out, *volume, (*offset, *len));
                 out.put_slice(data.as_deref().unwrap_or_default());
             }
             Self::Taken(count) => {
                 out.put_u8(7);
                 out.put_u64_le(*count);
             }
+            repair => repair.put_repair(out),
+        }
+    }
+
+    fn put_repair(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Mend { at, volume, offset, len, data } => {
+                out.put_u8(if data.is_some() { 8 } else { 9 });
+                out.put_lsn(*at);
+                put_leaves(out, *volume, (*offset, *len));
+                out.put_slice(data.as_deref().unwrap_or_default());
+            }
+            Self::MendEnd => out.put_u8(10),
+            Self::Mended { count, whole } => {
+                out.put_u8(11);
+                out.put_u64_le(*count);
+                out.put_flag(*whole);
+            }
+            Self::Fetch { at, volume, offset, len } => {
+                out.put_u8(12);
+                out.put_lsn(*at);
+                put_leaves(out, *volume, (*offset, *len));
+            }
+            _ => unreachable!("everything else is put elsewhere"),
         }
     }
 
@@ -151,22 +208,58 @@ impl Copying {
             },
             4 => Self::Compared(reader.u64("number of a comparison")?),
             kind @ (5 | 6) => {
-                let volume = reader.volume("volume")?;
-                let (offset, len) = (reader.u64("offset")?, reader.u64("length")?);
-                let rest = reader.rest();
-                if kind == 5 && (rest.len() as u64 != len || rest.len() > CONTENT_MAX) {
-                    return Err(CodecError::Value { field: "length of content", value: len });
-                }
-                let data = (kind == 5).then(|| Bytes::copy_from_slice(rest));
-                Self::Content { volume, offset, len, data }
+                let (volume, offset, len) = get_leaves(reader)?;
+                Self::Content { volume, offset, len, data: get_data(reader, kind == 5, len)? }
             }
             7 => Self::Taken(reader.u64("count of content")?),
+            kind @ (8 | 9) => {
+                let at = reader.lsn("position of a repair")?;
+                let (volume, offset, len) = get_leaves(reader)?;
+                Self::Mend { at, volume, offset, len, data: get_data(reader, kind == 8, len)? }
+            }
+            10 => Self::MendEnd,
+            11 => {
+                let count = reader.u64("count of repairs")?;
+                Self::Mended { count, whole: reader.flag("whole")? }
+            }
+            12 => {
+                let at = reader.lsn("position of a repair")?;
+                let (volume, offset, len) = get_leaves(reader)?;
+                Self::Fetch { at, volume, offset, len }
+            }
             other => {
                 let value = u64::from(other);
                 return Err(CodecError::Value { field: "kind of copying", value });
             }
         })
     }
+}
+
+fn put_leaves(out: &mut Vec<u8>, volume: VolumeIndex, (offset, len): (u64, u64)) {
+    out.put_u16_le(volume.index());
+    out.put_u64_le(offset);
+    out.put_u64_le(len);
+}
+
+fn get_leaves(reader: &mut Reader<'_>) -> Result<(VolumeIndex, u64, u64), CodecError> {
+    let volume = reader.volume("volume")?;
+    Ok((volume, reader.u64("offset")?, reader.u64("length")?))
+}
+
+/// The bytes of leaves, which go to the end of the message; nothing follows on zeroes.
+fn get_data(
+    reader: &mut Reader<'_>,
+    has_data: bool,
+    len: u64,
+) -> Result<Option<Bytes>, CodecError> {
+    if !has_data {
+        return Ok(None);
+    }
+    let rest = reader.rest();
+    if rest.len() as u64 != len || rest.len() > CONTENT_MAX {
+        return Err(CodecError::Value { field: "length of content", value: len });
+    }
+    Ok(Some(Bytes::copy_from_slice(rest)))
 }
 
 fn put_changed(out: &mut Vec<u8>, changed: &Changed) {

@@ -76,6 +76,16 @@ pub enum Takes {
     InPlace,
 }
 
+/// Whose bytes are right where two images differ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Right {
+    /// The primary's: the standby is repaired.
+    Primary,
+    /// The standby's: the primary is repaired.
+    Standby,
+}
+
 /// How far a resync is, for people. In bytes of the volumes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct CopyProgress {

@@ -84,6 +84,7 @@ pub(crate) fn every_copying() -> Vec<(&'static str, Message)> {
     let volume = VolumeIndex::new(3).unwrap();
     let digest = |byte| Digest::from_bytes([byte; 32]);
     let mine = Changed { volume, start: 512, end: 4096 };
+    let at = Lsn::new(0x6000);
     let (offset, data) = (1 << 40, Some(bytes::Bytes::from_static(b"content")));
     let named = [
         ("mine", Copying::Mine(Some(vec![mine]))),
@@ -103,9 +104,14 @@ pub(crate) fn every_copying() -> Vec<(&'static str, Message)> {
         ),
         ("differs-from-zero", Copying::Differs { volume, region: 10, leaves: None }),
         ("compared", Copying::Compared(5)),
-        ("content", Copying::Content { volume, offset, len: 7, data }),
+        ("content", Copying::Content { volume, offset, len: 7, data: data.clone() }),
         ("content-zero", Copying::Content { volume, offset, len: 1 << 30, data: None }),
         ("taken", Copying::Taken(77)),
+        ("mend", Copying::Mend { at, volume, offset, len: 7, data: data.clone() }),
+        ("mend-zero", Copying::Mend { at, volume, offset, len: 16 << 10, data: None }),
+        ("mend-end", Copying::MendEnd),
+        ("mended", Copying::Mended { count: 3, whole: true }),
+        ("fetch", Copying::Fetch { at, volume, offset, len: 16 << 10 }),
     ];
     named.map(|(name, copying)| (name, Message::Copying(Numbered { number: 77, copying }))).into()
 }

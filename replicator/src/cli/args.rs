@@ -113,12 +113,22 @@ pub(super) enum Verb {
     },
     /// Compare a standby's image with this primary's while clients write; exit code 1 where they
     /// differ
+    ///
+    /// With --repair what differs is made equal, from the side that --from names: compare first
+    /// without it, and find out whose bytes are right. What is replaced goes into the quarantine of
+    /// the member that is repaired first (hadrian quarantine list).
     Verify {
         /// Which resource
         resource: String,
         /// Which standby; any that follows unless said
         #[arg(long)]
         standby: Option<String>,
+        /// Make equal what differs; together with --from
+        #[arg(long)]
+        repair: bool,
+        /// Whose bytes are right: this primary, or the standby
+        #[arg(long, value_name = "MEMBER", requires = "repair")]
+        from: Option<String>,
     },
     /// Bring a replica that holds writes of its own back to its primary: what is its own is saved
     /// first, then what differs is fetched

@@ -135,7 +135,11 @@ fn carry_out(args: Args) -> anyhow::Result<()> {
         Verb::Marker { name, resources, if_primary } => {
             marker::marker(&args, name, resources, *if_primary)
         }
-        Verb::Verify { resource, standby } => verify::verify(&args, resource, standby.as_deref()),
+        Verb::Verify { resource, standby, repair, from } => {
+            let wish =
+                verify::Wish { resource, standby: standby.as_deref(), from: from.as_deref() };
+            verify::verify(&args, wish, *repair)
+        }
         Verb::Rejoin { resource, dry_run, yes } => rejoin::rejoin(&args, resource, *dry_run, *yes),
         Verb::History { resource } => history::list(&args, resource.as_deref()),
         Verb::Export(wish) => history::export(&args, wish),

@@ -112,6 +112,9 @@ fn screen(status: &ResourceStatus) -> String {
     if let Some(kept) = &status.history {
         table.add_row(vec!["history".into(), history::in_words(Some(kept))]);
     }
+    for (what, found) in words::verified(status, node) {
+        table.add_row(vec![what, found]);
+    }
     for copies in &status.copies {
         let whose = copies.member.map_or("resync here".into(), |member| {
             format!("resync of {}", words::name(status, member))

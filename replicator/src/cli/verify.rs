@@ -1,4 +1,4 @@
-//! `hadrian verify`: whether a standby holds what its primary does.
+//! `hadrian verify`: whether a standby holds what its primary does, and making it so.
 
 use std::time::Duration;
 
@@ -12,8 +12,17 @@ use crate::control::{Request, ResourceStatus, Response};
 
 const LOOK: Duration = Duration::from_millis(100);
 
+/// What is to be compared, and whose bytes are right.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish<'a> {
+    pub(super) resource: &'a str,
+    pub(super) standby: Option<&'a str>,
+    pub(super) from: Option<&'a str>,
+}
+
 /// Begins a comparison and follows it to its end.
-pub(super) fn verify(args: &Args, resource: &str, standby: Option<&str>) -> anyhow::Result<()> {
+pub(super) fn verify(args: &Args, wish: Wish<'_>, repair: bool) -> anyhow::Result<()> {
+    let Wish { resource, standby, from } = wish;
     let (config, _) = configuration(args)?;
     let id = |name: &str| {
         config
@@ -21,8 +30,15 @@ pub(super) fn verify(args: &Args, resource: &str, standby: Option<&str>) -> anyh
             .map(|member| member.id)
             .with_context(|| format!("{name:?} is no member"))
     };
-    let standby = standby.map(id).transpose()?;
-    let request = Request::Verify { resource: resource.to_owned(), standby };
+    let (standby, from) = (standby.map(id).transpose()?, from.map(id).transpose()?);
+    if repair && from.is_none() {
+        bail!(
+            "--repair has to know whose bytes are right, and nothing was compared: see where the \
+             two differ with hadrian verify {resource}, find out which side is right, and name it \
+             with --from MEMBER"
+        );
+    }
+    let request = Request::Verify { resource: resource.to_owned(), standby, from };
     if let Response::Refused { message, .. } = ask(args, request)? {
         bail!(message);
     }
@@ -32,8 +48,11 @@ pub(super) fn verify(args: &Args, resource: &str, standby: Option<&str>) -> anyh
     } else {
         say!("{}", words::verify(&status, &found));
         words::differing(&found).iter().for_each(|line| say!("{line}"));
+        if let Some(line) = words::where_kept(&status, &found) {
+            say!("{line}");
+        }
     }
-    match (found.state, found.differs.is_empty()) {
+    match (found.state, found.differs.is_empty() || found.right.is_some()) {
         (VerifyState::Done, true) => Ok(()),
         (VerifyState::Done, false) => bail!("the two images differ"),
         _ => bail!("the comparison did not come to its end"),

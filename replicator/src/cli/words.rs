@@ -9,6 +9,7 @@ use hadrian_protocol::node::{
     Connection, Gap, Loss, NodeStatus, StandbyState, Standing, TakeoverPhase, VerifyState,
     VerifyStatus,
 };
+use hadrian_protocol::replica::{Found, Verified};
 use hadrian_protocol::resync::CopyProgress;
 use hadrian_protocol::time::WallTime;
 
@@ -96,7 +97,13 @@ pub(super) fn verify(status: &ResourceStatus, verify: &VerifyStatus) -> String {
     let who = name(status, verify.member);
     let found = match verify.differs.iter().map(|range| range.end - range.start).sum() {
         0 => "no difference".into(),
-        some => format!("{} differ", bytes(some)),
+        some => match verify.right {
+            None => format!("{} differ", bytes(some)),
+            Some(right) => {
+                let (repaired, right) = (bytes(verify.repaired), name(status, right));
+                format!("{} differed, {repaired} repaired from {right}", bytes(some))
+            }
+        },
     };
     let (done, total) = (bytes(verify.done), bytes(verify.total));
     match verify.state {
@@ -106,6 +113,44 @@ pub(super) fn verify(status: &ResourceStatus, verify: &VerifyStatus) -> String {
             format!("with {who}: cut short after {done} of {total}, {found}; begin it again")
         }
     }
+}
+
+/// Where the bytes are that a repair has replaced.
+pub(super) fn where_kept(status: &ResourceStatus, verify: &VerifyStatus) -> Option<String> {
+    let right = verify.right.filter(|_| verify.repaired > 0)?;
+    let here = status.member.as_str();
+    let wrong = if name(status, right) == here { name(status, verify.member) } else { here };
+    let resource = &status.resource;
+    Some(format!("what {wrong} held there is kept on it: hadrian quarantine list {resource}"))
+}
+
+/// When the images were last compared, and when they will be; none: never, and nobody wants it.
+pub(super) fn verified(status: &ResourceStatus, node: &NodeStatus) -> Vec<(String, String)> {
+    let line = |last: &Verified| {
+        let found = match last.found {
+            None => "not yet".to_owned(),
+            Some(Found { ended_us, differs, repaired }) => {
+                let when = humantime::format_rfc3339_seconds(moment(ended_us));
+                match (differs, repaired) {
+                    (0, _) => format!("{when}, no difference"),
+                    (some, 0) => format!("{when}, {} differ", bytes(some)),
+                    (some, _) => {
+                        format!("{when}, {} differed, {} repaired", bytes(some), bytes(repaired))
+                    }
+                }
+            }
+        };
+        let next = node.verify_plan.map_or(String::new(), |plan| {
+            let every = humantime::format_duration(plan.every);
+            let at = plan.at.map_or(String::new(), |at| {
+                let minutes = at.as_secs() / 60;
+                format!(" at {:02}:{:02} UTC", minutes / 60, minutes % 60)
+            });
+            format!("; every {every}{at}")
+        });
+        (format!("last verify of {}", name(status, last.member)), found + &next)
+    };
+    node.verified.iter().map(line).collect()
 }
 
 /// Ranges that differ, one line each.

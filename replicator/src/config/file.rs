@@ -101,6 +101,8 @@ pub(super) struct Resource {
     pub(super) resync: Option<Spanned<String>>,
     pub(super) resync_rate: Option<Spanned<String>>,
     pub(super) rejoin: Option<Spanned<String>>,
+    pub(super) verify: Option<Spanned<String>>,
+    pub(super) verify_at: Option<Spanned<String>>,
     pub(super) log_size: Option<Spanned<String>>,
     pub(super) log_retention: Option<Spanned<String>>,
     pub(super) log_sync_interval: Option<Spanned<String>>,

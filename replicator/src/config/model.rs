@@ -10,7 +10,7 @@ use hadrian_fencing::medium::{EtcdSource, Source};
 use hadrian_fencing::watchdog::WatchdogSettings;
 use hadrian_protocol::ids::{MemberId, ResourceId, VolumeIndex};
 use hadrian_protocol::marks::lease::Timing;
-use hadrian_protocol::node::{Home, OnLeaseEnd, OnWindowEnd};
+use hadrian_protocol::node::{Home, OnLeaseEnd, OnWindowEnd, VerifyPlan};
 use hadrian_protocol::replica::{Mode, VolumeGeometry};
 use hadrian_protocol::resync::Takes;
 
@@ -181,7 +181,8 @@ pub struct Pace {
     pub degrade_back: Duration,
 }
 
-/// How a standby is brought up that the log alone cannot bring up (design §6.4, §8).
+/// How a standby is brought up that the log alone cannot bring up, and when it is looked at whether
+/// it holds what it should (design §6.4, §8).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Resync {
     /// Beside its image, or into it.
@@ -190,6 +191,8 @@ pub struct Resync {
     pub rejoin_by_itself: bool,
     /// Most bytes that a primary reads for it in a second; none: no limit.
     pub rate: Option<u64>,
+    /// When standbys are compared with their primary without being asked for it.
+    pub verify: Option<VerifyPlan>,
 }
 
 /// The companion files of a resource.

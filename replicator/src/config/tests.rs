@@ -335,3 +335,28 @@ proptest! {
         let _ = Config::parse(&text, Path::new("f"));
     }
 }
+
+#[test]
+fn a_schedule_of_comparisons_has_a_duration_and_a_time_of_day() {
+    let with = |line: &str| {
+        let text = GOOD.replace("mode = \"nearsync\"", &format!("mode = \"nearsync\"\n{line}"));
+        Config::parse(&text, Path::new("hadrian.toml"))
+    };
+    let plan = |line: &str| with(line).unwrap().resource("db").unwrap().resync.verify.unwrap();
+    let hours = |hours: u64| std::time::Duration::from_secs(hours * 3600);
+    let weekly = plan("verify = \"7d\"\nverify_at = \"02:30\"");
+    assert_eq!((weekly.every, weekly.at), (hours(7 * 24), Some(hours(5) / 2)));
+    assert_eq!(plan("verify = \"6h\"").at, None);
+    let cases = [
+        ("verify = \"6h\"\nverify_at = \"02:00\"", "write 1day to"),
+        ("verify = \"1s\"", "write 10s to"),
+        ("verify_at = \"02:00\"", "add verify = \"7d\""),
+        ("verify = \"7d\"\nverify_at = \"2am\"", "no time of day"),
+        ("verify = \"7d\"\nverify_at = \"24:00\"", "no time of day"),
+        ("verify = \"7d\"\nreplay_delay = \"1h\"", "applies late"),
+    ];
+    for (line, reason) in cases {
+        let error = with(line).unwrap_err().to_string();
+        assert!(error.contains(reason), "{line}: {error}");
+    }
+}

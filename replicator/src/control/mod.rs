@@ -76,6 +76,9 @@ pub enum Request {
         resource: String,
         /// Which standby's; any that follows, if none is named.
         standby: Option<MemberId>,
+        /// What differs is repaired, and this member's bytes are right; none: it is only told.
+        #[serde(default)]
+        from: Option<MemberId>,
     },
     /// Give the point of the history that is now a name; asked of the primary.
     Point {
@@ -249,6 +252,9 @@ impl Request {
             Self::Cancel { .. } => Some(Command::CancelTakeover),
             Self::Mode { mode, .. } => Some(Command::SetMode(*mode)),
             Self::Rejoin { .. } => Some(Command::Rejoin),
+            Self::Verify { standby, from: Some(from), .. } => {
+                Some(Command::Repair { standby: *standby, from: *from })
+            }
             Self::Verify { standby, .. } => Some(Command::Verify(*standby)),
             Self::Stop { .. } => Some(Command::Stop),
             Self::Start { primary: true, .. } => Some(Command::StartPrimary),

@@ -29,7 +29,7 @@ const fn is_told(note: &Note) -> bool {
             | Note::Fenced(_)
             | Note::NotFenced(_)
             | Note::Failed(_)
-    )
+    ) || matches!(note, Note::Verified { differs: 1.., .. })
 }
 
 impl Inner {

@@ -71,7 +71,7 @@ impl Inner {
             Action::SwitchImage(at) => replica.switch_image(at),
             Action::DropStaging => replica.drop_staging(),
             Action::Fold { peer, from, to } => replica.fold(peer, from, to),
-            Action::BeginCompare { session } => replica.begin_compare(session.get()),
+            Action::BeginCompare { session, right } => replica.begin_compare(session.get(), right),
             Action::Compare { session } => replica.compare(session.get()),
             Action::EndCompare { session } => replica.end_compare(session.get()),
             Action::AnswerCompare { session } => replica.answer_compare(session.get()),
@@ -107,8 +107,13 @@ impl Inner {
             }
             ReplicaEvent::Switched(at) => Event::Switched(at),
             ReplicaEvent::Folded { peer, span } => Event::Folded { peer, span },
-            ReplicaEvent::Compared { id, done, total, differs } => {
-                Event::Compared { session: SessionId::new(id), done, total, differs }
+            ReplicaEvent::Compared { id, done, total, differs, repaired } => {
+                let session = SessionId::new(id);
+                Event::Compared { session, done, total, differs, repaired }
+            }
+            ReplicaEvent::CompareFailed { id, error } => {
+                tracing::error!(resource = %self.name, %error, "the images cannot be compared");
+                Event::SourceFailed { session: SessionId::new(id) }
             }
             _ => return None,
         })

@@ -140,7 +140,9 @@ impl House {
             Witness::Exploration => {
                 (&["build", "--bin", "hadrian-explore"], vec!["run", "--bin", "hadrian-explore"])
             }
-            Witness::Unit(test) => (&["test", "--no-run", "--lib"], vec!["test", "--lib", test]),
+            Witness::Unit(test) | Witness::Disk(test) => {
+                (&["test", "--no-run", "--lib"], vec!["test", "--lib", test])
+            }
             Witness::Story(file, story) => (
                 &["test", "--no-run", "--test", file],
                 vec!["test", "--test", file, "--", "--exact", story],
@@ -148,6 +150,7 @@ impl House {
         };
         let package = match witness {
             Witness::Unit(_) => "hadrian-protocol",
+            Witness::Disk(_) => "hadrian-blockdev",
             _ => "hadrian-sim",
         };
         let built = self.cargo(package, build).output()?;
@@ -156,7 +159,7 @@ impl House {
         }
         let ran = self.cargo(package, &ask).output()?;
         let (out, errors) = (String::from_utf8_lossy(&ran.stdout), ran.stderr);
-        if matches!(witness, Witness::Story(..) | Witness::Unit(_))
+        if matches!(witness, Witness::Story(..) | Witness::Unit(_) | Witness::Disk(_))
             && !out.contains("running 1 test")
         {
             bail!("there is no such story");

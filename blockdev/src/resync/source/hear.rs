@@ -37,7 +37,7 @@ impl SourceState {
                 Ok(())
             }
             Copying::Taken(count) => self.hear_taken(count),
-            Copying::Compare { .. } | Copying::Content { .. } => Err(BadCopying::Unasked),
+            _ => Err(BadCopying::Unasked),
         }
     }
 

@@ -5,7 +5,8 @@
 //! |---|---|
 //! | `sink` | a standby's side: asking, standing still, going over to the landing |
 //! | `source` | a primary's side: which way, holding its image, telling the landing |
-//! | `verify` | comparing images piece by piece, each at one position |
+//! | `verify` | comparing images piece by piece, each at one position, and repairing them |
+//! | `schedule` | comparisons that nobody asks for |
 //! | `retention` | the log before a checkpoint: into dirty maps first, then away |
 //!
 //! The data goes between the drivers of the two, past the core. The one step that counts is the
@@ -14,11 +15,13 @@
 //! the replica finishes what a crash interrupts.
 
 mod retention;
+mod schedule;
 mod sink;
 mod source;
 mod verify;
 
 pub(super) use retention::Retention;
+pub use schedule::VerifyPlan;
 pub(super) use sink::Sinking;
 pub(super) use source::Sourcing;
 pub(super) use verify::Verify;
@@ -56,6 +59,7 @@ impl Node {
     pub(super) fn settle_resync(&mut self) {
         self.settle_sink();
         self.settle_sources();
+        self.settle_schedule();
         self.settle_verify();
         self.settle_compared();
         let ended = |session| !self.session(session).is_some_and(|s| s.phase.is_sinking());

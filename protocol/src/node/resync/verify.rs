@@ -1,9 +1,13 @@
-//! Comparing a standby's image with the primary's while clients write (design §8.4).
+//! Comparing a standby's image with the primary's while clients write, and repairing what differs
+//! (design §8.4).
 //!
 //! Both images are brought to one and the same position and held there for as long as it takes to
 //! compare a piece of the volumes; clients go on meanwhile, into the log. Then both go on, and
 //! later comes the next piece. So every piece is compared as of one position, and what differs does
 //! differ: there is no false report, and no write between two looks that could hide a fault.
+//!
+//! A repair is made while both images are held, too: so what it writes is what the wrong side would
+//! hold at that very position, and its image only comes nearer to what its log says.
 
 use std::time::Duration;
 
@@ -12,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::super::{Action, Denied, Done, Node, Note};
 use crate::divergence::Changed;
 use crate::ids::{Lsn, MemberId, SessionId};
-use crate::resync::MINE_MAX;
+use crate::resync::{MINE_MAX, Right};
 use crate::time::{Now, WallTime};
 
 /// Longest that both sides take to come to rest; then clients may have more room first.
@@ -25,6 +29,8 @@ const COMPARE_MAX: Duration = Duration::from_secs(30);
 pub(in super::super) struct Verify {
     running: Option<Running>,
     last: Option<VerifyStatus>,
+    /// None is begun by schedule before.
+    pub(super) not_before: Now,
 }
 
 #[derive(Clone, Debug)]
@@ -57,6 +63,12 @@ pub struct VerifyStatus {
     pub differs: Vec<Changed>,
     /// More differs than is listed.
     pub differs_more: bool,
+    /// Whose bytes are right, where what differs is repaired.
+    #[serde(default)]
+    pub right: Option<MemberId>,
+    /// Bytes of what differed that were repaired.
+    #[serde(default)]
+    pub repaired: u64,
     /// When it began, by this member's wall clock.
     pub began_us: u64,
     /// Microseconds that it has taken.
@@ -84,10 +96,12 @@ impl Hold {
 }
 
 impl Node {
-    /// An operator wants to know whether a standby holds what it should.
+    /// An operator wants to know whether a standby holds what it should; or to have what differs
+    /// made what it is `from` that member.
     pub(in super::super) fn begin_verify(
         &mut self,
         member: Option<MemberId>,
+        from: Option<MemberId>,
     ) -> Result<Done, Denied> {
         if !self.is_leading() {
             return Err(Denied::NotPrimary);
@@ -98,6 +112,14 @@ impl Node {
         if !self.config.replay_delay.is_zero() {
             return Err(Denied::Delayed);
         }
+        let (member, right) = match from {
+            None => (member, None),
+            Some(from) if from == self.state.member => (member, Some(Right::Primary)),
+            Some(from) if member.is_none_or(|member| member == from) => {
+                (Some(from), Some(Right::Standby))
+            }
+            Some(_) => return Err(Denied::NotOfTheTwo),
+        };
         let wanted = |of: &MemberId| member.is_none_or(|wanted| wanted == *of);
         let fed = self.peers.values().find(|peer| wanted(&peer.member) && peer.feed().is_some());
         let Some((member, session)) = fed.and_then(|p| Some((p.member, p.session.as_ref()?.id)))
@@ -110,13 +132,15 @@ impl Node {
             total: 0,
             differs: Vec::new(),
             differs_more: false,
+            right: from,
+            repaired: 0,
             began_us: WallTime::as_micros(self.clock.wall),
             took_us: 0,
             state: VerifyState::Running,
         };
         let next_at = self.clock.now;
         self.verify.running = Some(Running { session, hold: None, next_at, status });
-        self.out.push_back(Action::BeginCompare { session });
+        self.out.push_back(Action::BeginCompare { session, right });
         Ok(Done::Verifies)
     }
 
@@ -124,6 +148,10 @@ impl Node {
     pub(in super::super) fn verify_status(&self) -> Option<VerifyStatus> {
         let running = self.verify.running.as_ref().map(|running| &running.status);
         running.or(self.verify.last.as_ref()).cloned()
+    }
+
+    pub(super) fn is_comparing(&self) -> bool {
+        self.verify.running.is_some()
     }
 
     /// To where a primary's image may go while it is compared.
@@ -157,6 +185,8 @@ impl Node {
             None if running.next_at <= now => {
                 let at = told.max(self.state.apply_limit);
                 self.hold_compared(Some(Hold { at, since: now, compares: false }));
+                // Both may be there already.
+                self.settle_verify();
             }
             Some(hold) if !hold.compares => {
                 let here = self.log.applied() == hold.at && self.state.apply_limit == hold.at;
@@ -205,7 +235,7 @@ impl Node {
         &mut self,
         session: SessionId,
         (done, total): (u64, u64),
-        differs: &[Changed],
+        (differs, repaired): (&[Changed], u64),
     ) {
         let (now, wall) = (self.clock.now, self.clock.wall);
         let Some(running) = self.verify.running.as_mut().filter(|run| run.session == session)
@@ -219,6 +249,7 @@ impl Node {
         let room = MINE_MAX.saturating_sub(status.differs.len());
         status.differs.extend(differs.iter().take(room));
         status.differs_more |= differs.len() > room;
+        status.repaired += repaired;
         let pause = now.since(hold.since);
         if done >= total {
             self.end_verify(VerifyState::Done);
@@ -231,13 +262,21 @@ impl Node {
         self.hold_compared(None);
         let Some(Running { session, mut status, .. }) = self.verify.running.take() else { return };
         status.state = state;
-        let (member, bytes) = (status.member, bytes_of(&status.differs));
+        let (member, differs) = (status.member, bytes_of(&status.differs));
+        let (repaired, began_us) = (status.repaired, status.began_us);
         self.verify.last = Some(status);
         self.out.push_back(Action::EndCompare { session });
-        self.out.push_back(Action::Note(match state {
-            VerifyState::CutShort => Note::VerifyCutShort(member),
-            _ => Note::Verified { member, differs: bytes },
-        }));
+        let note = match state {
+            VerifyState::CutShort => {
+                self.verify_failed();
+                Note::VerifyCutShort(member)
+            }
+            _ => {
+                self.verify_ended(member, began_us, (differs, repaired));
+                Note::Verified { member, differs, repaired }
+            }
+        };
+        self.out.push_back(Action::Note(note));
     }
 
     /// A standby's side: while its image is held at one position, it answers what it is asked.

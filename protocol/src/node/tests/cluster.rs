@@ -204,6 +204,14 @@ impl Cluster {
         }
     }
 
+    /// The wall clocks of all hosts go on, and nothing else.
+    pub(super) fn wall_passes(&mut self, time: Duration) {
+        let wall = self.clock.wall.as_micros() + crate::time::micros(time);
+        self.clock.wall = WallTime::from_micros(wall);
+        (0..self.hosts.len() as u8).for_each(|index| self.tell(index, Event::Tick));
+        self.run();
+    }
+
     pub(super) fn command(&mut self, index: u8, command: Command) -> Result<Done, Denied> {
         let id = self.ask(index, command);
         self.reply(index, id).expect("every command is answered")

@@ -157,11 +157,13 @@ fn line(name: &str, walk: &Walk, summary: &Summary) {
         (Kind::Blocks, count) => format!("{count} blocks"),
     };
     let (len, of) = (words::bytes(walk.len), words::bytes(summary.changed.changed_bytes()));
+    let span = match walk.from == walk.end {
+        true => format!("replaced by a repair at {}", walk.from),
+        false => format!("log from {} to {}", walk.from, walk.end),
+    };
     say!("{name}");
     say!(
-        "  {count} of {of} in {len}, log from {} to {}{}; {}{}",
-        walk.from,
-        walk.end,
+        "  {count} of {of} in {len}, {span}{}; {}{}",
         written(summary),
         summary.ending,
         part(name)

@@ -62,6 +62,8 @@ pub const KEYS: [(&str, &[&str]); 8] = [
             "resync",
             "resync_rate",
             "rejoin",
+            "verify",
+            "verify_at",
             "log_size",
             "log_retention",
             "log_sync_interval",

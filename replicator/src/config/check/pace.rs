@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use hadrian_protocol::node::OnWindowEnd;
+use hadrian_protocol::node::{OnWindowEnd, VerifyPlan};
 use hadrian_protocol::replica::Mode;
 use hadrian_protocol::resync::Takes;
 use toml::Spanned;
@@ -19,6 +19,9 @@ const DEGRADE_BACK: Duration = Duration::from_secs(30);
 const DEGRADE: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(3600);
 const SPOOL_MIN: u64 = 1 << 20;
 const RATE_MIN: u64 = 1 << 20;
+const DAY: Duration = Duration::from_secs(86_400);
+const VERIFY_MIN: Duration = Duration::from_secs(10);
+const VERIFY_MAX: Duration = Duration::from_secs(366 * 86_400);
 
 impl Checker<'_> {
     pub(super) fn pace(&mut self, members: &[Member], raw: &file::Resource, mode: Mode) -> Pace {
@@ -79,7 +82,41 @@ impl Checker<'_> {
             }
             rate
         });
-        Resync { takes, rejoin_by_itself, rate }
+        Resync { takes, rejoin_by_itself, rate, verify: self.verify(raw) }
+    }
+
+    fn verify(&mut self, raw: &file::Resource) -> Option<VerifyPlan> {
+        let at = raw.verify_at.as_ref().and_then(|text| self.time_of_day(text));
+        let Some(every) = &raw.verify else {
+            if let Some(text) = &raw.verify_at {
+                self.problem(
+                    text,
+                    "a time for verify, which is not set; add verify = \"7d\"".into(),
+                );
+            }
+            return None;
+        };
+        let shortest = if raw.verify_at.is_some() { DAY } else { VERIFY_MIN };
+        let every = self.duration(Some(every), DAY, shortest..=VERIFY_MAX);
+        let delayed = raw.replay_delay.as_ref().filter(|delay| delay.get_ref() != "0s");
+        if let Some(delay) = delayed {
+            let text = "a standby that applies late cannot be compared; leave out verify or this";
+            self.problem(delay, text.into());
+        }
+        Some(VerifyPlan { every, at })
+    }
+
+    fn time_of_day(&mut self, text: &Spanned<String>) -> Option<Duration> {
+        let two = |digits: &str| (digits.len() == 2).then(|| digits.parse::<u64>().ok()).flatten();
+        let found = text.get_ref().split_once(':').and_then(|(hours, minutes)| {
+            let (hours, minutes) = (two(hours)?, two(minutes)?);
+            (hours < 24 && minutes < 60).then(|| Duration::from_secs(hours * 3600 + minutes * 60))
+        });
+        if found.is_none() {
+            let wrong = text.get_ref();
+            self.problem(text, format!("{wrong:?} is no time of day; write \"02:00\", in UTC"));
+        }
+        found
     }
 
     fn spool_limit(&mut self, text: Option<&Spanned<String>>) -> u64 {

@@ -39,6 +39,8 @@ pub(crate) enum Witness {
     Story(&'static str, &'static str),
     /// A test of the core itself: what it takes is so rare that nobody else meets it.
     Unit(&'static str),
+    /// A test of a replica on its disk, for the same reason.
+    Disk(&'static str),
 }
 
 const fn mutant(
@@ -69,6 +71,11 @@ impl Mutant {
 
     const fn tested(mut self, test: &'static str) -> Self {
         self.witness = Witness::Unit(test);
+        self
+    }
+
+    const fn on_disk(mut self, test: &'static str) -> Self {
+        self.witness = Witness::Disk(test);
         self
     }
 

@@ -5,6 +5,7 @@ use super::{Mutant, mutant};
 const SINK: &str = "protocol/src/node/resync/sink.rs";
 const SOURCE: &str = "blockdev/src/resync/source.rs";
 const VERIFY: &str = "protocol/src/node/resync/verify.rs";
+const MEND: &str = "blockdev/src/resync/mend.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
     mutant(
@@ -52,4 +53,47 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "                if here && applied == hold.at {",
         "                if here {",
     ),
+    mutant(
+        "an image is held for a comparison for as long as that takes",
+        "§8.4: clients fill the log meanwhile",
+        VERIFY,
+        "        if self.compares { COMPARE_MAX } else { SETTLE_MAX }",
+        "        if self.compares { Duration::MAX } else { SETTLE_MAX }",
+    )
+    .tested("both_images_are_held_for_a_piece_and_for_half_a_minute_at_most"),
+    mutant(
+        "what a repair replaces is not saved",
+        "§8.4: nothing is lost in silence",
+        MEND,
+        "                blocks.add(content.volume, offset, &leaf).await?;",
+        "                let _ = (blocks, offset);",
+    )
+    .told(
+        "repair_stories",
+        "a_block_that_has_rotted_is_found_and_repaired_from_the_other_side_while_clients_write",
+    ),
+    mutant(
+        "what a repair replaces is not durable in quarantine before",
+        "§8.4: nothing is lost in silence",
+        MEND,
+        "            blocks.sync().await?;",
+        "            let _ = blocks;",
+    )
+    .on_disk("a_power_loss_at_any_moment_leaves_each_old_byte_in_the_store_or_in_quarantine"),
+    mutant(
+        "an image goes on while a repair writes into it",
+        "§8.4: no older leaf over a newer one",
+        "blockdev/src/replica.rs",
+        "        if limit > self.volumes.limit() && self.copies.keeps_still(limit) {",
+        "        if false && self.copies.keeps_still(limit) {",
+    )
+    .on_disk("an_image_that_goes_on_waits_for_what_a_repair_has_under_way"),
+    mutant(
+        "a repair writes at whatever position the image is",
+        "§8.4: both images are at one position",
+        MEND,
+        "        if self.mender.rests.get() != Some(self.at) {",
+        "        if false {",
+    )
+    .on_disk("nothing_is_repaired_at_another_position_than_that_of_the_image"),
 ];

@@ -29,7 +29,9 @@ impl Process {
             Action::SwitchImage(at) => self.replica.switch_image(at),
             Action::DropStaging => self.replica.drop_staging(),
             Action::Fold { peer, from, to } => self.replica.fold(peer, from, to),
-            Action::BeginCompare { session } => self.replica.begin_compare(session.get()),
+            Action::BeginCompare { session, right } => {
+                self.replica.begin_compare(session.get(), right);
+            }
             Action::Compare { session } => {
                 oracle.compares(member, self.apply_asked);
                 self.replica.compare(session.get());
@@ -72,9 +74,13 @@ impl Process {
                 Event::Switched(at)
             }
             ReplicaEvent::Folded { peer, span } => Event::Folded { peer, span },
-            ReplicaEvent::Compared { id, done, total, differs } => {
-                oracle.compared(member, &differs);
-                Event::Compared { session: SessionId::new(id), done, total, differs }
+            ReplicaEvent::Compared { id, done, total, differs, repaired } => {
+                oracle.compared(member, &differs, repaired);
+                let session = SessionId::new(id);
+                Event::Compared { session, done, total, differs, repaired }
+            }
+            ReplicaEvent::CompareFailed { id, .. } => {
+                Event::SourceFailed { session: SessionId::new(id) }
             }
             other => unreachable!("everything else is heard elsewhere: {other:?}"),
         })

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use hadrian_blockdev::buffer::IoBuf;
+use hadrian_blockdev::engine::Engine as _;
 use hadrian_blockdev::engine::double::{Copied, Double};
 use hadrian_blockdev::replica::{self, Replica, ReplicaError};
 use hadrian_blockdev::superblock::{Label, Whose};
@@ -256,6 +257,24 @@ impl Host {
     pub(crate) fn write_goes_astray(&mut self) {
         self.strayed = true;
         self.disk.with(|disk| disk.go_astray_in(&Path::new(DIR).join("log")));
+    }
+
+    /// A block of the backing store is not what was written; what it holds from here on.
+    pub(crate) fn rots(&mut self, block: u64) -> Vec<u8> {
+        let at = (block % BLOCKS * BLOCK) as usize;
+        let block = at..at + BLOCK as usize;
+        self.disk.with(|disk| disk.tamper(Path::new(STORE), |file| file[at] ^= 1));
+        self.image()[block].to_vec()
+    }
+
+    /// What was set aside on its disk.
+    pub(crate) fn quarantine(&mut self) -> Vec<Vec<u8>> {
+        let dir = Path::new(DIR).join("quarantine");
+        self.disk.with(|disk| {
+            let names = disk.list(&dir).unwrap_or_default();
+            let paths = names.iter().map(|name| dir.join(name));
+            paths.filter_map(|path| Some(disk.contents(&path)?.to_vec())).collect()
+        })
     }
 
     /// The volume as a reader of the backing store sees it.

@@ -439,7 +439,8 @@ impl Oracle {
             let path = &self.members[usize::from(member.index())].path;
             let may = self.ledger.values(path, block + at, from, to);
             let whole = bytes.chunks(8).all(|chunk| chunk == is.to_le_bytes());
-            self.demand(whole && may.contains(&is), "linearizable", || {
+            let rotten = self.rot.is_on(member);
+            self.demand(rotten || whole && may.contains(&is), "linearizable", || {
                 format!("{member} reads {is} in block {}, not one of {may:?}", block + at)
             });
         }

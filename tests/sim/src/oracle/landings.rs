@@ -1,7 +1,6 @@
 //! Standbys that go over to a landing: a point of their primary's history that they were not led to
 //! by their own log (design §8).
 
-use hadrian_protocol::divergence::Changed;
 use hadrian_protocol::frame::{ChainHash, LogPosition};
 use hadrian_protocol::ids::{Lsn, MemberId};
 
@@ -56,13 +55,6 @@ impl Oracle {
         let applied = self.see(member).applied;
         self.demand(asked <= applied, "§8.4", || {
             format!("{member} compares an image that is at {applied}, on its way to {asked}")
-        });
-    }
-
-    /// What a comparison has found: no disk here forgets what it was given, so that is nothing.
-    pub(crate) fn compared(&mut self, member: MemberId, differs: &[Changed]) {
-        self.demand(differs.is_empty(), "§8.4", || {
-            format!("{member} finds that a standby differs, and it does not: {differs:?}")
         });
     }
 

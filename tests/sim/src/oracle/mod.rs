@@ -9,6 +9,7 @@ mod copies;
 mod landings;
 mod ledger;
 mod losses;
+mod rot;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,6 +27,7 @@ use answers::Answered;
 use copies::Copies;
 use ledger::{Ledger, Path};
 use losses::LastWords;
+use rot::Rot;
 
 /// A broken promise.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -64,6 +66,7 @@ pub struct Oracle {
     /// Replicas whose place another has taken: what they had said was true then.
     replaced: Vec<Witness>,
     answered: Answered,
+    rot: Rot,
     violation: Option<Violation>,
 }
 
@@ -118,6 +121,7 @@ impl Oracle {
             copies: Copies::default(),
             replaced: Vec::new(),
             answered: Answered::default(),
+            rot: Rot::default(),
             violation: None,
         }
     }
@@ -191,7 +195,7 @@ impl Oracle {
         (witness.runs, witness.born) = (true, now);
         witness.heard.clear();
         (witness.truncating, witness.leads, witness.told_owned) = (false, false, None);
-        let whole = state.image != Image::Incomplete;
+        let whole = state.image != Image::Incomplete && !self.rot.is_on(member);
         let differs = self.ledger.differs(&self.see(member).path, limit, image).filter(|_| whole);
         self.demand(differs.is_none(), "I5", || {
             format!("the image of {member} is not that of {limit}: block {differs:?} differs")
@@ -242,8 +246,9 @@ impl Oracle {
 
     /// Everything that was asked for is in the image, and nothing is on its way there (I5).
     pub(crate) fn image_holds(&mut self, member: MemberId, lsn: Lsn, image: &[u8]) {
+        let rotten = self.rot.is_on(member);
         let differs = self.ledger.differs(&self.see(member).path, lsn, image);
-        self.demand(differs.is_none(), "I5", || {
+        self.demand(differs.is_none() || rotten, "I5", || {
             format!("{member} has applied {lsn}, but block {differs:?} of its image differs")
         });
     }

@@ -71,6 +71,9 @@ pub enum Happening {
     DiskFallsShort(Host, u64),
     /// The n-th further read of a disk fails with EIO, and none after it.
     ReadFails(Host, u64),
+    /// A block of the backing store holds something else than was written to it, and the disk says
+    /// nothing.
+    Rots(Host, u64),
     /// A write to the log goes astray, and the disk says that all is well.
     WriteGoesAstray(Host),
     /// From the n-th further change on a disk has no room for anything.
@@ -160,6 +163,7 @@ impl fmt::Display for Happening {
                 };
                 write!(f, "the replica of {} is created {how}", name(a))
             }
+            Self::Rots(a, block) => write!(f, "block {block} on the disk of {} rots", name(a)),
             Self::WriteGoesAstray(a) => write!(f, "a log write of {} goes astray", name(a)),
             Self::DiskFills(a, n) => write!(f, "the disk of {} is full {n} changes on", name(a)),
             Self::DiskHasRoom(a) => write!(f, "the disk of {} has room again", name(a)),
@@ -198,6 +202,7 @@ fn in_words(command: Command) -> String {
         Command::SetMode(mode) => format!("mode {}", mode.name()),
         Command::Rejoin => "rejoin".into(),
         Command::Verify(_) => "verify".into(),
+        Command::Repair { from, .. } => format!("verify --repair --from {from}"),
         Command::Stop => "stop".into(),
     }
 }

@@ -123,6 +123,8 @@ impl World<'_> {
         let of = |index: Index| &self.hosts[usize::from(index)];
         let (member, first, image) = (of(index).member, of(primary).member, of(index).image());
         self.oracle.stopped(member, (first, self.held), &image);
+        let saved = self.host(index).quarantine();
+        self.oracle.kept(member, &saved);
         self.end_process(index, false);
         let next = (0..self.plan.members).find(|other| {
             let host = &self.hosts[usize::from(*other)];

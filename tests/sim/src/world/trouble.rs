@@ -181,6 +181,11 @@ impl World<'_> {
                     self.oracle.made_anew(member);
                 }
             }
+            Happening::Rots(index, block) => {
+                let host = self.host(index);
+                let (member, holds) = (host.member, host.rots(block));
+                self.oracle.rots(member, holds);
+            }
             Happening::WriteGoesAstray(index) => {
                 self.host(index).write_goes_astray();
                 let member = self.hosts[usize::from(index)].member;

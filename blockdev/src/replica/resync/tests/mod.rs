@@ -4,6 +4,7 @@ mod crashes;
 mod failures;
 mod maps;
 mod real;
+mod repairs;
 mod soak;
 mod stories;
 
