@@ -29,6 +29,12 @@ tools:
 vm-test: tools
 	cargo test -p hadrian-lab --test lab -- --include-ignored
 
+# PostgreSQL on a mirrored volume, through seeding, failovers, a fork and a rejoin. Needs to be root.
+.PHONY: pg-test
+pg-test: tools
+	./tests/install-tools postgres
+	cargo test -p hadrian-tests --test postgres -- --include-ignored --nocapture
+
 # Both daemons on this machine beside QEMU, in one run; results in target/bench.json. It takes about
 # half an hour, and 70 GiB of disk.
 .PHONY: bench bench-scale

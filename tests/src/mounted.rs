@@ -1,6 +1,8 @@
 //! A file system of the kernel on the mirrored volume: `nbdfuse` makes a file of it, `losetup` a
 //! block device of the file, and ext4 lives on that.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -35,6 +37,8 @@ impl Attached {
     /// With what the tools say.
     pub fn new(uri: &str) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
+        // What is mounted below may belong to others, who must come through here.
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o711))?;
         for name in ["fuse", "mnt"] {
             std::fs::create_dir(dir.path().join(name))?;
         }
@@ -128,6 +132,42 @@ impl Drop for Attached {
         let _ = tool("umount", &["--lazy".as_ref(), fuse.as_path()]);
         let _ = self.nbdfuse.kill();
         let _ = self.nbdfuse.wait();
+    }
+}
+
+/// A disk of a size of its own, mounted, for files that are to find it full. It goes with its
+/// owner.
+#[derive(Debug)]
+pub struct Disk {
+    dir: tempfile::TempDir,
+}
+
+impl Disk {
+    /// Makes and mounts one of so many bytes.
+    ///
+    /// # Errors
+    /// With what the tools say.
+    pub fn new(bytes: u64) -> anyhow::Result<Self> {
+        let disk = Self { dir: tempfile::tempdir()? };
+        let image = disk.dir.path().join("image");
+        std::fs::File::create(&image)?.set_len(bytes)?;
+        std::fs::create_dir(disk.folder())?;
+        tool("mkfs.ext4", &["-q".as_ref(), "-m0".as_ref(), image.as_path()])?;
+        tool("mount", &["-o".as_ref(), "loop".as_ref(), image.as_path(), &disk.folder()])?;
+        Ok(disk)
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        self.dir.path().join("disk")
+    }
+}
+
+impl Drop for Disk {
+    /// The loop device goes with the mount.
+    fn drop(&mut self) {
+        let _ = tool("umount", &["--lazy".as_ref(), self.folder().as_path()]);
     }
 }
 

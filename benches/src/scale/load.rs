@@ -33,17 +33,23 @@ impl Load {
 
     /// Where write number `number` goes.
     fn place(&self, number: u64) -> u64 {
-        let blocks = self.span / self.block as u64;
-        // A multiplier that shares no factor with a power of two visits every place once.
-        let drawn =
-            if self.is_random { number.wrapping_mul(0x9E37_79B9_7F4A_7C15) } else { number };
-        drawn % blocks * self.block as u64
+        let block = self.block as u64;
+        match self.is_random {
+            true => place_of(number, block, self.span),
+            false => number % (self.span / block) * block,
+        }
     }
 
     /// Content that differs from write to write, so that nothing can be left out.
     fn fill(&self, data: &mut [u8], number: u64) {
         data[..8].copy_from_slice(&(number + 1).to_le_bytes());
     }
+}
+
+/// Where write number `number` goes, of those that go anywhere in a span of a power of two.
+pub(crate) fn place_of(number: u64, block: u64, span: u64) -> u64 {
+    // A multiplier that shares no factor with a power of two visits every place once.
+    number.wrapping_mul(0x9E37_79B9_7F4A_7C15) % (span / block) * block
 }
 
 /// Writes `load` to the first resource through `side`, and flushes; returns the seconds it took.

@@ -1,5 +1,5 @@
 //! `make bench-scale`: how far a pair of daemons goes, and how long what is rare takes: catching
-//! up, recovery, takeover, many resources, a huge volume, memory.
+//! up, recovery, takeover, many resources, a huge volume, memory, resyncs.
 //!
 //! Both daemons share one disk and two processors here, so each rate stands beside what the disk,
 //! the loopback and the processor alone can do in the same run.
@@ -12,6 +12,7 @@ mod machine;
 mod many;
 mod memory;
 mod restart;
+mod resync;
 mod scan;
 mod takeover;
 mod wide;
@@ -62,7 +63,7 @@ impl Run {
 type Row = fn(&Run, &mut Figures) -> anyhow::Result<()>;
 
 /// All rows, in the order of the table.
-const ROWS: [(&str, Row); 8] = [
+const ROWS: [(&str, Row); 10] = [
     ("catch-up", away::measure),
     ("recovery", scan::measure),
     ("takeover", takeover::measure),
@@ -71,6 +72,8 @@ const ROWS: [(&str, Row); 8] = [
     ("volume", wide::measure),
     ("memory", memory::measure),
     ("restart", restart::measure),
+    ("seed", resync::measure_seed),
+    ("resync", resync::measure_clients),
 ];
 
 fn main() -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
+use hadrian_protocol::time::Now;
 use smallvec::SmallVec;
 use tracing::error;
 
@@ -80,12 +81,25 @@ pub trait FrontEnd {
 pub struct Reply {
     /// `None` once answered.
     open: Option<(Rc<dyn FrontEnd>, Ticket)>,
+    asked_at: Option<Now>,
 }
 
 impl Reply {
     /// The handle that brings the answer of `ticket` to `front_end`.
     pub fn new(front_end: Rc<dyn FrontEnd>, ticket: Ticket) -> Self {
-        Self { open: Some((front_end, ticket)) }
+        Self { open: Some((front_end, ticket)), asked_at: None }
+    }
+
+    /// Notes when the request came, for a backend that wants to know how long it took.
+    pub fn asked_at(mut self, now: Now) -> Self {
+        self.asked_at = Some(now);
+        self
+    }
+
+    /// When the request came, where that was noted.
+    #[must_use]
+    pub fn when_asked(&self) -> Option<Now> {
+        self.asked_at
     }
 
     /// Answers any request with an error, or one without data with success.

@@ -19,7 +19,9 @@ use hadrian_protocol::frame::LogPosition;
 use hadrian_protocol::ids::{Lsn, MemberId, ResourceId};
 use hadrian_protocol::node::FailedPart;
 use hadrian_protocol::replica::{Image, ReplicaState, VolumeGeometry};
-use hadrian_protocol::resync::{CopyProgress, Copying, Numbered, Scope, Span, Takes, Way};
+use hadrian_protocol::resync::{
+    CopyProgress, Copying, Numbered, Scope, Span, Speed, Takes, Throttle, Way,
+};
 use hadrian_protocol::time::Now;
 
 use super::{QUARANTINE_DIR, Replica, ReplicaEvent};
@@ -41,7 +43,7 @@ pub(super) use switch::finish_switch;
 pub(super) const RESYNC: TokenSpace = TokenSpace::new(4);
 /// Sources at a time: one for each other member.
 const SOURCES_MAX: usize = 7;
-/// How often a limited source is told the time.
+/// How often a source is told the time.
 const TICK: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
@@ -90,7 +92,8 @@ pub(super) struct Copies {
     folds: Vec<FoldRun>,
     /// Maps that are being removed.
     removing: Vec<Task<io::Result<()>>>,
-    allowance: Allowance,
+    allowance: Rc<Allowance>,
+    throttle: Throttle,
     rate: Option<u64>,
     ticked: Option<Now>,
     comparing: compare::Comparing,
@@ -127,7 +130,8 @@ impl Copies {
             scanning: None,
             folds: Vec::new(),
             removing: Vec::new(),
-            allowance: Allowance::default(),
+            allowance: Rc::default(),
+            throttle: Throttle::default(),
             rate: None,
             ticked: None,
             comparing: compare::Comparing::default(),
@@ -155,6 +159,31 @@ impl Copies {
     /// Whether a task has more to do at once, and has only let others go first.
     pub(super) fn is_restless(&self) -> bool {
         self.tasks.is_restless()
+    }
+
+    /// Gives sources what they may read until the next tick: by the limit of the configuration, and
+    /// by what clients feel.
+    fn allow(&mut self, now: Now) {
+        let allowance = &self.allowance;
+        let before = self.ticked.replace(now).unwrap_or(now);
+        let speed = self.throttle.speed(now, allowance.read.take());
+        allowance.is_gentle.set(speed != Speed::Full);
+        let (rate, most) = match (speed, self.rate) {
+            (Speed::Rests, _) => return allowance.bytes.set(Some(0)),
+            (Speed::Full, None) => return allowance.bytes.set(None),
+            // What was not used for long is no right to a burst.
+            (Speed::Full, Some(limit)) => (limit, limit / 10),
+            // Nor is a tick that came late.
+            (Speed::AtMost(rate), limit) => {
+                let rate = limit.map_or(rate, |limit| limit.min(rate));
+                (rate, rate / 25)
+            }
+        };
+        let micros = u64::try_from(now.since(before).as_micros()).unwrap_or(u64::MAX);
+        let new = u128::from(rate) * u128::from(micros) / 1_000_000;
+        let left = allowance.bytes.get().unwrap_or(0);
+        let left = left.saturating_add(i64::try_from(new).unwrap_or(i64::MAX));
+        allowance.bytes.set(Some(left.min(i64::try_from(most).unwrap_or(i64::MAX).max(1))));
     }
 
     /// The end of an operation of one of the tasks.
@@ -356,23 +385,28 @@ impl<E: Engine> Replica<E> {
         if copies.rate != bytes_per_second {
             copies.rate = bytes_per_second;
             copies.ticked = None;
-            copies.allowance.set(bytes_per_second.map(|_| 0));
+            copies.allowance.bytes.set(bytes_per_second.map(|_| 0));
         }
         self.go_on_copying();
     }
 
-    /// Tells the time, for the rate. Returns when to be called again.
+    /// Whether clients may feel a resync here: what they wait is worth to be told then.
+    #[must_use]
+    pub fn is_source(&self) -> bool {
+        !self.copies.sources.is_empty()
+    }
+
+    /// A client was answered that had waited so long.
+    pub fn client_waited(&mut self, now: Now, wait: Duration) {
+        self.copies.throttle.answered(now, wait);
+    }
+
+    /// Tells the time, for the speed of sources. Returns when to be called again.
     pub fn tick_copy(&mut self, now: Now) -> Option<Now> {
-        let copies = &mut self.copies;
-        let rate = copies.rate.filter(|_| !copies.sources.is_empty())?;
-        let before = copies.ticked.replace(now).unwrap_or(now);
-        let micros = u64::try_from(now.since(before).as_micros()).unwrap_or(u64::MAX);
-        let new = u128::from(rate) * u128::from(micros) / 1_000_000;
-        // What was not used for long is no right to a burst.
-        let most = i64::try_from(rate / 10).unwrap_or(i64::MAX).max(1);
-        let left = copies.allowance.get().unwrap_or(0);
-        let new = left.saturating_add(i64::try_from(new).unwrap_or(i64::MAX)).min(most);
-        copies.allowance.set(Some(new));
+        if !self.is_source() {
+            return None;
+        }
+        self.copies.allow(now);
         self.go_on_copying();
         Some(now.after(TICK))
     }

@@ -11,7 +11,9 @@ use crate::buffer::{ALIGNMENT, BODY_LEN_MAX};
 use crate::engine::FileId;
 
 /// Leaves that are read at once.
-const RUN_MAX: usize = BODY_LEN_MAX / LEAF as usize;
+const RUN_MAX: usize = 128 * 1024 / LEAF as usize;
+/// Bytes whose digests are made before everybody else has a turn.
+const HASHED_MAX: usize = 128 * 1024;
 
 /// A file twice: past the page cache, and through it where a length does not suit the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -141,8 +143,8 @@ pub(crate) async fn digests(
         })?;
         found.extend(leaves_in(&bytes).map(|leaf| Digest::of_leaf(&leaf)));
         hashed += bytes.len();
-        // A third of a millisecond of work: clients of this thread wait no longer for it.
-        if hashed >= BODY_LEN_MAX {
+        // Some tens of microseconds of work: clients of this thread wait no longer for it.
+        if hashed >= HASHED_MAX {
             hashed = 0;
             io.breathe().await;
         }

@@ -296,8 +296,16 @@ impl SourceState {
     }
 }
 
-/// Bytes of stores that may be read now; none: as many as there are.
-pub(crate) type Allowance = Rc<Cell<Option<i64>>>;
+/// How much of the stores may be read now, of all sources of a replica.
+#[derive(Debug, Default)]
+pub(crate) struct Allowance {
+    /// Bytes; none: as many as there are.
+    pub(crate) bytes: Cell<Option<i64>>,
+    /// Clients are served beside it: what is done at once is to be little.
+    pub(crate) is_gentle: Cell<bool>,
+    /// Bytes that were read since somebody looked.
+    pub(crate) read: Cell<u64>,
+}
 
 /// What a source works on.
 #[derive(Debug)]
@@ -305,7 +313,7 @@ pub(crate) struct SourceWork {
     pub(crate) io: Io,
     pub(crate) state: Rc<RefCell<SourceState>>,
     pub(crate) stores: Vec<Pair>,
-    pub(crate) allowance: Allowance,
+    pub(crate) allowance: Rc<Allowance>,
 }
 
 /// Does all of a source's work, until everything of a held image was sent.
@@ -337,12 +345,15 @@ enum Settled {
 impl SourceWork {
     /// While the image is held, somebody waits: no rate keeps that up.
     fn may_read(&self) -> bool {
-        self.state.borrow().is_finishing || self.allowance.get().is_none_or(|bytes| bytes > 0)
+        let bytes = self.allowance.bytes.get();
+        self.state.borrow().is_finishing || bytes.is_none_or(|bytes| bytes > 0)
     }
 
     fn has_read(&self, bytes: u64) {
+        let Allowance { bytes: left, read, .. } = &*self.allowance;
+        read.set(read.get().saturating_add(bytes));
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.allowance.set(self.allowance.get().map(|left| left.saturating_sub(bytes)));
+        left.set(left.get().map(|left| left.saturating_sub(bytes)));
     }
 
     fn store(&self, volume: VolumeIndex) -> io::Result<Pair> {

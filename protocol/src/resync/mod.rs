@@ -15,10 +15,12 @@ mod copying;
 pub mod digest;
 mod leaves;
 mod map;
+mod throttle;
 
 pub use copying::{COMPARED_MAX, CONTENT_MAX, Copying, MINE_MAX, Numbered, ZEROES_MAX};
 pub use leaves::{LeafBits, LeafSet, RegionId};
 pub use map::BlockMap;
+pub use throttle::{Speed, Throttle};
 
 use serde::{Deserialize, Serialize};
 

@@ -11,6 +11,7 @@ use hadrian_blockdev::export::{
 use hadrian_blockdev::volume::ReadDone;
 use hadrian_protocol::frame::{Draft, DraftFull};
 use hadrian_protocol::ids::{Lsn, VolumeIndex};
+use hadrian_protocol::node::Answers;
 use hadrian_protocol::range::ByteRange;
 use hadrian_protocol::time::Now;
 
@@ -78,6 +79,15 @@ impl Change {
     }
 }
 
+impl Clients {
+    /// The next reply whose position has been reached.
+    fn next_due(&mut self, answers: Answers) -> Option<Reply> {
+        let write = self.writes.pop_front_if(|(end, _)| *end <= answers.writes);
+        let due = write.or_else(|| self.commits.pop_front_if(|(end, _)| *end <= answers.flushes));
+        due.map(|(_, reply)| reply)
+    }
+}
+
 /// One volume as the NBD server sees it.
 pub(super) struct VolumeBackend {
     pub(super) resource: Rc<Shared>,
@@ -93,6 +103,10 @@ impl Backend for VolumeBackend {
     fn submit(&self, request: Request<'_>, reply: Reply) {
         let mut inner = self.resource.inner.borrow_mut();
         if inner.serving {
+            let reply = match inner.replica.is_source() {
+                true => reply.asked_at(self.resource.when_asked(inner.clock().now)),
+                false => reply,
+            };
             inner.request(self.volume, request, reply);
             self.resource.wake.notify_one();
         } else {
@@ -180,7 +194,18 @@ impl Inner {
         let Some(reply) = self.clients.reads.end(done.id) else { return };
         match self.node.is_gate_shut_at(now) {
             true => self.clients.held_reads.push((reply, done)),
-            false => self.answer_read(reply, done),
+            false => {
+                let asked = reply.when_asked();
+                self.answer_read(reply, done);
+                self.waited(now, asked);
+            }
+        }
+    }
+
+    /// A client was answered; what it had to wait for that a resync goes by.
+    fn waited(&mut self, now: Now, asked: Option<Now>) {
+        if let Some(asked) = asked {
+            self.replica.client_waited(now, now.since(asked));
         }
     }
 
@@ -359,15 +384,13 @@ impl Inner {
     /// Answers everything whose position has been reached.
     pub(super) fn answer(&mut self) {
         let answers = self.node.answers();
-        let clients = &mut self.clients;
-        while let Some((_, reply)) = clients.writes.pop_front_if(|(end, _)| *end <= answers.writes)
-        {
+        while let Some(reply) = self.clients.next_due(answers) {
+            let asked = reply.when_asked();
             reply.done(Ok(()));
-        }
-        while let Some((_, reply)) =
-            clients.commits.pop_front_if(|(end, _)| *end <= answers.flushes)
-        {
-            reply.done(Ok(()));
+            if asked.is_some() {
+                let now = self.clock().now;
+                self.waited(now, asked);
+            }
         }
         self.tell_points(answers.flushes);
         if !self.clients.held_reads.is_empty() && !self.node.is_gate_shut() {

@@ -83,6 +83,8 @@ pub(super) struct Shared {
     pub(super) ended: Notify,
     pub(super) exports: RefCell<Exports>,
     pub(super) devices: Option<RefCell<Devices>>,
+    /// Of what the thread has done last in one go, beginning and end; kept during a resync.
+    pub(super) busy: Cell<(Now, Now)>,
 }
 
 /// Everything that the pump works on.
@@ -184,6 +186,7 @@ impl Shared {
             stopped: Cell::new(false),
             ended: Notify::new(),
             exports: RefCell::default(),
+            busy: Cell::default(),
             devices: options.ublk_queues.map(|queues| {
                 RefCell::new(Devices::new((resource, member), &options.exports, queues))
             }),

@@ -1,6 +1,8 @@
 //! Resyncs: what the core decides goes to the disks, what the disks say to the other side goes
 //! past the core (design §8).
 
+use std::time::Duration;
+
 use hadrian_blockdev::replica::ReplicaEvent;
 use hadrian_protocol::ids::{MemberId, SessionId};
 use hadrian_protocol::node::{Action, Event};
@@ -31,7 +33,30 @@ pub struct CopyStatus {
     pub since_us: u64,
 }
 
+/// A request that is seen so soon after the thread has done something had come meanwhile.
+const SEEN_AT_ONCE: Duration = Duration::from_micros(30);
+
 impl Shared {
+    /// The time, where a resync has to know what it takes from clients.
+    pub(super) fn stopwatch(&self) -> Option<Now> {
+        let inner = self.inner.try_borrow().ok()?;
+        inner.replica.is_source().then(|| inner.clock().now)
+    }
+
+    /// The thread has done one thing without a look at its sockets since `began`.
+    pub(super) fn was_busy(&self, began: Option<Now>) {
+        if let (Some(began), Some(now)) = (began, self.stopwatch()) {
+            self.busy.set((began, now));
+        }
+    }
+
+    /// Since when a request has waited that is seen now: it lay in its socket while the thread did
+    /// something else.
+    pub(super) fn when_asked(&self, now: Now) -> Now {
+        let (began, ended) = self.busy.get();
+        if now.since(ended) <= SEEN_AT_ONCE { began } else { now }
+    }
+
     /// The data of a resync; whether it makes sense.
     pub(super) fn copying(&self, session: SessionId, copying: Numbered) -> bool {
         let copied = self.inner.borrow_mut().replica.copying(session.get(), copying);

@@ -268,9 +268,12 @@ async fn pump(
 ) {
     let disks = DisksReady::new(descriptor);
     loop {
+        let began = shared.stopwatch();
         let wait = shared.settle(&volumes);
         behind_the_others().await;
-        match shared.work_disks() {
+        let disks_have = shared.work_disks();
+        shared.was_busy(began);
+        match disks_have {
             // Sockets have their turn between two rounds: this waits for a look at all of them.
             Disks::More => tokio::task::yield_now().await,
             Disks::News => {}

@@ -14,6 +14,8 @@ use crate::buffer::BODY_LEN_MAX;
 
 /// Leaves that are read and sent together.
 const BATCH_MAX: usize = BODY_LEN_MAX / LEAF as usize;
+/// The same while clients are served: to send them takes some tens of microseconds.
+const GENTLE_BATCH: usize = 4;
 
 /// Neighbours that go into one message: bytes, or zeroes.
 #[derive(Debug)]
@@ -85,7 +87,8 @@ impl SourceWork {
             }
             return Ok(true);
         }
-        for later in leaves.split_off(leaves.len().min(BATCH_MAX)) {
+        let batch = if self.allowance.is_gentle.get() { GENTLE_BATCH } else { BATCH_MAX };
+        for later in leaves.split_off(leaves.len().min(batch)) {
             self.state.borrow_mut().differs.set(at, later);
         }
         let mut reads = Vec::new();

@@ -193,9 +193,10 @@ fn to_file(
     if parent.is_ok_and(|parent| fs::canonicalize(&place.dir).is_ok_and(|dir| dir == parent)) {
         bail!("{} is in the quarantine itself; write it elsewhere", out.display());
     }
-    let file = File::options().write(true).create_new(true).mode(0o600).open(out).with_context(|| {
-        format!("{} cannot be made; a file that is there is not replaced", out.display())
-    })?;
+    let file =
+        File::options().write(true).create_new(true).mode(0o600).open(out).with_context(|| {
+            format!("{} cannot be made; a file that is there is not replaced", out.display())
+        })?;
     if let Err(error) = copy(engine, &made.view, &file) {
         // Half an image would be taken for a whole one.
         let _ = fs::remove_file(out);

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::future::Future as _;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -122,7 +123,17 @@ async fn write_loop<W: AsyncWrite + Unpin>(
             continue;
         };
         match item {
-            Item::Message(bytes) => writer.write_all(&bytes).await?,
+            Item::Message(bytes) => {
+                let mut written = std::pin::pin!(writer.write_all(&bytes));
+                // A large part of a resync takes the thread for a while, each time that it goes on.
+                std::future::poll_fn(|cx| {
+                    let began = shared.stopwatch();
+                    let polled = written.as_mut().poll(cx);
+                    shared.was_busy(began);
+                    polled
+                })
+                .await?;
+            }
             Item::Frame(frame) => {
                 write_frame(&mut writer, &frame, &mut packer).await?;
                 shared.handed(session, frame.end());
