@@ -105,6 +105,7 @@ fn status() -> ResourceStatus {
         divergence: None,
         exports: vec!["db/data".into()],
         copies: Vec::new(),
+        companions: None,
         history: None,
         views: Vec::new(),
         node: None,

@@ -25,6 +25,9 @@ pub fn init(filter: &str, json: bool) {
     let filter = EnvFilter::try_new(format!("libublk=warn,{filter}"))
         .unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log on a disk that is full cannot be told of there: trying to would end the thread that
+    // had something to say.
+    let builder = builder.log_internal_errors(false);
     // A second call in one process changes nothing.
     let _ = if json { builder.json().try_init() } else { builder.with_ansi(false).try_init() };
 }

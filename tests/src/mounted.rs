@@ -135,39 +135,35 @@ impl Drop for Attached {
     }
 }
 
-/// A disk of a size of its own, mounted, for files that are to find it full. It goes with its
-/// owner.
+/// A disk of a size of its own in the place of a folder, which is to find it full. It goes with its
+/// owner, and what is on it.
 #[derive(Debug)]
 pub struct Disk {
     dir: tempfile::TempDir,
+    place: PathBuf,
 }
 
 impl Disk {
-    /// Makes and mounts one of so many bytes.
+    /// Makes one of so many bytes with all that is in a folder, and mounts it over that.
     ///
     /// # Errors
     /// With what the tools say.
-    pub fn new(bytes: u64) -> anyhow::Result<Self> {
-        let disk = Self { dir: tempfile::tempdir()? };
+    pub fn over(place: &Path, bytes: u64) -> anyhow::Result<Self> {
+        let disk = Self { dir: tempfile::tempdir()?, place: place.into() };
         let image = disk.dir.path().join("image");
         std::fs::File::create(&image)?.set_len(bytes)?;
-        std::fs::create_dir(disk.folder())?;
-        tool("mkfs.ext4", &["-q".as_ref(), "-m0".as_ref(), image.as_path()])?;
-        tool("mount", &["-o".as_ref(), "loop".as_ref(), image.as_path(), &disk.folder()])?;
+        let mut format = vec!["-q".as_ref(), "-m0".as_ref(), "-d".as_ref(), place.as_os_str()];
+        format.push(image.as_os_str());
+        tool("mkfs.ext4", &format)?;
+        tool("mount", &["-o".as_ref(), "loop".as_ref(), image.as_path(), place])?;
         Ok(disk)
-    }
-
-    /// Where it is mounted.
-    #[must_use]
-    pub fn folder(&self) -> PathBuf {
-        self.dir.path().join("disk")
     }
 }
 
 impl Drop for Disk {
     /// The loop device goes with the mount.
     fn drop(&mut self) {
-        let _ = tool("umount", &["--lazy".as_ref(), self.folder().as_path()]);
+        let _ = tool("umount", &["--lazy".as_ref(), self.place.as_path()]);
     }
 }
 

@@ -20,6 +20,8 @@ use crate::{Cluster, Side};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Commands that only show something, and are typed again until they show it.
 const LOOKS: [&str; 3] = ["hadrian status", "hadrian events", "hadrian explain"];
+/// The moment that the page looks back to.
+const MOMENT: &str = "2026-11-27T09:30:00Z";
 /// hadrian ends so where it wants to be confirmed and nobody is there to ask.
 const NEEDS_YES: i32 = 5;
 
@@ -108,12 +110,14 @@ fn prompt(line: &str) -> Option<(Side, &str)> {
 pub struct Desk {
     /// Commands that go on until they are stopped.
     served: Vec<Child>,
+    /// Mounted in the folder of a member: it goes before that does.
+    disk: Option<Disk>,
     /// The members.
     pub cluster: Cluster,
     /// `/mnt`, and hadrian as each member types it.
     scratch: tempfile::TempDir,
-    /// What all of it lies on, where that has a size of its own.
-    pub disk: Option<Disk>,
+    /// What stands here for the moment on the page.
+    moment: String,
 }
 
 impl Desk {
@@ -121,14 +125,30 @@ impl Desk {
     ///
     /// # Errors
     /// As the system says.
-    pub fn new(cluster: Cluster, disk: Option<Disk>) -> anyhow::Result<Self> {
+    pub fn new(cluster: Cluster) -> anyhow::Result<Self> {
         let scratch = tempfile::tempdir()?;
         for name in ["usb", "spare"] {
             std::fs::create_dir(scratch.path().join(name))?;
         }
-        let desk = Self { served: Vec::new(), cluster, scratch, disk };
+        let desk = Self { served: Vec::new(), disk: None, cluster, scratch, moment: MOMENT.into() };
         [Side::Alpha, Side::Beta].into_iter().try_for_each(|side| desk.give_hadrian(side))?;
         Ok(desk)
+    }
+
+    /// Gives all that a member has a disk of its own, of so many bytes.
+    ///
+    /// # Errors
+    /// With what the tools say.
+    pub fn give_disk(&mut self, side: Side, bytes: u64) -> anyhow::Result<()> {
+        self.cluster.terminate(side)?;
+        let store = self.cluster.store_path(side);
+        self.disk = Some(Disk::over(store.parent().context("it lies in a folder")?, bytes)?);
+        self.cluster.start(side)
+    }
+
+    /// The page's moment was this one.
+    pub fn remember(&mut self, moment: String) {
+        self.moment = moment;
     }
 
     /// Throws away what a member has of its replica, with its store.
@@ -154,9 +174,24 @@ impl Desk {
             let Step { line, side, command, .. } = step;
             let place = || format!("line {line}: {}# {command}", side.name());
             meanwhile(self, step).with_context(place)?;
-            self.take(step).with_context(place)?;
+            let taken = self.take(step);
+            taken.with_context(|| self.last_words()).with_context(place)?;
         }
         Ok(())
+    }
+
+    /// What the daemons have written last.
+    fn last_words(&self) -> String {
+        let of = |side: Side| {
+            let home = self.cluster.store_path(side).with_file_name("log");
+            let log = std::fs::read_to_string(home).unwrap_or_default();
+            let lines: Vec<_> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(20)..].join("\n");
+            let seen = self.cluster.tool(side, &["status"]);
+            let seen = seen.unwrap_or_else(|error| error.to_string());
+            format!("{}, and the end of its log:\n{seen}{last}", side.name())
+        };
+        [Side::Alpha, Side::Beta].map(of).join("\n")
     }
 
     fn take(&mut self, step: &Step) -> anyhow::Result<()> {
@@ -253,6 +288,7 @@ impl Desk {
         };
         let (store, cluster) = (self.cluster.store_path(side), &self.cluster);
         let mut text = command.replace("/srv/hadrian/db.img", &store.display().to_string());
+        text = text.replace(MOMENT, &self.moment);
         for (here, there) in [
             ("/srv/hadrian/", above(store)?),
             ("/var/lib/hadrian/", above(cluster.replica_dir(side))?),

@@ -5,10 +5,11 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::time::SystemTime;
 
 use hadrian_protocol::replica::Mode;
 use hadrian_tests::megabytes::{self, MIB};
-use hadrian_tests::mounted::{Disk, missing};
+use hadrian_tests::mounted::missing;
 use hadrian_tests::runbook::{Desk, Runbook, Step, read};
 use hadrian_tests::tools::{programs, run};
 use hadrian_tests::{Cluster, Side, Spec};
@@ -36,6 +37,8 @@ runbooks! {
     a_planned_move: "The primary is moved as planned", healthy, nothing;
     a_dead_primary: "The primary's host is dead", with_alpha_dead, nothing;
     a_diverged_replica: "A replica has diverged", with_alpha_diverged, nothing;
+    yesterday: "Look at yesterday", with_a_past, nothing;
+    a_rehearsal: "Rehearse a takeover", with_a_file_system, nothing;
     the_other_side_counts:
         "Both sides have written, and the other one counts", with_alpha_diverged, nothing;
     a_comparison: "The copies are compared", healthy, a_byte_is_flipped;
@@ -74,7 +77,7 @@ fn every_runbook_has_a_story_and_something_to_type() {
 }
 
 fn desk(spec: Spec) -> Desk {
-    Desk::new(Cluster::new(&programs(), spec).unwrap(), None).unwrap()
+    Desk::new(Cluster::new(&programs(), spec).unwrap()).unwrap()
 }
 
 fn write(desk: &Desk, side: Side, numbers: std::ops::Range<u64>, stamp: u64) {
@@ -144,6 +147,33 @@ fn with_alpha_diverged() -> Option<Desk> {
     Some(desk)
 }
 
+/// History is kept, and something was written over since the moment that the page names.
+fn with_a_past() -> Option<Desk> {
+    let settings = "history = \"24h\"\n".into();
+    let mut desk = desk(Spec { settings, ..Spec::new(Mode::Nearsync) });
+    write(&desk, Side::Alpha, 0..8, 0);
+    desk.cluster.await_applied(Side::Alpha).unwrap();
+    desk.remember(humantime::format_rfc3339_micros(SystemTime::now()).to_string());
+    write(&desk, Side::Alpha, 0..8, 1000);
+    desk.cluster.await_applied(Side::Alpha).unwrap();
+    Some(desk)
+}
+
+/// There is a file system on the volume.
+fn with_a_file_system() -> Option<Desk> {
+    let desk = desk(Spec::new(Mode::Nearsync));
+    let image = tempfile::NamedTempFile::new().unwrap();
+    image.as_file().set_len(64 * MIB).unwrap();
+    let _ = run("mkfs.ext4", &["-q", "-F", image.path().to_str().unwrap()]);
+    let image = fs::read(image.path()).unwrap();
+    let mut client = desk.cluster.client(Side::Alpha).unwrap();
+    for (number, part) in (0..).zip(image.chunks(MIB as usize)) {
+        client.write(number * MIB, part).unwrap();
+    }
+    client.flush().unwrap();
+    Some(desk)
+}
+
 /// Before the comparison that is to find it.
 fn a_byte_is_flipped(desk: &mut Desk, step: &Step) -> anyhow::Result<()> {
     if step.exit == 0 {
@@ -156,26 +186,21 @@ fn a_byte_is_flipped(desk: &mut Desk, step: &Step) -> anyhow::Result<()> {
     Ok(store.sync_all()?)
 }
 
-/// Both members lie on one small disk, on which alpha has reserved what it needs, and beta has not.
+/// beta lies on a small disk with something else on it.
 fn with_betas_disk_full() -> Option<Desk> {
     if let Some(reason) = missing() {
         eprintln!("not run: {reason}");
         return None;
     }
-    let disk = Disk::new(448 * MIB).unwrap();
-    let spec = Spec { folder: Some(disk.folder()), ..Spec::new(Mode::Nearsync) };
-    let desk = Desk::new(Cluster::new(&programs(), spec).unwrap(), Some(disk)).unwrap();
-    let length = (64 * MIB).to_string();
-    let store = desk.cluster.store_path(Side::Alpha);
-    let _ = run("fallocate", &["--length", &length, store.to_str().unwrap()]);
+    let mut desk = desk(Spec::new(Mode::Nearsync));
+    desk.give_disk(Side::Beta, 320 * MIB).unwrap();
+    desk.cluster.await_peer(Side::Alpha).unwrap();
     let ballast = desk.cluster.store_path(Side::Beta).with_file_name("what-can-go");
     let ballast = File::create(ballast).unwrap();
-    // Until nothing more goes onto it; 8 MiB are left to beta.
     let stat = rustix::fs::fstatvfs(&ballast).unwrap();
-    let free = stat.f_bavail * stat.f_frsize;
-    let mode = rustix::fs::FallocateFlags::empty();
+    let (free, mode) = (stat.f_bavail * stat.f_frsize, rustix::fs::FallocateFlags::empty());
     rustix::fs::fallocate(&ballast, mode, 0, free - 8 * MIB).unwrap();
-    // beta fails somewhere in between; alpha does not.
+    // Somewhere in between its store finds no more room.
     write(&desk, Side::Alpha, 0..32, 0);
     Some(desk)
 }

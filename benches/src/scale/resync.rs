@@ -56,8 +56,8 @@ pub(crate) fn measure_seed(run: &Run, figures: &mut Figures) -> anyhow::Result<(
 
 /// What clients wait for their writes while a standby is seeded, beside what they wait just before.
 pub(crate) fn measure_clients(run: &Run, figures: &mut Figures) -> anyhow::Result<()> {
-    // Far more log than is written meanwhile: it is not what clients wait for.
-    let (volume_bytes, log_bytes) = (BUSY_VOLUME, 2 * GIB);
+    // So much log that it is not what clients wait for.
+    let (volume_bytes, log_bytes) = (BUSY_VOLUME, GIB);
     let spec = Spec { volume_bytes, log_bytes, ..Spec::new(Mode::Nearsync) };
     let mut cluster = run.cluster(spec)?;
     fill(&cluster, 0..BUSY_VOLUME / MIB / 2, BUSY_VOLUME)?;
@@ -105,13 +105,14 @@ impl Pass {
     fn new(cluster: &mut Cluster, number: u64) -> anyhow::Result<Self> {
         let waits =
             |cluster: &Cluster, until: &dyn Fn() -> bool| write_until(cluster, number, until);
-        let for_a_slice = || {
+        // The daemon is asked as often as during a resync.
+        let slice = |cluster: &Cluster| {
             let began = Instant::now();
-            move || began.elapsed() > SLICE
+            waits(cluster, &|| copies(cluster) || began.elapsed() > SLICE)
         };
-        let peer = waits(cluster, &for_a_slice())?;
+        let peer = slice(cluster)?;
         cluster.make_anew(Side::Beta, &[])?;
-        let alone = waits(cluster, &for_a_slice())?;
+        let alone = slice(cluster)?;
         cluster.start(Side::Beta)?;
         let began = await_copies(cluster, true)?;
         let busy = waits(cluster, &|| !copies(cluster) || began.elapsed() > PATIENCE)?;

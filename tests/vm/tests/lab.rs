@@ -222,7 +222,10 @@ const fn kind(record: &Record) -> Option<&'static str> {
         Record::Write { .. } => Some("write"),
         Record::Zero { .. } => Some("zero"),
         Record::Trim { .. } => Some("trim"),
-        Record::EpochStart { .. } | Record::Handover { .. } | Record::Marker => None,
+        Record::EpochStart { .. }
+        | Record::Handover { .. }
+        | Record::Marker
+        | Record::Point { .. } => None,
     }
 }
 
