@@ -21,7 +21,7 @@ use crate::memory::within;
 use crate::mend;
 
 const PAGE: usize = 4096;
-const HEAD: usize = 128;
+const HEAD: usize = 160;
 const ENTRY: usize = 24;
 /// Size of each of the two volumes, as in the golden file.
 const SIZE: usize = 1 << 20;
@@ -34,7 +34,17 @@ const PAGES_MAX: usize = 16;
 /// # Panics
 /// If a property breaks.
 pub fn run(input: &[u8]) {
-    let [how, low, high, rest @ ..] = input else { return };
+    let Some((Ok(images), contents)) = read(input) else { return };
+    for (index, image) in images.iter().enumerate() {
+        let store = u8::try_from(index + 1).expect("there are two");
+        let known = |byte: &u8| *byte == store || *byte == 0 || contents.contains(byte);
+        assert!(image.len() == SIZE && image.iter().all(known), "a byte comes from nowhere");
+    }
+}
+
+/// What is found in an input, and the bytes that its records may hold.
+fn read(input: &[u8]) -> Option<(fuzz::Found, Vec<u8>)> {
+    let [how, low, high, rest @ ..] = input else { return None };
     let page_len = usize::from(u16::from_le_bytes([*low, *high])).min(PAGE).min(rest.len());
     let (page, rest) = rest.split_at(page_len);
     let mut file = page.to_vec();
@@ -55,12 +65,7 @@ pub fn run(input: &[u8]) {
         fuzz::history(disk, Path::new("/replica"), of, &stores)
     });
     let found = found.expect("a double does what it is asked for");
-    let Ok(images) = found.expect("there is a history, whatever it is worth") else { return };
-    for (index, image) in images.iter().enumerate() {
-        let store = u8::try_from(index + 1).expect("there are two");
-        let known = |byte: &u8| *byte == store || *byte == 0 || contents.contains(byte);
-        assert!(image.len() == SIZE && image.iter().all(known), "a byte comes from nowhere");
-    }
+    Some((found.expect("there is a history, whatever it is worth"), contents))
 }
 
 /// A disk with one segment, and two stores that are full of ones and of twos.
@@ -156,5 +161,27 @@ fn seal(
         *place = (place.0.saturating_add(1), 0);
     } else {
         place.1 = place.1.saturating_add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_seeds_get_as_far_as_their_names_say() {
+        let seed = |wanted: &str| {
+            let seeds = crate::seeds::history();
+            let (_, input) = seeds.into_iter().find(|(name, _)| name == wanted).unwrap();
+            read(&input).unwrap().0
+        };
+        let images = seed("one").unwrap();
+        assert!(images[0][4096..8192].iter().all(|byte| *byte == 9), "as it was before");
+        assert!(images[0][8192..].iter().all(|byte| *byte == 1), "as the store has it");
+        assert!(images[1].iter().all(|byte| *byte == 0), "zeroes are kept without bytes");
+        assert_eq!(seed("two").unwrap(), images, "the first counts");
+        let bare = seed("empty").unwrap();
+        assert!(bare[0].iter().all(|byte| *byte == 1) && bare[1].iter().all(|byte| *byte == 2));
+        assert!(seed("as-written").is_err(), "of its first page the checksum is missing");
     }
 }

@@ -160,7 +160,7 @@ struct Made {
 fn make(door: &Door, wish: &Wish, id: u64) -> Result<Made, String> {
     let said = |error: &dyn std::fmt::Display| error.to_string();
     let mut engine = AnyEngine::choose(EngineChoice::Plain, 1).map_err(|error| said(&error))?;
-    let found = door.resolve(&mut engine, wish.at.into()).map_err(|error| said(&error))?;
+    let found = door.resolve(&mut engine, &wish.at.clone().into()).map_err(|error| said(&error))?;
     let of = (wish.stores.as_slice(), found.point);
     let limit = wish.size_limit.unwrap_or(AHEAD_MAX);
     let mut view = View::open(door, engine, of, limit).map_err(|error| said(&error))?;
@@ -188,12 +188,20 @@ fn make(door: &Door, wish: &Wish, id: u64) -> Result<Made, String> {
     let status = ViewStatus {
         id,
         resource: wish.resource.clone(),
-        point: PointStatus::from(found.point),
+        point: PointStatus { name: name_of(&wish.at), ..PointStatus::from(found.point) },
         socket: wish.socket.clone().unwrap_or_else(own),
         exports,
         size_limit: wish.size_limit,
     };
     Ok(Made { table, status })
+}
+
+/// What the point was called by whoever asked for it.
+fn name_of(at: &At) -> Option<String> {
+    match at {
+        At::Name(name) => Some(name.to_string()),
+        _ => None,
+    }
 }
 
 /// Serves until somebody ends it, or nobody needs it any more.

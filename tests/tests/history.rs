@@ -52,7 +52,9 @@ impl Served {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let told: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        let log = || fs::read_to_string(cluster.replica_dir(side).join("../../log"));
+        let told: Value = serde_json::from_str(&line)
+            .unwrap_or_else(|error| panic!("{error}: {line}{}", log().unwrap_or_default()));
         Self { child, uri: told["uris"][0].as_str().unwrap().to_owned() }
     }
 

@@ -141,10 +141,11 @@ impl Book {
     }
 }
 
-/// Whether a point is at least so much older than another; one of unknown age is.
+/// Whether a point is at least so much older than another. One of unknown age is not: it would go
+/// without anybody knowing that it may.
 fn is_older(point: Point, newest: Point, age: std::time::Duration) -> bool {
     let since = newest.wall.as_micros().saturating_sub(point.wall.as_micros());
-    point.wall == WallTime::default() || u128::from(since) >= age.as_micros()
+    point.wall != WallTime::default() && u128::from(since) >= age.as_micros()
 }
 
 impl Segment {

@@ -52,7 +52,7 @@ pub fn history<E: Engine>(
     };
     let door = Door::new(&kept, keeper.shelf().clone());
     let oldest = door.reach().oldest;
-    let found = door.resolve(&mut engine, Target::Lsn(oldest.at.lsn));
+    let found = door.resolve(&mut engine, &Target::Lsn(oldest.at.lsn));
     assert!(found.is_ok() || door.reach().newest == oldest, "the oldest point is in reach");
     let mut view = match View::open(&door, engine, (stores, oldest), 0) {
         Ok(view) => view,

@@ -231,7 +231,8 @@ impl Keeper {
             }
         };
         let (from, to) = (batch.from, batch.to);
-        let record = Record { place, is_last, from, to, entries };
+        let name = batch.name.clone();
+        let record = Record { place, is_last, from, to, name, entries };
         let mut bytes = bytes;
         bytes.resize(bytes.len().next_multiple_of(PAGE), 0);
         let (mut end, mut writing) = (at, Vec::new());

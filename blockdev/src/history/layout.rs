@@ -4,13 +4,15 @@ use bytes::{Buf, BufMut};
 use hadrian_protocol::checksum::{crc32c, crc32c_of_two};
 use hadrian_protocol::frame::{ChainHash, LogPosition};
 use hadrian_protocol::ids::{Lsn, ResourceId, VolumeIndex};
+use hadrian_protocol::point::{POINT_NAME_MAX, PointName};
 use hadrian_protocol::replica::VolumeGeometry;
 use hadrian_protocol::time::WallTime;
 
 /// Everything in a segment begins at a multiple of this, in bytes.
 pub(super) const PAGE: usize = 4096;
 /// Length of the fixed part of a record, in bytes; its table follows.
-pub(super) const HEAD_LEN: usize = 128;
+pub(super) const HEAD_LEN: usize = 160;
+const _: () = assert!(4 + 2 + 2 + 4 + 4 + 8 + 2 * 48 + 1 + POINT_NAME_MAX + 4 <= HEAD_LEN);
 /// Length of one entry of a record's table, in bytes.
 pub(super) const ENTRY_LEN: usize = 24;
 /// Most entries of one record; a batch that needs more is several records.
@@ -80,6 +82,8 @@ pub(super) struct Record {
     pub(super) is_last: bool,
     pub(super) from: Point,
     pub(super) to: Point,
+    /// What an operator has called `to`.
+    pub(super) name: Option<PointName>,
     pub(super) entries: Vec<Entry>,
 }
 
@@ -131,6 +135,9 @@ impl Record {
         out.put_u64_le(self.place.batch);
         put_point(&mut out, self.from);
         put_point(&mut out, self.to);
+        let name = self.name.as_ref().map_or("", PointName::as_str);
+        out.put_u8(u8::try_from(name.len()).unwrap_or(0));
+        out.put_slice(name.as_bytes());
         out.resize(HEAD_LEN - 4, 0);
         let crc = crc32c_of_two(&out, &table);
         out.put_u32_le(crc);
@@ -162,6 +169,7 @@ pub(super) fn decode_record(bytes: &[u8], volumes: &[VolumeGeometry]) -> Option<
     rest.advance(4);
     let batch = rest.get_u64_le();
     let (from, to) = (get_point(&mut rest), get_point(&mut rest));
+    let name = get_name(rest)?;
     let mut entries = Vec::with_capacity(count);
     for _ in 0..count {
         let (volume, kind) = (VolumeIndex::new(table.get_u16_le())?, table.get_u16_le());
@@ -180,7 +188,18 @@ pub(super) fn decode_record(bytes: &[u8], volumes: &[VolumeGeometry]) -> Option<
     }
     let right = flags & !LAST == 0 && zero == 0 && batch > 0 && from.at.lsn < to.at.lsn;
     let place = Place { batch, part };
-    right.then_some(Record { place, is_last: flags & LAST != 0, from, to, entries })
+    right.then_some(Record { place, is_last: flags & LAST != 0, from, to, name, entries })
+}
+
+/// The name that a head has at its end; `None` where what is there is none.
+fn get_name(mut rest: &[u8]) -> Option<Option<PointName>> {
+    let len = usize::from(rest.try_get_u8().ok()?);
+    let (name, zeroes) = rest.split_at_checked(len)?;
+    let is_filled = zeroes.iter().all(|byte| *byte == 0);
+    match name.is_empty() {
+        true => is_filled.then_some(None),
+        false => PointName::from_bytes(name).filter(|_| is_filled).map(Some),
+    }
 }
 
 fn put_point(out: &mut Vec<u8>, point: Point) {
@@ -284,6 +303,7 @@ pub(super) mod tests {
             is_last: true,
             from: point(4096),
             to: point(12288),
+            name: Some("before-upgrade".parse().unwrap()),
             entries: vec![bytes, zeroes],
         }
     }

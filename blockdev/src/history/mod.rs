@@ -8,12 +8,12 @@
 //! 0        4096
 //! | header | record | record | …           in whole pages
 //!
-//! record:  | head, 128 B | entries, 24 B each | to a whole page | bytes | to a whole page |
+//! record:  | head, 160 B | entries, 24 B each | to a whole page | bytes | to a whole page |
 //! ```
 //!
 //! A *batch* is one record or several in a row: the ranges that the frames from one position to
 //! another change, and what they held at the first. Ranges that held zeroes are noted and not
-//! stored. Each batch begins where the one before ended, so the image at a point is, byte by byte,
+//! stored. A batch ends behind a frame that gives a point its name. Each batch begins where the one before ended, so the image at a point is, byte by byte,
 //! what the first batch from there on says that covers it, and the store where none does.
 //!
 //! # Order
@@ -58,6 +58,7 @@ use std::io;
 use std::time::Duration;
 
 use hadrian_protocol::ids::VolumeIndex;
+use hadrian_protocol::point::PointName;
 use hadrian_protocol::range::ByteRange;
 
 pub use backend::VolumeView;
@@ -110,6 +111,8 @@ pub(crate) struct Batch {
     pub(crate) from: Point,
     /// Where they will be.
     pub(crate) to: Point,
+    /// What an operator has called that.
+    pub(crate) name: Option<PointName>,
     /// In order, without overlaps, in whole pages where the volume has them.
     pub(crate) ranges: Vec<(VolumeIndex, ByteRange)>,
 }

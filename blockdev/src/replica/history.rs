@@ -271,15 +271,18 @@ impl<E: Engine> Replica<E> {
         }
     }
 
-    fn begin_recording(&mut self, batch: Batch) {
+    fn begin_recording(&mut self, mut batch: Batch) {
         let Step::Idle(keeper) = std::mem::replace(&mut self.history.step, Step::Off) else {
             return;
         };
-        let (ends, to) = (keeper.shelf().book().end.at, batch.to.at.lsn);
-        if ends != batch.from.at {
-            let text = format!("it ends at {}, the image is at {}", ends.lsn, batch.from.at.lsn);
+        let (end, to) = (keeper.shelf().book().end, batch.to.at.lsn);
+        if end.at != batch.from.at {
+            let (ends, is) = (end.at.lsn, batch.from.at.lsn);
+            let text = format!("it ends at {ends}, the image is at {is}");
             return self.history_failed(&io::Error::other(text));
         }
+        // After a start only the record knows when the last frame was written that is applied.
+        batch.from = end;
         self.history.step = Step::Recording(Task::new(record(keeper, batch)), to);
     }
 

@@ -167,7 +167,7 @@ impl Apply {
     ) -> Option<Batch> {
         let from = Some(self.point()).filter(|_| self.is_quiet())?;
         let (mut to, mut ranges, mut bytes) = (from, Vec::new(), 0_u64);
-        let first = self.queue.front()?.wall.as_micros();
+        let (first, mut name) = (self.queue.front()?.wall.as_micros(), None);
         for queued in self.queue.iter().take_while(|queued| queued.end() <= limit) {
             let span = queued.wall.as_micros().saturating_sub(first);
             if to != from && (bytes >= BATCH_BYTES || span > micros(BATCH_SPAN)) {
@@ -181,8 +181,13 @@ impl Apply {
                 bytes = bytes.saturating_add(range.len());
             }
             to = Point { at: queued.after, wall: queued.wall };
+            name.clone_from(&queued.name);
+            // A point with a name is one at which the image can be read.
+            if name.is_some() {
+                break;
+            }
         }
-        (to != from).then(|| Batch { from, to, ranges: joined(ranges) })
+        (to != from).then(|| Batch { from, to, name, ranges: joined(ranges) })
     }
 
     pub(super) fn memory(&self) -> u64 {

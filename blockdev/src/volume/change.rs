@@ -4,6 +4,7 @@ use bytes::Bytes;
 use hadrian_protocol::checksum::crc32c;
 use hadrian_protocol::frame::{Frame, LogPosition, Record};
 use hadrian_protocol::ids::{Lsn, VolumeIndex};
+use hadrian_protocol::point::PointName;
 use hadrian_protocol::range::ByteRange;
 use hadrian_protocol::time::WallTime;
 use smallvec::SmallVec;
@@ -43,6 +44,8 @@ pub(super) struct Queued {
     pub(super) after: LogPosition,
     /// When it was written, by the clock of its author.
     pub(super) wall: WallTime,
+    /// What an operator has called the point behind it.
+    pub(super) name: Option<PointName>,
     /// Bytes of the frame in the log.
     pub(super) log_len: u64,
     /// In the order of the frame.
@@ -69,6 +72,7 @@ impl Queued {
         Self {
             after: frame.position_after(),
             wall: frame.wall(),
+            name: frame.records().find_map(name),
             log_len: frame.log_len(),
             changes,
             missing: 0,
@@ -85,6 +89,13 @@ impl Queued {
     /// Bytes of memory that its payloads hold.
     pub(super) fn memory(&self) -> u64 {
         if self.is_left { 0 } else { self.log_len }
+    }
+}
+
+fn name(record: Record) -> Option<PointName> {
+    match record {
+        Record::Point { name } => Some(name),
+        _ => None,
     }
 }
 

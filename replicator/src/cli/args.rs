@@ -333,7 +333,7 @@ pub(super) enum Front {
 pub(super) struct Export {
     /// Of which resource
     pub(super) resource: String,
-    /// Which point, or the last one before: an LSN, a moment (RFC 3339), "10m ago", or now; the
+    /// Which point, or the last one before: a name (hadrian marker), an LSN, a moment (RFC 3339), "10m ago", or now; the
     /// newest that is in the image unless said
     #[arg(long, value_name = "POINT", value_parser = super::history::at)]
     pub(super) at: Option<At>,
@@ -347,7 +347,7 @@ pub(super) struct Export {
 pub(super) struct Clone {
     /// Of which resource
     pub(super) resource: String,
-    /// Which point, or the last one before: an LSN, a moment (RFC 3339), "10m ago", or now; the
+    /// Which point, or the last one before: a name (hadrian marker), an LSN, a moment (RFC 3339), "10m ago", or now; the
     /// newest that is in the image unless said
     #[arg(long, value_name = "POINT", value_parser = super::history::at)]
     pub(super) at: Option<At>,
@@ -364,7 +364,7 @@ pub(super) struct Clone {
 pub(super) struct Drill {
     /// Of which resource
     pub(super) resource: String,
-    /// Which point, or the last one before: an LSN, a moment (RFC 3339), "10m ago"; everything
+    /// Which point, or the last one before: a name (hadrian marker), an LSN, a moment (RFC 3339), "10m ago"; everything
     /// that this member has received unless said, as a takeover has it
     #[arg(long, value_name = "POINT", value_parser = super::history::at)]
     pub(super) at: Option<At>,

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use hadrian_protocol::ids::Lsn;
+use hadrian_protocol::point::PointName;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -91,7 +92,10 @@ pub(super) fn at(text: &str) -> Result<At, String> {
     if let Ok(lsn) = text.parse::<Lsn>() {
         return Ok(At::Lsn(lsn));
     }
-    let ways = "write an LSN such as 0/0001A000, a moment such as 2026-11-28T09:30:00Z, \
+    if let Ok(name) = text.parse::<PointName>() {
+        return Ok(At::Name(name));
+    }
+    let ways = "write the name of a point, an LSN such as 0/0001A000, a moment such as 2026-11-28T09:30:00Z, \
                 \"10m ago\" or now";
     let moment =
         text.parse::<jiff::Timestamp>().map_err(|_| format!("{text:?} is no point; {ways}"));
@@ -134,7 +138,7 @@ impl Drop for Held<'_> {
 /// Serves the image as it was, until this is stopped.
 pub(super) fn export(args: &Args, wish: &Export) -> anyhow::Result<()> {
     let Export { resource, at, socket } = wish;
-    let at = at.unwrap_or(At::Applied);
+    let at = at.clone().unwrap_or(At::Applied);
     let (resource, socket) = (resource.clone(), absolute(socket.as_ref())?);
     serve(args, Request::View { resource, at, size_limit: None, socket })
 }
@@ -142,7 +146,7 @@ pub(super) fn export(args: &Args, wish: &Export) -> anyhow::Result<()> {
 /// Serves a copy of it that may be written to, until this is stopped.
 pub(super) fn clone(args: &Args, wish: &Clone) -> anyhow::Result<()> {
     let Clone { resource, at, size_limit, socket } = wish;
-    let (at, size_limit) = (at.unwrap_or(At::Applied), Some(size_limit.as_u64()));
+    let (at, size_limit) = (at.clone().unwrap_or(At::Applied), Some(size_limit.as_u64()));
     let (resource, socket) = (resource.clone(), absolute(socket.as_ref())?);
     serve(args, Request::View { resource, at, size_limit, socket })
 }
@@ -179,7 +183,7 @@ fn serve(args: &Args, request: Request) -> anyhow::Result<()> {
 /// Runs a command on a clone, and ends as it does.
 pub(super) fn drill(args: &Args, wish: &Drill) -> anyhow::Result<()> {
     let [program, words @ ..] = wish.command.as_slice() else { bail!("no command was given") };
-    let (resource, at) = (wish.resource.clone(), wish.at.unwrap_or(At::End));
+    let (resource, at) = (wish.resource.clone(), wish.at.clone().unwrap_or(At::End));
     let size_limit = Some(wish.size_limit.as_u64());
     let request = Request::View { resource, at, size_limit, socket: None };
     let held = Held::open(args, request)?;
@@ -274,11 +278,12 @@ mod tests {
         assert_eq!(at("1970-01-01T00:00:02.5Z"), Ok(At::WallUs(2_500_000)));
         assert_eq!(at("1970-01-01T01:00:02+01:00"), Ok(At::WallUs(2_000_000)));
         assert_eq!(at("now"), Ok(At::End));
+        assert_eq!(at("before-upgrade"), Ok(At::Name("before-upgrade".parse().unwrap())));
         let At::WallUs(us) = at("10m ago").unwrap() else { panic!("it is a moment") };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         let ago = hadrian_protocol::time::micros(now) - us;
         assert!((600_000_000..660_000_000).contains(&ago), "{ago}");
-        for wrong in ["", "ago", "yesterday", "0/xyz", "1969-01-01T00:00:00Z", "-5m ago"] {
+        for wrong in ["", "ago", "5 minutes", "0/xyz", "1969-01-01T00:00:00Z", "-5m ago"] {
             assert!(at(wrong).is_err(), "{wrong}");
         }
     }

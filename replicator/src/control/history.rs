@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use hadrian_blockdev::history::{Point, Target};
 use hadrian_blockdev::replica;
 use hadrian_protocol::ids::Lsn;
+use hadrian_protocol::point::PointName;
 use hadrian_protocol::time::{WallTime, micros};
 use serde::{Deserialize, Serialize};
 
@@ -60,13 +61,15 @@ impl From<replica::HistoryStatus> for HistoryStatus {
 }
 
 /// Which point is meant.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum At {
     /// The last one at or before this position.
     Lsn(Lsn),
     /// The last one at or before this moment, in microseconds since 1970-01-01 UTC.
     WallUs(u64),
+    /// The last one of this name.
+    Name(PointName),
     /// The newest that is in the image.
     Applied,
     /// The end of the log, of which the image may lack some.
@@ -78,6 +81,7 @@ impl From<At> for Target {
         match at {
             At::Lsn(lsn) => Self::Lsn(lsn),
             At::WallUs(us) => Self::Time(WallTime::from_micros(us)),
+            At::Name(name) => Self::Named(name),
             At::Applied => Self::Applied,
             At::End => Self::Lsn(Lsn::new(u64::MAX)),
         }

@@ -138,6 +138,19 @@ impl Rig {
         for _ in 0..count {
             self.change(&mut draft, &mut images);
         }
+        self.append(draft, images);
+    }
+
+    /// Appends a frame that gives the point behind it a name.
+    fn name(&mut self, name: &str) -> LogPosition {
+        let mut draft = Draft::new(IoBuf::for_body(0));
+        draft.point(&name.parse().unwrap()).unwrap();
+        let images = self.known.last().unwrap().1.clone();
+        self.append(draft, images);
+        self.end()
+    }
+
+    fn append(&mut self, draft: Draft<IoBuf>, images: Images) {
         let end = self.end();
         let frame = draft.seal(SealAs {
             resource: resource(),
@@ -225,7 +238,7 @@ impl Rig {
         while points.last().unwrap().at != reach.oldest.at {
             let before = points.last().unwrap().at.lsn.get() - 1;
             let target = Target::Lsn(Lsn::new(before));
-            points.push(door.resolve(&mut disk, target).unwrap().point);
+            points.push(door.resolve(&mut disk, &target).unwrap().point);
         }
         assert_eq!(points.len() as u64, reach.points);
         points

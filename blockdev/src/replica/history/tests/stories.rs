@@ -57,6 +57,57 @@ fn a_view_stays_what_it_is_while_the_image_goes_on() {
 }
 
 #[test]
+fn a_restart_takes_nothing_away_that_is_young_enough() {
+    let age = Some(std::time::Duration::from_secs(3600));
+    let mut rig = lived(10, Some(Limits { age, ..limits(PLENTY) }));
+    let before = rig.points();
+    assert!(rig.checkpoint());
+    for _ in 0..3 {
+        rig.open().unwrap();
+        rig.write();
+        assert!(rig.apply());
+    }
+    let after = rig.points();
+    assert_eq!(after[3..], before, "each point with its time");
+    rig.check_all();
+}
+
+/// What a view reads of a store counts only if nothing has come on record meanwhile.
+#[test]
+fn a_view_is_right_when_the_image_changes_between_its_look_and_its_read() {
+    let rig = lived(6, Some(limits(PLENTY)));
+    let points = rig.points();
+    let models: Vec<_> = points.iter().map(|point| rig.model(*point).clone()).collect();
+    let mut disk = rig.disk.clone();
+    let (door, rig) = (rig.door(), std::rc::Rc::new(std::cell::RefCell::new(rig)));
+    let meddler = rig.clone();
+    let mut left = 60;
+    disk.1 = Some(std::rc::Rc::new(std::cell::RefCell::new(move || {
+        if left > 0 {
+            left -= 1;
+            let mut rig = meddler.borrow_mut();
+            rig.write();
+            assert!(rig.apply() && rig.checkpoint());
+            let end = rig.end().lsn;
+            rig.replica().release_log(end);
+            rig.settle();
+        }
+    })));
+    for (point, images) in points.iter().zip(&models).rev() {
+        let mut view = View::open(&door, disk.clone(), (&stores(), *point), 0).unwrap();
+        let mut found = images.clone();
+        for (index, image) in (0..).zip(&mut found) {
+            for at in (0..image.len()).step_by(4096) {
+                let len = (image.len() - at).min(4096);
+                let read = view.read(volume(index), at as u64, len).unwrap();
+                image[at..at + len].copy_from_slice(&read);
+            }
+        }
+        assert_eq!(found, *images, "at {}", point.at.lsn);
+    }
+}
+
+#[test]
 fn a_moment_means_the_last_point_at_or_before_it() {
     let mut rig = lived(6, Some(limits(PLENTY)));
     let (at, wall) = (rig.end(), rig.wall);
@@ -64,12 +115,39 @@ fn a_moment_means_the_last_point_at_or_before_it() {
     rig.write();
     assert!(rig.apply());
     let (door, mut disk) = (rig.door(), rig.disk.clone());
-    let mut at_time = |us| door.resolve(&mut disk, Target::Time(WallTime::from_micros(us)));
+    let mut at_time = |us| door.resolve(&mut disk, &Target::Time(WallTime::from_micros(us)));
     assert_eq!(at_time(wall).unwrap().point.at, at);
     assert_eq!(at_time(wall + 4_000_000).unwrap().point.at, at);
     assert_ne!(at_time(wall - 1).unwrap().point.at, at);
     assert_eq!(at_time(u64::MAX).unwrap().point.at, rig.end());
     assert!(matches!(at_time(1), Err(Unresolved::TooOld(_))));
+}
+
+#[test]
+fn a_name_means_the_last_point_that_was_called_so_and_that_very_one() {
+    let mut rig = lived(3, Some(limits(PLENTY)));
+    let find = |rig: &Rig, name: &str| {
+        let target = Target::Named(name.parse().unwrap());
+        rig.door().resolve(&mut rig.disk.clone(), &target)
+    };
+    let mut named = Vec::new();
+    for name in ["monday", "tuesday", "monday"] {
+        rig.write();
+        named.push(rig.name(name));
+        rig.write();
+    }
+    let ahead = find(&rig, "monday").unwrap();
+    assert!(ahead.is_ahead && ahead.point.at == named[2]);
+    // All of it is brought in together, and each of them can be read all the same.
+    assert!(rig.apply() && rig.checkpoint());
+    for (name, at) in [("monday", named[2]), ("tuesday", named[1])] {
+        let found = find(&rig, name).unwrap();
+        assert!(!found.is_ahead && found.point.at == at, "{name}");
+        assert_eq!(read(&mut rig.view(found.point)), *rig.model(found.point));
+    }
+    rig.open().unwrap();
+    assert_eq!(find(&rig, "tuesday").unwrap().point.at, named[1]);
+    assert!(matches!(find(&rig, "sunday"), Err(Unresolved::NoName { .. })));
 }
 
 #[test]
@@ -80,7 +158,7 @@ fn a_point_ahead_is_the_image_with_the_log_laid_over_it() {
     }
     let (door, mut disk) = (rig.door(), rig.disk.clone());
     for (at, images) in rig.known.clone().iter().skip(6) {
-        let found = door.resolve(&mut disk, Target::Lsn(at.lsn)).unwrap();
+        let found = door.resolve(&mut disk, &Target::Lsn(at.lsn)).unwrap();
         assert!(found.is_ahead && found.point.at == *at);
         let mut view = rig.view(found.point);
         assert_eq!(read(&mut view), *images);

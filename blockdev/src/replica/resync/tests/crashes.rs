@@ -208,12 +208,22 @@ fn no_block_is_overwritten_in_place_before_it_is_in_quarantine() {
 }
 
 /// A disk that outlives a replica that cannot be opened on it.
-#[derive(Clone, Debug)]
-pub(in crate::replica) struct SharedDisk(pub(in crate::replica) Rc<RefCell<Double>>);
+#[derive(Clone)]
+pub(in crate::replica) struct SharedDisk(
+    pub(in crate::replica) Rc<RefCell<Double>>,
+    /// What happens before each read that is asked for here.
+    pub(in crate::replica) Option<Rc<RefCell<dyn FnMut()>>>,
+);
+
+impl std::fmt::Debug for SharedDisk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 impl SharedDisk {
     pub(in crate::replica) fn new(disk: Double) -> Self {
-        Self(Rc::new(RefCell::new(disk)))
+        Self(Rc::new(RefCell::new(disk)), None)
     }
 
     fn open(&mut self) -> Result<(Replica<Self>, ReplicaState, Recovered), ReplicaError> {
@@ -242,11 +252,17 @@ impl Engine for SharedDisk {
         fn stretch(file: crate::engine::FileId, start: u64, end: u64) -> (u64, bool);
         fn close(file: crate::engine::FileId);
         fn size(file: crate::engine::FileId) -> io::Result<u64>;
-        fn submit(token: crate::engine::Token, op: crate::engine::Op);
         fn kick();
         fn reap(done: &mut Vec<crate::engine::Completion>);
         fn wait() -> io::Result<()>;
         fn keep(file: crate::engine::FileId, offset: u64, data: &[u8]) -> io::Result<()>;
+    }
+
+    fn submit(&mut self, token: crate::engine::Token, op: crate::engine::Op) {
+        if let (Some(before), crate::engine::Op::Read { .. }) = (&self.1, &op) {
+            (*before.borrow_mut())();
+        }
+        self.0.borrow_mut().submit(token, op);
     }
 
     fn has_done(&self) -> bool {
