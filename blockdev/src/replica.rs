@@ -88,9 +88,9 @@ pub struct Replica<E = AnyEngine> {
     _lock: Option<File>,
 }
 
-/// Makes the files of a replica of the one with `label` in `dir`: the log first, the superblock
-/// last, so that a replica either is complete or is none. `progress` hears the bytes of log written
-/// so far.
+/// Makes the files of a replica of the one with `label` in `dir`: the log first, which begins at
+/// the checkpoint of `state`, the superblock last, so that a replica either is complete or is none.
+/// `progress` hears the bytes of log written so far.
 ///
 /// # Errors
 /// [`ReplicaError`]; an existing replica is never overwritten.
@@ -129,7 +129,7 @@ pub fn create_in<E: Engine>(
     let segment_len = segment_len.max(journal::SEGMENT_LEN_MIN);
     let new = NewLog {
         resource: state.resource,
-        start: Lsn::START,
+        start: state.checkpoint.lsn,
         segment_len,
         segment_count: log_bytes.div_ceil(segment_len),
     };

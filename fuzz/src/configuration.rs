@@ -123,6 +123,17 @@ fn render_resource(out: &mut String, config: &Config, resource: &Resource) {
         resource.log_retention_bytes,
         quoted(config.name_of(resource.primary)),
     );
+    if let Some(plan) = resource.resync.verify {
+        let _ = writeln!(out, "verify = \"{}\"", humantime::format_duration(plan.every));
+        if let Some(at) = plan.at {
+            let minutes = at.as_secs() / 60;
+            let _ = writeln!(out, "verify_at = \"{:02}:{:02}\"", minutes / 60, minutes % 60);
+        }
+    }
+    if let Some(companions) = &resource.companions {
+        let paths = companions.paths.iter().map(|path| quoted(&path.to_string_lossy()));
+        let _ = writeln!(out, "companions = [{}]", paths.collect::<Vec<_>>().join(", "));
+    }
     if !resource.tcp.is_empty() {
         out.push_str("[resource.nbd]\n");
     }

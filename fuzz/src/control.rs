@@ -106,6 +106,7 @@ fn status() -> ResourceStatus {
         exports: vec!["db/data".into()],
         copies: Vec::new(),
         companions: None,
+        seed: None,
         history: None,
         views: Vec::new(),
         node: None,

@@ -16,6 +16,7 @@ mod mend;
 pub mod nbd_negotiation;
 pub mod nbd_requests;
 pub mod quarantine;
+pub mod seed;
 pub mod seeds;
 pub mod staging;
 pub mod superblock;
@@ -34,7 +35,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     Target { name: "configuration", run: configuration::run, seeds: seeds::configuration },
     Target { name: "control", run: control::run, seeds: seeds::control },
     Target { name: "dirty_map", run: dirty_map::run, seeds: seeds::dirty_map },
@@ -46,6 +47,7 @@ pub const TARGETS: [Target; 13] = [
     Target { name: "nbd_negotiation", run: nbd_negotiation::run, seeds: seeds::nbd_negotiation },
     Target { name: "nbd_requests", run: nbd_requests::run, seeds: seeds::nbd_requests },
     Target { name: "quarantine", run: quarantine::run, seeds: seeds::quarantine },
+    Target { name: "seed", run: seed::run, seeds: seeds::carried },
     Target { name: "staging", run: staging::run, seeds: seeds::staging },
     Target { name: "superblock", run: superblock::run, seeds: seeds::superblock },
 ];

@@ -120,6 +120,22 @@ pub(crate) fn dirty_map() -> Vec<Seed> {
     ]
 }
 
+/// Copies that are carried by hand.
+pub(crate) fn carried() -> Vec<Seed> {
+    let file = crate::seed::whole();
+    let (header, rest) = file.split_at(4096);
+    // The end of an empty one: its head, its state, and no digest.
+    let end = file.len() - 32;
+    let state = file.windows(4).rposition(|at| at == b"DONE").unwrap_or(4096);
+    vec![
+        seed("whole", &[&[0], &file]),
+        seed("right-header", &[&[1], &[0; 4096], rest]),
+        seed("mended", &[&[3], &file]),
+        seed("only-the-end", &[&[7], header, &file[state..end]]),
+        seed("cut-short", &[&[0], &file[..file.len() - 9]]),
+    ]
+}
+
 pub(crate) fn history() -> Vec<Seed> {
     let file = |name| golden("blockdev", name);
     let (page, head) = (file("history-segment"), file("history-record"));

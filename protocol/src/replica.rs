@@ -285,6 +285,19 @@ impl ReplicaState {
         Incarnate { member: self.member, incarnation: self.incarnation }
     }
 
+    /// The state of a replica that has nothing but the image that this one had at `at`, a position
+    /// that it had in its image: of a copy that is carried to another host (design §8.1).
+    #[must_use]
+    pub fn seeded_at(&self, at: LogPosition) -> Self {
+        let mut history = self.history.clone();
+        history.truncate(at.lsn);
+        let (base, volumes) = (self.base, self.volumes.clone());
+        let (resource, member, mode) = (self.resource, self.member, self.mode);
+        let new = Self::created(resource, member, Role::Standby, mode, base, volumes);
+        let (promised, durable) = (history.epoch(), at.lsn);
+        Self { history, promised, durable, apply_limit: at.lsn, checkpoint: at, ..new }
+    }
+
     /// The bytes that the superblock holds.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

@@ -20,7 +20,8 @@ use tokio::task::{LocalSet, spawn_local};
 use crate::config::{Config, ConfigError, Fencing, Member, Resource};
 use crate::control::{self, At, FencingStatus, Handler, Request, ResourceStatus, Response};
 use crate::driver::{
-    Ask, ResourceHandle, ResourceOptions, ResourceStart, Share, Starting, TcpStreamParts, start,
+    Ask, ResourceHandle, ResourceOptions, ResourceStart, SeedWish, Share, Starting, TcpStreamParts,
+    start,
 };
 use crate::hooks::{self, Hooks};
 use crate::marks::{KeepError, Keeping};
@@ -385,6 +386,7 @@ impl Daemon {
                 withdrawn: seen.as_ref().is_some_and(|seen| seen.withdrawn),
                 divergence: seen.as_ref().and_then(|seen| seen.divergence.clone()),
                 copies: seen.as_ref().map_or(Vec::new(), |seen| seen.copies.clone()),
+                seed: seen.as_ref().and_then(|seen| seen.seed.clone()),
                 companions: seen.as_ref().and_then(|seen| seen.companions.clone()),
                 history: seen.as_ref().and_then(|seen| seen.history.clone()).map(Into::into),
                 views: self.views.of(&resource.name),
@@ -501,6 +503,11 @@ impl Handler for Daemon {
             }
             (Request::Fence { resource }, _) => self.fence(&resource).await,
             (Request::Events { resource, after }, _) => self.events(&resource, after).await,
+            (Request::SeedExport { resource, path, absent }, _) => {
+                let wish = SeedWish { path, absent };
+                let result = self.asked(&resource, |reply| Ask::Seed(wish, reply)).await;
+                result.map_or_else(|refused| refused, Response::of)
+            }
             (Request::Point { resource, name }, _) => self.name_point(&resource, name).await,
             (Request::View { resource, at, size_limit, socket }, _) => {
                 self.view(&resource, at, size_limit, socket).await

@@ -15,5 +15,6 @@ pub mod hooks;
 pub mod logs;
 mod marks;
 pub mod recording;
+pub mod seed;
 pub mod tls;
 mod views;

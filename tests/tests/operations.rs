@@ -32,6 +32,7 @@ runbooks! {
     two_questions_come_first: "Operations", healthy, nothing;
     an_existing_disk: "An existing disk is put under replication", with_a_disk_on_alpha, nothing;
     a_new_standby: "A new standby is seeded over the link", without_beta, nothing;
+    a_seed: "A new standby begins from a seed", without_beta, nothing;
     a_copy_by_hand: "A new standby begins from a copy carried by hand", without_beta, nothing;
     a_long_absence: "A standby was away for long", with_beta_long_away, nothing;
     a_planned_move: "The primary is moved as planned", healthy, nothing;

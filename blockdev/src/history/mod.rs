@@ -13,8 +13,9 @@
 //!
 //! A *batch* is one record or several in a row: the ranges that the frames from one position to
 //! another change, and what they held at the first. Ranges that held zeroes are noted and not
-//! stored. A batch ends behind a frame that gives a point its name. Each batch begins where the one before ended, so the image at a point is, byte by byte,
-//! what the first batch from there on says that covers it, and the store where none does.
+//! stored. A batch ends behind a frame that gives a point its name. Each batch begins where the one
+//! before ended, so the image at a point is, byte by byte, what the first batch from there on says
+//! that covers it, and the store where none does.
 //!
 //! # Order
 //!

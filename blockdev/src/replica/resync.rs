@@ -41,8 +41,8 @@ pub(super) use switch::finish_switch;
 
 /// The tokens of all of it.
 pub(super) const RESYNC: TokenSpace = TokenSpace::new(4);
-/// Sources at a time: one for each other member.
-const SOURCES_MAX: usize = 7;
+/// Sources at a time: one for each other member, and one for a file.
+const SOURCES_MAX: usize = 8;
 /// How often a source is told the time.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -200,7 +200,7 @@ impl Copies {
 
 impl<E: Engine> Replica<E> {
     /// Begins to be the source of a resync: from here on every change of the image is noted for
-    /// it. Beyond one source for each other member, the oldest gives way.
+    /// it. Beyond one source for each other member and one for a file, the oldest gives way.
     pub fn source(&mut self, id: u64, scope: Scope) {
         self.end_source(id);
         let copies = &mut self.copies;

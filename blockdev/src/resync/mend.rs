@@ -5,10 +5,10 @@
 //! what is to be replaced is in quarantine, durably → the leaves → sync of the store → "mended"
 //! ```
 //!
-//! In place, because both images are at one position: a write that a crash tears leaves a leaf that
-//! still differs, and the next comparison finds it; what it held is in quarantine. What the log
+//! In place, because both images are at one position: a write that a crash tears leaves a leaf
+//! that still differs, and the next comparison finds it; what it held is in quarantine. What the log
 //! brings behind a crash goes over it in the order of the log, as over any other content of that
-//! position. Nothing is written once the image may go on: an older leaf would land over a newer one.
+//! position. Nothing is written once the image may go on: an older leaf would land over a newer.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

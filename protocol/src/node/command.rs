@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Epoch, MemberId};
+use crate::ids::{Epoch, MemberId, SessionId};
 use crate::replica::Mode;
 
 /// What an operator can ask of a resource.
@@ -33,6 +33,14 @@ pub enum Command {
         standby: Option<MemberId>,
         /// Whose bytes are right: this primary, or the standby.
         from: MemberId,
+    },
+    /// Send the image as of one position to the driver's sink of this number, which is a file; with
+    /// a member that will be created from it, on the primary, to note what that one lacks then.
+    Seed {
+        /// The number.
+        session: SessionId,
+        /// Who will be created from it.
+        absent: Option<MemberId>,
     },
     /// A diverged replica returns to its primary: what it holds of its own goes to quarantine
     /// (design §6.4).
@@ -119,6 +127,8 @@ pub enum Done {
     ModeSet,
     /// The comparison has begun; status tells how far it is and what it finds.
     Verifies,
+    /// The export of a seed has begun; status tells how far it is.
+    Seeds,
     /// It returns to the primary as soon as that is heard.
     Rejoins,
     /// The resource is stopped.
@@ -143,6 +153,7 @@ impl Denied {
             Self::NobodyFollows => "nobody_follows",
             Self::Delayed => "delayed_standby",
             Self::NotOfTheTwo => "not_of_the_two",
+            Self::RestedTooLong => "rested_too_long",
             Self::InGate => "in_gate",
             Self::WindowRuns { .. } => "window_runs",
             Self::NotInSet { .. } => "not_in_set",
@@ -211,6 +222,12 @@ pub enum Denied {
          position at which both images could be compared; set replay_delay to 0 and start it again"
     )]
     Delayed,
+    /// More changes than can be read while the image rests.
+    #[error(
+        "more of the image changed than could be read while it was held still, for half a minute; \
+         ask again when less is written"
+    )]
+    RestedTooLong,
     /// The bytes of a third member cannot be had.
     #[error(
         "the right bytes can only be those of this primary or of the standby that is compared with \

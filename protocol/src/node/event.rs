@@ -359,6 +359,13 @@ pub enum Action {
         /// To whom.
         session: SessionId,
     },
+    /// The export of a seed came to nothing; its source is ended.
+    SeedEnded {
+        /// Its number.
+        session: SessionId,
+        /// Why.
+        why: Denied,
+    },
     /// Answer an operator.
     Reply {
         /// The number of the command.

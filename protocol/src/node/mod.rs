@@ -116,6 +116,7 @@ pub struct Node {
     resync: resync::Resync,
     retention: resync::Retention,
     verify: resync::Verify,
+    seeding: Option<resync::Seeding>,
     waits: pace::Waits,
     measured: BTreeMap<MemberId, numbers::Measured>,
     measured_at: Now,
@@ -195,6 +196,7 @@ impl Node {
             resync: resync::Resync::new(staged_before),
             retention,
             verify: resync::Verify::default(),
+            seeding: None,
             waits: pace::Waits::default(),
             measured: BTreeMap::new(),
             measured_at: clock.now,
@@ -363,6 +365,7 @@ impl Node {
             (Command::Rejoin, _) => Some(self.rejoin()),
             (Command::Verify(member), _) => Some(self.begin_verify(member, None)),
             (Command::Repair { standby, from }, _) => Some(self.begin_verify(standby, Some(from))),
+            (Command::Seed { session, absent }, _) => Some(self.begin_seed(session, absent)),
             (Command::Stop, _) => self.stop(id),
         };
         if let Some(result) = result {

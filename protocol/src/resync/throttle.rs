@@ -197,8 +197,8 @@ mod tests {
 
     const TICK: Duration = Duration::from_millis(20);
 
-    /// A resource whose clients wait half a millisecond, and `slowed` more for each MiB a second that
-    /// the resync reads.
+    /// A resource whose clients wait half a millisecond, and `slowed` more for each MiB a second
+    /// that the resync reads.
     struct Trace {
         throttle: Throttle,
         now: Now,

@@ -142,6 +142,11 @@ pub(super) enum Verb {
         #[arg(long)]
         yes: bool,
     },
+    /// A copy of a resource that is carried to another host by hand
+    Seed {
+        #[command(subcommand)]
+        what: Seed,
+    },
     /// What a rejoin or a takeover has set aside on this member: list it, show it, get it back.
     /// With or without a running daemon; nothing in quarantine is ever changed
     Quarantine {
@@ -253,6 +258,36 @@ pub(super) enum Mark {
     },
     /// Show members, leases, and the owner of each resource
     Show,
+}
+
+/// A copy of a resource in a file.
+#[derive(Debug, Subcommand)]
+pub(super) enum Seed {
+    /// Write this member's image, as of one position of the log, into a file, while clients write
+    ///
+    /// Zeroes are left out, and the rest is compressed. Where the daemon runs the resource it
+    /// writes the file, and needs a path that it can see; otherwise it is made of the files of the
+    /// stopped replica. On a primary or a standby.
+    Export {
+        /// Which resource
+        resource: String,
+        /// The file; it must not exist
+        file: PathBuf,
+        /// On the primary: note from now on what this member lacks, so that it is sent no more than
+        /// that when it comes with the copy
+        #[arg(long, value_name = "MEMBER")]
+        r#for: Option<String>,
+    },
+    /// Make this member's replica of such a file, with an empty backing store
+    ///
+    /// When its daemon is started it gets what has changed since: from the primary's log, or what
+    /// was noted for it, or by comparing.
+    Import {
+        /// Which resource
+        resource: String,
+        /// The file
+        file: PathBuf,
+    },
 }
 
 /// What to do with what is in quarantine.

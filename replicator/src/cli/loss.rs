@@ -113,6 +113,7 @@ pub(super) mod tests {
             right_us: None,
             divergence: None,
             copies: Vec::new(),
+            seed: None,
             companions: None,
             history: None,
             views: Vec::new(),

@@ -18,6 +18,7 @@ mod progress;
 mod quarantine;
 mod rejoin;
 mod replay;
+mod seed;
 mod status;
 mod takeover;
 mod verify;
@@ -140,6 +141,7 @@ fn carry_out(args: Args) -> anyhow::Result<()> {
                 verify::Wish { resource, standby: standby.as_deref(), from: from.as_deref() };
             verify::verify(&args, wish, *repair)
         }
+        Verb::Seed { what } => seed::seed(&args, what),
         Verb::Rejoin { resource, dry_run, yes } => rejoin::rejoin(&args, resource, *dry_run, *yes),
         Verb::History { resource } => history::list(&args, resource.as_deref()),
         Verb::Export(wish) => history::export(&args, wish),

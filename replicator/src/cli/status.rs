@@ -56,6 +56,7 @@ pub(super) fn done(done: Done) -> String {
         Done::GoesOnAlone => "answers go on without the lost standbys".into(),
         Done::Fenced => "the owner is fenced: it serves nothing any more".into(),
         Done::Verifies => "the comparison has begun; hadrian status shows what it finds".into(),
+        Done::Seeds => "the export has begun; hadrian status shows how far it is".into(),
         Done::ModeSet => "the mode is changed".into(),
         Done::Rejoins => {
             "it returns to its primary; status shows how far that is, and what it held of its own \
@@ -120,6 +121,9 @@ fn screen(status: &ResourceStatus) -> String {
             format!("resync of {}", words::name(status, member))
         });
         table.add_row(vec![whose, words::copies(copies)]);
+    }
+    if let Some(seed) = &status.seed {
+        table.add_row(vec!["seed".into(), words::seed(seed)]);
     }
     for peer in &node.peers {
         table.add_row(vec![words::name(status, peer.member).into(), other(peer)]);

@@ -14,7 +14,7 @@ use hadrian_protocol::resync::CopyProgress;
 use hadrian_protocol::time::WallTime;
 
 use crate::companions::Kept;
-use crate::control::{CompanionsStatus, FencingStatus, ResourceStatus};
+use crate::control::{CompanionsStatus, FencingStatus, ResourceStatus, SeedState, SeedStatus};
 use crate::driver::CopyStatus;
 
 /// Ranges of a divergence that are shown to people.
@@ -82,14 +82,33 @@ pub(super) const fn connection(connection: Connection) -> &'static str {
 
 /// How far a resync is, with its rate and what is left of it.
 pub(super) fn copies(copies: &CopyStatus) -> String {
-    let CopyProgress { total, done, copied, sent } = copies.progress;
+    progress(copies.progress, copies.since_us)
+}
+
+fn progress(progress: CopyProgress, since_us: u64) -> String {
+    let CopyProgress { total, done, copied, sent } = progress;
     let percent = done.saturating_mul(100).checked_div(total).unwrap_or(100).min(100);
-    let rate = u128::from(done) * 1_000_000 / u128::from(copies.since_us.max(1));
+    let rate = u128::from(done) * 1_000_000 / u128::from(since_us.max(1));
     let rate = u64::try_from(rate).unwrap_or(u64::MAX);
     let left = total.saturating_sub(done).saturating_mul(1_000_000).checked_div(rate);
     let left = left.map_or(String::new(), |us| format!(", about {} left", time(us)));
     let (total, copied, sent, rate) = (bytes(total), bytes(copied), bytes(sent), bytes(rate));
     format!("{percent} % of {total} looked at, {copied} differ, {sent} sent; {rate}/s{left}")
+}
+
+/// How far the export of a seed is, or how the last one ended.
+pub(super) fn seed(seed: &SeedStatus) -> String {
+    let path = seed.path.display();
+    match &seed.state {
+        SeedState::Running => {
+            let progress = progress(seed.progress, seed.took_us);
+            format!("{progress}; to {path}")
+        }
+        SeedState::Done { lsn, bytes } => {
+            format!("the image as of {lsn} is in {path}, {}", self::bytes(*bytes))
+        }
+        SeedState::Failed { why } => format!("no seed was written: {why}"),
+    }
 }
 
 /// What a comparison has found, or how far it is.

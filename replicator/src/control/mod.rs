@@ -19,7 +19,9 @@ use hadrian_protocol::point::PointName;
 use hadrian_protocol::replica::Mode;
 use serde::{Deserialize, Serialize};
 
-pub use crate::driver::{CompanionsStatus, CopyStatus, NamedPoint, ToldEvent};
+pub use crate::driver::{
+    CompanionsStatus, CopyStatus, NamedPoint, SeedState, SeedStatus, ToldEvent,
+};
 
 /// Version 1: the first.
 pub const VERSION: u16 = 1;
@@ -79,6 +81,15 @@ pub enum Request {
         /// What differs is repaired, and this member's bytes are right; none: it is only told.
         #[serde(default)]
         from: Option<MemberId>,
+    },
+    /// Write the image as of one position into a file of this host.
+    SeedExport {
+        /// Of which resource.
+        resource: String,
+        /// Which file; it must not exist.
+        path: PathBuf,
+        /// Who will be created from it: what that one lacks then is noted.
+        absent: Option<MemberId>,
     },
     /// Give the point of the history that is now a name; asked of the primary.
     Point {
@@ -190,6 +201,9 @@ pub struct ResourceStatus {
     /// The resyncs in which this member takes part.
     #[serde(default)]
     pub copies: Vec<CopyStatus>,
+    /// The export of a seed, under way or the last one.
+    #[serde(default)]
+    pub seed: Option<SeedStatus>,
     /// Its companion files, where it has any.
     #[serde(default)]
     pub companions: Option<CompanionsStatus>,
@@ -262,6 +276,7 @@ impl Request {
             | Self::Status { .. }
             | Self::Fence { .. }
             | Self::Events { .. }
+            | Self::SeedExport { .. }
             | Self::Point { .. }
             | Self::View { .. }
             | Self::KeepView { .. }

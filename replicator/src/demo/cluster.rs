@@ -527,6 +527,12 @@ impl Cluster {
         self.tool(side, &create).map(drop)
     }
 
+    /// What a side's daemon has logged.
+    #[must_use]
+    pub fn log_path(&self, side: Side) -> PathBuf {
+        self.path(side.name()).join("log")
+    }
+
     /// The content of a side's backing store; whole after its daemon was stopped in order.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use hadrian_fencing::clock::since_boot;
 use hadrian_protocol::ids::{Epoch, MemberId};
 use hadrian_protocol::node::{Event, Note};
 use tokio::task::spawn_local;
@@ -33,6 +34,30 @@ const fn is_told(note: &Note) -> bool {
 }
 
 impl Inner {
+    /// Something that people should know.
+    pub(super) fn note(&mut self, note: Note) {
+        self.follows |= matches!(note, Note::Follows(..));
+        let name = |member| self.name_of(member);
+        let (resource, code, text) = (&self.name, note.code(), note.in_words(&name));
+        match note.is_warning() {
+            true => tracing::warn!(%resource, code, "{text}"),
+            false => tracing::info!(%resource, code, "{text}"),
+        }
+        if matches!(note, Note::LeaseOver) {
+            self.tell_end_of_lease();
+        }
+        self.tell_hook(&note, &text);
+        let wall_us = self.clock().wall.as_micros();
+        self.told.tell(wall_us, text, note);
+    }
+
+    /// By the host's clock, so that it can be held against what others see of its devices.
+    fn tell_end_of_lease(&self) {
+        let left = self.node.lease_end().map(|end| end.since(self.clock().now));
+        let ends_at_ms = (since_boot() + left.unwrap_or_default()).as_millis();
+        tracing::info!(resource = %self.name, ends_at_ms, "nobody is served from then on");
+    }
+
     pub(super) fn name_of(&self, member: MemberId) -> String {
         let name = self.members.get(usize::from(member.index()));
         name.cloned().unwrap_or_else(|| member.to_string())

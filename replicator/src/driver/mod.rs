@@ -22,6 +22,7 @@ mod reading;
 mod ready;
 mod resource;
 mod resync;
+mod seed;
 mod share;
 mod thread;
 mod told;
@@ -32,6 +33,7 @@ pub use marks::{Mailbox, MarksDoor};
 pub use points::{NamedPoint, Namer};
 pub use resource::ResourceOptions;
 pub use resync::CopyStatus;
+pub use seed::{SeedState, SeedStatus, SeedWish};
 pub use share::Share;
 pub use thread::{Ask, ResourceHandle, ResourceStart, Starting, TcpStreamParts, start};
 pub use told::ToldEvent;
@@ -54,8 +56,15 @@ pub struct Seen {
     pub divergence: Option<hadrian_protocol::divergence::Divergence>,
     /// The resyncs in which this member takes part.
     pub copies: Vec<CopyStatus>,
+    /// The export of a seed, under way or ended.
+    pub seed: Option<SeedStatus>,
     /// Its companion files, where it has any.
     pub companions: Option<CompanionsStatus>,
     /// What is kept of the past, where that is wanted.
     pub history: Option<hadrian_blockdev::replica::HistoryStatus>,
+}
+
+/// How the file of a seed gets its name, for whoever writes one without a daemon.
+pub(crate) mod seed_files {
+    pub(crate) use super::seed::{create, name_it, part_of};
 }

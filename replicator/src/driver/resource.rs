@@ -3,12 +3,9 @@
 use hadrian_blockdev::buffer::IoBuf;
 use hadrian_blockdev::nbd::Exports;
 use hadrian_blockdev::replica::{Replica, ReplicaEvent};
-use hadrian_fencing::clock::since_boot;
 use hadrian_protocol::frame::{Draft, Frame};
 use hadrian_protocol::ids::{Epoch, Lsn, MemberId, ResourceId, SessionId};
-use hadrian_protocol::node::{
-    About, Action, Command, Denied, Done, Event, FailedPart, Note, Reason, Recorded, Why,
-};
+use hadrian_protocol::node::{Action, Command, Denied, Done, Event, FailedPart, Recorded};
 use hadrian_protocol::replica::VolumeGeometry;
 use hadrian_protocol::time::{Clock, Now, micros};
 use hadrian_protocol::wire::Message;
@@ -25,6 +22,7 @@ use super::device::Devices;
 use super::link::{Compression, Outgoing};
 use super::marks::MarksDoor;
 use super::resync::Copies;
+use super::seed::Seeding;
 use super::share::Share;
 use super::told::{Told, ToldEvent};
 use crate::hooks::Hooks;
@@ -95,6 +93,7 @@ pub(super) struct Inner {
     pub(super) companions: Option<Carried>,
     pub(super) links: BTreeMap<SessionId, Rc<Outgoing>>,
     pub(super) copies: Vec<Copies>,
+    pub(super) seeding: Option<Seeding>,
     commands: BTreeMap<u64, Asker>,
     next_number: u64,
     pub(super) marks: Option<MarksDoor>,
@@ -105,14 +104,14 @@ pub(super) struct Inner {
     announces: Option<(MemberId, Epoch)>,
     pub(super) serving: bool,
     /// It leads, and serves as soon as nothing waits for the image in the log alone.
-    opening: bool,
+    pub(super) opening: bool,
     /// Whoever asked for a takeover, and waits for that.
     takers: Vec<(Asker, Done)>,
     pub(super) holding: bool,
     events: Vec<ReplicaEvent>,
     change: Option<bool>,
     /// Somebody else leads, since the last look.
-    follows: bool,
+    pub(super) follows: bool,
     /// Bytes of frames that came since the node was last settled.
     unsettled: u64,
     /// The fork whose frames were looked at.
@@ -125,7 +124,7 @@ pub(super) struct Inner {
     pub(super) members: Vec<String>,
     stopped: bool,
     /// What people were told.
-    told: Told,
+    pub(super) told: Told,
 }
 
 /// What a look at the disks brought.
@@ -154,6 +153,7 @@ impl Shared {
             companions: options.companions.as_ref().map(Carried::new),
             links: BTreeMap::new(),
             copies: Vec::new(),
+            seeding: None,
             commands: BTreeMap::new(),
             next_number: 1,
             marks: options.marks.clone(),
@@ -277,6 +277,7 @@ impl Shared {
         let now = inner.clock().now;
         let right_us = inner.node.lease_end().map(|end| micros(end.since(now)));
         let (copies, history) = (inner.copy_status(), inner.replica.history());
+        let seed = inner.seed_status();
         let companions = inner.companions.as_ref().map(Carried::status);
         Seen {
             node,
@@ -286,6 +287,7 @@ impl Shared {
             right_us,
             divergence,
             copies,
+            seed,
             companions,
             history,
         }
@@ -357,12 +359,12 @@ impl Inner {
         hadrian_fencing::clock::now()
     }
 
-    fn number(&mut self) -> u64 {
+    pub(super) fn number(&mut self) -> u64 {
         self.next_number += 1;
         self.next_number
     }
 
-    fn has_frame_room(&self) -> bool {
+    pub(super) fn has_frame_room(&self) -> bool {
         let room = STANDBY_ROOM_MAX.min(self.replica.log_capacity() / 16);
         // Not slowed down like clients: the word that lets frames be applied comes between them.
         let has_room = self.replica.log_room() > room && self.share.takes(&self.replica);
@@ -573,44 +575,6 @@ impl Inner {
             let clock = self.clock();
             self.node.handle(clock, Event::Held);
             self.node.settle(clock);
-        }
-    }
-
-    fn note(&mut self, note: Note) {
-        self.follows |= matches!(note, Note::Follows(..));
-        let name = |member| self.name_of(member);
-        let (resource, code, text) = (&self.name, note.code(), note.in_words(&name));
-        match note.is_warning() {
-            true => tracing::warn!(%resource, code, "{text}"),
-            false => tracing::info!(%resource, code, "{text}"),
-        }
-        if matches!(note, Note::LeaseOver) {
-            self.tell_end_of_lease();
-        }
-        self.tell_hook(&note, &text);
-        let wall_us = self.clock().wall.as_micros();
-        self.told.tell(wall_us, text, note);
-    }
-
-    /// By the host's clock, so that it can be held against what others see of its devices.
-    fn tell_end_of_lease(&self) {
-        let left = self.node.lease_end().map(|end| end.since(self.clock().now));
-        let ends_at_ms = (since_boot() + left.unwrap_or_default()).as_millis();
-        tracing::info!(resource = %self.name, ends_at_ms, "nobody is served from then on");
-    }
-
-    /// What clients or the primary wait for that the core does not know: room here.
-    fn waits_here(&self) -> Option<Reason> {
-        let reason = |about, why| Some(Reason { about, member: None, why });
-        if self.opening {
-            let bytes = self.replica.spooled_bytes();
-            reason(About::HoldsAnswers, Why::Opening { bytes })
-        } else if self.serving && self.is_full() {
-            reason(About::HoldsAnswers, Why::LogFull)
-        } else if self.node.takes_frames() && !self.has_frame_room() {
-            reason(About::Behind, Why::LogFull)
-        } else {
-            None
         }
     }
 }

@@ -76,11 +76,21 @@ impl Inner {
         let begin = |session, member| Copies { session, member, began: now };
         match action {
             Action::Source { session, scope } => {
+                if self.is_seed(session.get()) {
+                    self.replica.source(session.get(), scope);
+                    return self.seed_begun();
+                }
                 self.copies.push(begin(session, Some(scope.map_of)));
-                replica.source(session.get(), scope);
+                self.replica.source(session.get(), scope);
             }
             Action::FinishSource { session } => replica.finish_source(session.get()),
+            Action::SeedEnded { why, .. } => self.seed_failed(why.to_string()),
             Action::EndSource { session } => {
+                if let Some(CopyProgress { sent, done, .. }) = replica.copy_progress(session.get())
+                {
+                    let (resource, looked_at_bytes) = (&self.name, done);
+                    tracing::info!(%resource, looked_at_bytes, sent_bytes = sent, "a copy ends");
+                }
                 self.copies.retain(|copies| copies.session != session);
                 replica.end_source(session.get());
             }
@@ -109,6 +119,10 @@ impl Inner {
     pub(super) fn resync_event(&mut self, event: ReplicaEvent) -> Option<Event> {
         Some(match event {
             ReplicaEvent::Copying { id, message } => {
+                if self.is_seed(id) {
+                    self.seed_heard(message);
+                    return None;
+                }
                 if let Some(link) = self.links.get(&SessionId::new(id)) {
                     link.send(&Message::Copying(message));
                 }
@@ -118,7 +132,14 @@ impl Inner {
                 Event::SourceNearEnd { session: SessionId::new(id) }
             }
             ReplicaEvent::SourceDone { id, at, said } => {
+                if self.is_seed(id) {
+                    self.seed_sent(at);
+                }
                 Event::SourceDone { session: SessionId::new(id), at, said }
+            }
+            ReplicaEvent::SourceFailed { id, error } if self.is_seed(id) => {
+                self.seed_failed(error.to_string());
+                return None;
             }
             ReplicaEvent::SourceFailed { id, error } => {
                 tracing::error!(resource = %self.name, %error, "a standby cannot be brought up");

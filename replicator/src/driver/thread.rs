@@ -31,6 +31,7 @@ use super::marks::Mailbox;
 use super::points::Namer;
 use super::ready::DisksReady;
 use super::resource::{Disks, ResourceOptions, Shared};
+use super::seed::SeedWish;
 use super::told::ToldEvent;
 use super::{companions, link};
 use crate::tls::{LinkKeys, TlsError};
@@ -86,6 +87,8 @@ pub enum Ask {
     Event(Event),
     /// An operator's command.
     Command(Command, oneshot::Sender<Result<Done, Denied>>),
+    /// The image as of one position, in a file.
+    Seed(SeedWish, oneshot::Sender<Result<Done, Denied>>),
     /// Give the end of the log a name.
     Point(PointName, Namer),
     /// A connection that another member opened; it said who it is, unproven yet.
@@ -342,6 +345,7 @@ async fn answer(shared: Rc<Shared>, start: ResourceStart, mut asked: mpsc::Recei
             }
             Ask::Event(event) => shared.event(event),
             Ask::Command(command, reply) => shared.command(command, reply),
+            Ask::Seed(wish, reply) => shared.seed(wish, reply),
             Ask::Point(name, namer) => shared.name_point(name, namer),
             Ask::Called(parts) => {
                 spawn_local(called(shared.clone(), start.member, start.keys.clone(), parts));

@@ -7,6 +7,7 @@
 //! | `source` | a primary's side: which way, holding its image, telling the landing |
 //! | `verify` | comparing images piece by piece, each at one position, and repairing them |
 //! | `schedule` | comparisons that nobody asks for |
+//! | `seed` | an image that is written into a file, and held for the last of it |
 //! | `retention` | the log before a checkpoint: into dirty maps first, then away |
 //!
 //! The data goes between the drivers of the two, past the core. The one step that counts is the
@@ -16,12 +17,14 @@
 
 mod retention;
 mod schedule;
+mod seed;
 mod sink;
 mod source;
 mod verify;
 
 pub(super) use retention::Retention;
 pub use schedule::VerifyPlan;
+pub(super) use seed::Seeding;
 pub(super) use sink::Sinking;
 pub(super) use source::Sourcing;
 pub(super) use verify::Verify;
@@ -59,6 +62,7 @@ impl Node {
     pub(super) fn settle_resync(&mut self) {
         self.settle_sink();
         self.settle_sources();
+        self.settle_seed();
         self.settle_schedule();
         self.settle_verify();
         self.settle_compared();
@@ -85,6 +89,7 @@ impl Node {
     pub(super) fn image_is_to_rest(&self) -> bool {
         let mut phases = self.peers.values().filter_map(|peer| Some(&peer.session.as_ref()?.phase));
         self.resync.switching
+            || self.seed_wants_rest()
             || phases.any(|phase| match phase {
                 Phase::Sinking(_) => true,
                 Phase::Sourcing(sourcing) => sourcing.wants_rest(),

@@ -103,6 +103,18 @@ impl Node {
         true
     }
 
+    /// A member will come with everything to here, and without what is behind: from here on that
+    /// is noted for it, unless it is connected and says itself what it has.
+    pub(super) fn kept_from(&mut self, member: MemberId, lsn: Lsn) {
+        let Some(peer) = self.peers.get_mut(&member).filter(|peer| peer.feed().is_none()) else {
+            return;
+        };
+        peer.kept = Some(lsn);
+        if self.retention.folding.insert(member) {
+            self.out.push_back(Action::Fold { peer: member, from: None, to: lsn });
+        }
+    }
+
     pub(in super::super) fn folded(&mut self, peer: MemberId, span: Option<Span>) {
         self.retention.folding.remove(&peer);
         match span {

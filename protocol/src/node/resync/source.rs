@@ -11,7 +11,7 @@ use crate::time::Now;
 use crate::wire::{AskResync, Landed, Message, Refusal};
 
 /// Longest that the image rests for the last of a resync.
-const REST_MAX: Duration = Duration::from_secs(30);
+pub(super) const REST_MAX: Duration = Duration::from_secs(30);
 
 /// What a primary sends a standby beside the log.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,7 @@ pub(in super::super) struct Sourcing {
 
 /// How near the end is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Rest {
+pub(super) enum Rest {
     /// Much is left; the image goes on.
     Far,
     /// Little is left: as soon as the image rests, that is sent.
@@ -76,6 +76,7 @@ impl Node {
     }
 
     pub(in super::super) fn source_near_end(&mut self, session: SessionId) {
+        self.seed_near_end(session);
         if let Some(sourcing) = self.sourcing_mut(session)
             && sourcing.rest == Rest::Far
         {
@@ -116,12 +117,13 @@ impl Node {
     }
 
     pub(in super::super) fn rest_deadline(&self) -> Option<Now> {
-        self.rests().map(|(_, until)| until).min()
+        self.rests().map(|(_, until)| until).chain(self.seed_deadline()).min()
     }
 
     /// Everything of `at` was sent. What comes behind it the standby gets from the log, which is
     /// kept for it from here on.
     pub(in super::super) fn source_done(&mut self, session: SessionId, at: LogPosition, said: u64) {
+        self.seed_done(session, at);
         let begun =
             self.sourcing_mut(session).is_some_and(|source| matches!(source.rest, Rest::Begun(_)));
         if !begun {
@@ -142,6 +144,7 @@ impl Node {
     /// What is to be sent cannot be read. The session ends, and the standby asks again.
     pub(in super::super) fn source_failed(&mut self, session: SessionId) {
         self.compare_failed(session);
+        self.seed_failed(session);
         if self.sourcing_mut(session).is_some() {
             self.refuse(session, Refusal::NotNow);
         }

@@ -42,10 +42,14 @@ pub(super) struct Host {
     pub(super) released: Lsn,
     /// How often its log cannot be read back.
     pub(super) unreadable: u32,
-    /// What is left of a resync waits: nothing nears its end.
-    pub(super) sources_held: bool,
+    /// Its part of a resync comes to its end by itself; otherwise the story says how far it is.
+    pub(super) brings_up: bool,
     /// What people were told.
     pub(super) notes: Vec<Note>,
+    /// Why exports of a seed came to nothing.
+    pub(super) seeds_ended: Vec<Denied>,
+    /// What was to be added to dirty maps.
+    pub(super) folds: Vec<(MemberId, Option<Lsn>, Lsn)>,
 }
 
 enum Parcel {
@@ -93,8 +97,10 @@ impl Cluster {
                 stuffed: None,
                 released: Lsn::START,
                 unreadable: 0,
-                sources_held: false,
+                brings_up: false,
                 notes: Vec::new(),
+                seeds_ended: Vec::new(),
+                folds: Vec::new(),
             }
         };
         let hosts = (0..count).map(host).collect();
@@ -258,6 +264,12 @@ impl Cluster {
         status.peers.iter().find(|peer| peer.member == member(standby)).and_then(|p| p.state)
     }
 
+    /// The end of a host's log.
+    pub(super) fn end(&self, index: u8) -> LogPosition {
+        let last = self.hosts[usize::from(index)].frames.last();
+        last.map_or(LogPosition::genesis(resource()), Frame::position_after)
+    }
+
     /// Everything that can happen without the clock happens.
     pub(super) fn run(&mut self) {
         for _ in 0..10_000 {
@@ -360,7 +372,9 @@ impl Cluster {
             }
             Action::ReadRecord | Action::Propose(_) => self.ask_record(index, action),
             Action::Hold(true) => self.tell(index, Event::Held),
+            Action::SeedEnded { why, .. } => host.seeds_ended.push(why),
             Action::Fold { peer, from, to } => {
+                host.folds.push((peer, from, to));
                 let span = Some(Span { since: from.unwrap_or(to), to });
                 self.tell(index, Event::Folded { peer, span });
             }
@@ -375,7 +389,7 @@ impl Cluster {
     fn resync(&mut self, index: u8, action: Action) {
         let host = &mut self.hosts[usize::from(index)];
         match action {
-            Action::Source { .. } if host.sources_held => {}
+            _ if !host.brings_up => {}
             Action::Source { session, .. } => self.tell(index, Event::SourceNearEnd { session }),
             Action::FinishSource { session } => {
                 let at = host.applied;

@@ -1,12 +1,13 @@
-//! How long images are held for comparisons and for the end of a resync, and comparisons that
-//! nobody asks for.
+//! How long images are held for comparisons, for the end of a resync and for that of an export,
+//! and comparisons that nobody asks for.
 
 use std::time::Duration;
 
 use super::super::*;
 use super::cluster::{Cluster, member};
 use crate::divergence::Changed;
-use crate::ids::VolumeIndex;
+use crate::frame::LogPosition;
+use crate::ids::{SessionId, VolumeIndex};
 use crate::replica::{Found, Image, Mode};
 use crate::wire::Refusal;
 
@@ -199,4 +200,68 @@ fn a_wall_clock_that_was_ahead_puts_nothing_off_for_longer_than_the_schedule() {
     cluster.pass(seconds(5));
     cluster.wall_passes(seconds(3610));
     assert_eq!(verify(&cluster).state, VerifyState::Running);
+}
+
+#[test]
+fn an_export_of_a_seed_holds_the_image_for_the_last_of_it_and_then_lets_it_go_on() {
+    for index in [0, 1] {
+        let mut cluster = settled(Mode::Nearsync);
+        let session = SessionId::new(900);
+        let seed = Command::Seed { session, absent: None };
+        assert_eq!(cluster.command(index, seed), Ok(Done::Seeds));
+        assert_eq!(cluster.command(index, seed), Err(Denied::Busy));
+        cluster.write(0, 2);
+        cluster.pass(seconds(2));
+        assert!(!image_is_behind(&cluster, index), "much is left, and nobody is held");
+        cluster.tell(index, Event::SourceNearEnd { session });
+        cluster.run();
+        cluster.write(0, 3);
+        cluster.pass(seconds(29));
+        assert!(image_is_behind(&cluster, index));
+        assert!(!image_is_behind(&cluster, 1 - index), "the other one goes on");
+        let at = LogPosition { lsn: cluster.hosts[usize::from(index)].applied, ..cluster.end(0) };
+        cluster.tell(index, Event::SourceDone { session, at, said: 1 });
+        cluster.pass(seconds(1));
+        assert!(!image_is_behind(&cluster, index));
+        assert_eq!(cluster.command(index, seed), Ok(Done::Seeds), "and the next may begin");
+    }
+}
+
+#[test]
+fn an_export_that_does_not_come_to_its_end_while_the_image_rests_is_given_up() {
+    let mut cluster = settled(Mode::Nearsync);
+    let session = SessionId::new(900);
+    cluster.command(0, Command::Seed { session, absent: None }).unwrap();
+    cluster.tell(0, Event::SourceNearEnd { session });
+    cluster.run();
+    cluster.write(0, 2);
+    cluster.pass(seconds(32));
+    assert!(!image_is_behind(&cluster, 0));
+    assert_eq!(cluster.hosts[0].seeds_ended, [Denied::RestedTooLong]);
+    cluster.command(0, Command::Seed { session, absent: None }).unwrap();
+    cluster.command(0, Command::Stop).unwrap();
+    assert_eq!(cluster.hosts[0].seeds_ended, [Denied::RestedTooLong, Denied::Stopping]);
+}
+
+#[test]
+fn what_a_member_lacks_that_will_come_with_a_seed_is_noted_from_there_on() {
+    let mut cluster = settled(Mode::Nearsync);
+    let (session, absent) = (SessionId::new(900), Some(member(1)));
+    let seed = Command::Seed { session, absent };
+    assert_eq!(cluster.command(1, seed), Err(Denied::NotPrimary));
+    let export = |cluster: &mut Cluster| {
+        cluster.command(0, seed).unwrap();
+        cluster.tell(0, Event::SourceNearEnd { session });
+        cluster.run();
+        let at = LogPosition { lsn: cluster.hosts[0].applied, ..cluster.end(0) };
+        cluster.tell(0, Event::SourceDone { session, at, said: 1 });
+        cluster.run();
+        at.lsn
+    };
+    export(&mut cluster);
+    assert_eq!(cluster.hosts[0].folds, [], "it is connected, and says itself what it has");
+    cluster.kill(1);
+    cluster.pass(seconds(2));
+    let at = export(&mut cluster);
+    assert_eq!(cluster.hosts[0].folds, [(member(1), None, at)]);
 }

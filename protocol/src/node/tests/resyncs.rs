@@ -40,7 +40,6 @@ fn has_made(cluster: &Cluster, made: &str) -> bool {
 #[test]
 fn a_standby_of_the_set_that_the_log_cannot_bring_up_within_the_window_is_brought_up_otherwise() {
     let mut cluster = Cluster::with_config(2, forgetful());
-    cluster.hosts[0].sources_held = true;
     back_to_a_log_that_cannot_be_read(&mut cluster);
     assert_eq!(cluster.state_of(0, 1), Some(StandbyState::Resync));
     assert!(has_made(&cluster, "DisconnectedPeer -> Resync"));
@@ -52,6 +51,7 @@ fn a_standby_of_the_set_that_the_log_cannot_bring_up_within_the_window_is_brough
 #[test]
 fn the_superblock_says_that_the_switch_is_begun_before_it_begins() {
     let mut cluster = Cluster::with_config(2, forgetful());
+    cluster.hosts.iter_mut().for_each(|host| host.brings_up = true);
     back_to_a_log_that_cannot_be_read(&mut cluster);
     // The hosts of these tests begin no switch of which the superblock does not know.
     let landed = |note: &Note| matches!(note, Note::Landed(_));

@@ -76,7 +76,8 @@ fn after_denied(denied: Denied) -> Option<Denied> {
         Denied::NothingToRejoin => Denied::NobodyFollows,
         Denied::NobodyFollows => Denied::Delayed,
         Denied::Delayed => Denied::NotOfTheTwo,
-        Denied::NotOfTheTwo => Denied::InGate,
+        Denied::NotOfTheTwo => Denied::RestedTooLong,
+        Denied::RestedTooLong => Denied::InGate,
         Denied::InGate => Denied::WindowRuns { ms: 1 },
         Denied::WindowRuns { .. } => Denied::NotInSet { owner: member(0), epoch: Epoch::NONE_YET },
         Denied::NotInSet { .. } => Denied::OwnerLives { owner: member(0), epoch: Epoch::NONE_YET },
@@ -147,5 +148,5 @@ fn every_reason_has_a_code_of_its_own_and_a_way_out() {
 #[test]
 fn every_denial_has_a_code_of_its_own_and_a_way_out() {
     let codes = check(Denied::AlreadyPrimary, after_denied, Denied::code);
-    assert_eq!(codes.len(), 23);
+    assert_eq!(codes.len(), 24);
 }

@@ -84,8 +84,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "an image goes on while a repair writes into it",
         "§8.4: no older leaf over a newer one",
         "blockdev/src/replica.rs",
-        "        if limit > self.volumes.limit() && self.copies.keeps_still(limit) {",
-        "        if false && self.copies.keeps_still(limit) {",
+        "        if limit > allowed && self.copies.keeps_still(limit) {",
+        "        if limit < allowed && self.copies.keeps_still(limit) {",
     )
     .on_disk("an_image_that_goes_on_waits_for_what_a_repair_has_under_way"),
     mutant(

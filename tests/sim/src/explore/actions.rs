@@ -82,6 +82,7 @@ impl Cluster {
             | Action::EndCompare { .. }
             | Action::AnswerCompare { .. }
             | Action::EndAnswers { .. }
+            | Action::SeedEnded { .. }
             | Action::ReleaseLog(_)
             | Action::Hold(false)
             | Action::Serve(_)

@@ -1,5 +1,5 @@
-//! Disks that forget what they were given, in silence: what comparisons find of it, and what repairs
-//! leave behind (design §8.4).
+//! Disks that forget what they were given, in silence: what comparisons find of it, and what
+//! repairs leave behind (design §8.4).
 
 use hadrian_protocol::divergence::Changed;
 use hadrian_protocol::ids::MemberId;

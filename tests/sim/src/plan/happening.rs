@@ -203,6 +203,7 @@ fn in_words(command: Command) -> String {
         Command::Rejoin => "rejoin".into(),
         Command::Verify(_) => "verify".into(),
         Command::Repair { from, .. } => format!("verify --repair --from {from}"),
+        Command::Seed { .. } => "seed export".into(),
         Command::Stop => "stop".into(),
     }
 }
