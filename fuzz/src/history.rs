@@ -3,9 +3,9 @@
 //!
 //! Input: one byte of how, then the first page without the zeroes that fill it up (two bytes of its
 //! length, then these), then records: one byte of how many pages of content follow its head, two
-//! bytes of the length of that head, the head, and so on; at last the content that all of them have.
-//! With how & 1 the first page is made right; with how & 2 the checksums of the records are computed
-//! and each follows on the one before; with how & 4 those of the entries, too.
+//! bytes of the length of that head, the head, and up to 64 bytes that its content repeats. With
+//! how & 1 the first page is made right; with how & 2 the checksums of the records are computed and
+//! each follows on the one before; with how & 4 those of the entries, too.
 
 use std::path::{Path, PathBuf};
 

@@ -34,7 +34,7 @@ pub fn run(input: &[u8]) {
     let Ok(mut reader) = SeedReader::open(Cursor::new(&file)) else { return };
     let volumes = reader.header().volumes.clone();
     loop {
-        match reader.next() {
+        match reader.next_piece() {
             Ok(Some(Piece { volume, offset, len, data })) => {
                 let size = volumes.get(usize::from(volume.index())).map(|of| of.size_bytes);
                 let end = offset.checked_add(len);

@@ -102,7 +102,7 @@ impl Views {
             return Response::refused("no_thread", format!("no thread for it: {error}"));
         }
         match answer.await {
-            Ok(Ok(status)) => Response::View(status),
+            Ok(Ok(status)) => Response::View(Box::new(status)),
             Ok(Err(why)) => Response::refused("no_view", why),
             Err(_) => Response::refused("no_view", "it has ended at once; see hadriand's log"),
         }
@@ -114,7 +114,7 @@ impl Views {
         let Some(view) = running.get_mut(&id) else { return gone(id) };
         view.heard = Instant::now();
         match &view.status {
-            Some(status) => Response::View(status.clone()),
+            Some(status) => Response::View(Box::new(status.clone())),
             None => Response::refused("no_view", "it is not served yet"),
         }
     }
@@ -125,7 +125,7 @@ impl Views {
         let Some(view) = running.get(&id) else { return gone(id) };
         view.end.notify_one();
         match &view.status {
-            Some(status) => Response::View(status.clone()),
+            Some(status) => Response::View(Box::new(status.clone())),
             None => gone(id),
         }
     }

@@ -344,7 +344,8 @@ fn answers(text: &str, expected: &str) -> bool {
     })
 }
 
-/// Whether what lies between the two is no part of a longer word: `peer` is not in `disconnected_peer`.
+/// Whether what lies between the two is no part of a longer word: `peer` is not in
+/// `disconnected_peer`.
 fn is_whole(text: &str, start: usize, end: usize) -> bool {
     let in_word = |c: char| c.is_alphanumeric() || c == '_';
     let joins = |before: Option<char>, after: Option<char>| {

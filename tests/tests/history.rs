@@ -135,6 +135,20 @@ fn yesterday_is_looked_at_on_the_standby_while_replication_goes_on() {
 }
 
 #[test]
+fn a_name_that_was_given_before_a_change_is_the_point_before_it() {
+    let cluster = pair("history = \"24h\"\n");
+    let size = cluster.store(Side::Beta).unwrap().len();
+    write(&cluster, 0..4, 0);
+    cluster.tool(Side::Alpha, &["marker", "before-upgrade"]).unwrap();
+    write(&cluster, 0..4, 1000);
+    let served = Served::new(&cluster, Side::Beta, &["export", "db", "--at", "before-upgrade"]);
+    is(&served.image(), &image(size, 0..4));
+    served.stop();
+    let refused = cluster.tool(Side::Beta, &["export", "db", "--at", "never-named"]);
+    assert!(refused.unwrap_err().to_string().contains("is called never-named"));
+}
+
+#[test]
 fn history_outlives_a_kill_a_restart_and_a_takeover() {
     let mut cluster = pair("history = \"24h\"\n");
     let size = cluster.store(Side::Beta).unwrap().len();

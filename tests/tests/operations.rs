@@ -160,9 +160,10 @@ fn with_a_past() -> Option<Desk> {
     Some(desk)
 }
 
-/// There is a file system on the volume.
+/// There is a file system on the volume, and history is kept.
 fn with_a_file_system() -> Option<Desk> {
-    let desk = desk(Spec::new(Mode::Nearsync));
+    let settings = "history = \"24h\"\n".into();
+    let desk = desk(Spec { settings, ..Spec::new(Mode::Nearsync) });
     let image = tempfile::NamedTempFile::new().unwrap();
     image.as_file().set_len(64 * MIB).unwrap();
     let _ = run("mkfs.ext4", &["-q", "-F", image.path().to_str().unwrap()]);

@@ -147,7 +147,11 @@ fn a_standby_and_a_stopped_member_export_as_well() {
         images_are_equal(&cluster);
         cluster.terminate(Side::Beta).unwrap();
     }
-    assert_eq!(ways(&cluster), [], "the log was enough");
+    // beta has had everything meanwhile, so its primary may have given up the log before that.
+    if !ways(&cluster).is_empty() {
+        let sent = sent(&cluster);
+        assert!(sent <= 11 * MIB, "{sent} bytes for 10 MiB that have changed");
+    }
 }
 
 #[test]

@@ -47,7 +47,7 @@ pub enum Unresolved {
         /// What was asked for.
         name: PointName,
         /// What is kept.
-        reach: Reach,
+        reach: Box<Reach>,
     },
     /// The record cannot be read.
     #[error("the history cannot be read: {0}; see the log of hadriand")]
@@ -130,7 +130,7 @@ impl Door {
                 return Ok(Resolved { point, is_ahead: false });
             }
         }
-        Err(Unresolved::NoName { name: name.clone(), reach })
+        Err(Unresolved::NoName { name: name.clone(), reach: Box::new(reach) })
     }
 
     /// The last point in the log at or before what is named, from `newest` on.

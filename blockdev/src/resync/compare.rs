@@ -214,14 +214,16 @@ impl CompareWork {
     /// Waits until fewer than so many questions are open.
     async fn wait_for_answers(&self, count: usize) -> Result<(), SinkError> {
         loop {
-            let state = self.state.borrow();
-            if state.not_mended {
+            let (failed, asked) = {
+                let state = self.state.borrow();
+                (state.not_mended, state.asked.len())
+            };
+            if failed {
                 return Err(SinkError::NotMended);
             }
-            if state.asked.len() < count {
+            if asked < count {
                 return Ok(());
             }
-            drop(state);
             pause().await;
         }
     }

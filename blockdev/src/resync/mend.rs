@@ -6,9 +6,10 @@
 //! ```
 //!
 //! In place, because both images are at one position: a write that a crash tears leaves a leaf
-//! that still differs, and the next comparison finds it; what it held is in quarantine. What the log
-//! brings behind a crash goes over it in the order of the log, as over any other content of that
-//! position. Nothing is written once the image may go on: an older leaf would land over a newer.
+//! that still differs, and the next comparison finds it; what it held is in quarantine. What the
+//! log brings behind a crash goes over it in the order of the log, as over any other content of
+//! that position. Nothing is written once the image may go on: an older leaf would land over a
+//! newer.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -21,7 +22,7 @@ use hadrian_protocol::ids::{Lsn, ResourceId, VolumeIndex};
 use hadrian_protocol::replica::VolumeGeometry;
 use hadrian_protocol::resync::{CONTENT_MAX, Copying, LEAF, LeafSet, RegionId, Right};
 
-use super::compare::{AnswerState, CompareWork};
+use super::compare::{AnswerState, CompareState, CompareWork};
 use super::image::{Pair, is_zero, leaf_len, leaves_in, runs};
 use super::sink::Content;
 use super::task::{Io, pause};
@@ -250,14 +251,16 @@ impl CompareWork {
     /// Waits until no more than so many messages are on their way, if all is well over there.
     async fn wait_for_mended(&self, most: u64) -> Result<(), SinkError> {
         loop {
-            let state = self.state.borrow();
-            if state.not_mended {
+            let (failed, under_way) = {
+                let state = self.state.borrow();
+                (state.not_mended, state.sent.saturating_sub(state.mended))
+            };
+            if failed {
                 return Err(SinkError::NotMended);
             }
-            if state.sent.saturating_sub(state.mended) <= most {
+            if under_way <= most {
                 return Ok(());
             }
-            drop(state);
             pause().await;
         }
     }
@@ -269,22 +272,31 @@ impl CompareWork {
         let mut wanted = stretches(leaves);
         loop {
             self.wait_for_mended(u64::MAX).await?;
-            let mut state = self.state.borrow_mut();
-            while state.fetches.len() + state.fetched.len() < UNDER_WAY_MAX / 2
-                && let Some((volume, offset, len)) = wanted.pop_front()
-            {
-                state.fetches.push_back((volume, offset, len));
-                state.out.push_back(Copying::Fetch { at, volume, offset, len });
-            }
-            let batch: Vec<_> = state.fetched.drain(..).collect();
-            let over = wanted.is_empty() && state.fetches.is_empty();
-            drop(state);
+            let (batch, over) = self.state.borrow_mut().ask_for(at, &mut wanted);
             match (batch.is_empty(), over) {
                 (false, _) => mending.replace(batch).await?,
                 (true, true) => return mending.finish().await,
                 (true, false) => pause().await,
             }
         }
+    }
+}
+
+impl CompareState {
+    /// Asks for as many leaves as may be under way; those that came meanwhile, and whether nothing
+    /// more will come.
+    fn ask_for(
+        &mut self,
+        at: Lsn,
+        wanted: &mut VecDeque<(VolumeIndex, u64, u64)>,
+    ) -> (Vec<Content>, bool) {
+        while self.fetches.len() + self.fetched.len() < UNDER_WAY_MAX / 2
+            && let Some((volume, offset, len)) = wanted.pop_front()
+        {
+            self.fetches.push_back((volume, offset, len));
+            self.out.push_back(Copying::Fetch { at, volume, offset, len });
+        }
+        (self.fetched.drain(..).collect(), wanted.is_empty() && self.fetches.is_empty())
     }
 }
 

@@ -4,8 +4,11 @@
 //! What they would wait without it nobody knows from before, as their load changes. So the resync
 //! rests for a moment every now and then, and what clients wait in these moments is held against
 //! what they wait while it works. Where that is much more, it goes slower by a third; else a little
-//! faster, until the first time that it was too fast twice as fast. It never goes slower than
-//! [`Throttle::FLOOR`], so that it comes to its end whatever clients do.
+//! faster, and until the first time that it was too fast twice as fast. Where going slower does not
+//! help, because it is not the speed that clients wait for, it goes back to the speed that it had,
+//! and asks again later. It never goes slower than [`Throttle::FLOOR`], and that doubles every ten
+//! seconds until after a minute it goes at full speed: clients may change more than a slow resync
+//! brings, and a standby that never gets there protects nobody.
 
 use std::time::Duration;
 
@@ -28,6 +31,14 @@ const SLOWER_HALVES: u64 = 3;
 /// And by how many microseconds at least: clients that wait for next to nothing are slowed down by
 /// anything, and feel none of it.
 const FELT_US: u64 = 250;
+/// For so many judgements nothing slows it down once that was seen not to help: half a minute.
+const PATIENCE: u32 = 64;
+/// How long it goes no faster than at the slowest; then that is twice as fast, and so on.
+const DOUBLES: Duration = Duration::from_secs(10);
+/// After so many doublings nothing holds it back any more.
+const DOUBLED_MAX: u32 = 6;
+/// A resync that asked for nothing for so long was another one.
+const ANOTHER: Duration = Duration::from_secs(5);
 /// The wait that counts: so many of a thousand are shorter.
 const COUNTED: u64 = 990;
 
@@ -49,6 +60,13 @@ pub struct Throttle {
     /// It has been too fast once: from there on it feels its way.
     was_slow: bool,
     rests: bool,
+    /// What clients waited more, in microseconds, and at what speed, when it began to go slower.
+    felt: Option<(u64, u64)>,
+    patience: u32,
+    /// When the resync began, and asked last.
+    began: Now,
+    asked: Option<Now>,
+    doubles: Duration,
     /// When the rest, or the work, began.
     since: Now,
     answered: Option<Now>,
@@ -65,7 +83,12 @@ impl Default for Throttle {
         Self {
             rate: FIRST,
             was_slow: false,
+            felt: None,
+            patience: 0,
             rests: false,
+            began: since,
+            asked: None,
+            doubles: DOUBLES,
             since,
             answered,
             read: 0,
@@ -76,7 +99,7 @@ impl Default for Throttle {
 }
 
 impl Throttle {
-    /// Bytes a second that it goes at least.
+    /// Bytes a second that it goes at least, in its first ten seconds.
     pub const FLOOR: u64 = 16 << 20;
 
     /// A client that was answered had waited so long.
@@ -96,7 +119,8 @@ impl Throttle {
     /// How fast it may go from here on; `read` bytes of images were read since this was asked last.
     pub fn speed(&mut self, now: Now, read: u64) -> Speed {
         self.read = self.read.saturating_add(read);
-        if self.answered.is_none_or(|last| now.since(last) >= QUIET) {
+        let floor = self.floor(now);
+        if floor.is_none() || self.answered.is_none_or(|last| now.since(last) >= QUIET) {
             self.begin(false, now);
             return Speed::Full;
         }
@@ -107,7 +131,18 @@ impl Throttle {
             }
             self.begin(!self.rests, now);
         }
+        self.rate = self.rate.max(floor.unwrap_or_default());
         if self.rests { Speed::Rests } else { Speed::AtMost(self.rate) }
+    }
+
+    /// How fast it goes at least by now; none: nothing holds it back.
+    fn floor(&mut self, now: Now) -> Option<u64> {
+        if self.asked.replace(now).is_none_or(|last| now.since(last) >= ANOTHER) {
+            self.began = now;
+        }
+        let doubled = now.since(self.began).as_secs() / self.doubles.as_secs().max(1);
+        let doubled = u32::try_from(doubled).ok().filter(|doubled| *doubled < DOUBLED_MAX)?;
+        Some(Self::FLOOR << doubled)
     }
 
     /// Begins a rest, or the work behind one.
@@ -124,18 +159,43 @@ impl Throttle {
             return;
         }
         let (rest, work) = (self.resting.counted(), self.working.counted());
+        let is_slow = work > (rest * SLOWER_HALVES / 2).max(rest + FELT_US);
+        if is_slow && self.patience == 0 {
+            self.go_slower(work - rest);
+        } else {
+            self.felt = self.felt.filter(|_| is_slow);
+            self.patience = self.patience.saturating_sub(1);
+            self.go_faster();
+        }
+        // What it was like in some rests before counts as well: there are few waits in one. What it
+        // was like at another speed does not.
+        self.resting.fade(7);
+        self.working = Waits::default();
+    }
+
+    /// Clients waited so many microseconds more.
+    fn go_slower(&mut self, more: u64) {
+        self.was_slow = true;
+        let (before, from) = *self.felt.get_or_insert((more, self.rate));
+        if self.rate <= (from / 3).max(Self::FLOOR) {
+            // At a third of the speed they should wait a third as much more.
+            if self.rate < from && more * 3 > before * 2 {
+                (self.rate, self.felt, self.patience) = (from, None, PATIENCE);
+                self.was_slow = false;
+                return;
+            }
+            self.felt = Some((more, self.rate));
+        }
+        self.rate = (self.rate / 3 * 2).max(Self::FLOOR);
+    }
+
+    fn go_faster(&mut self) {
         let worked = u128::from(self.rate) * WORK.as_micros() / 2_000_000;
-        if work > (rest * SLOWER_HALVES / 2).max(rest + FELT_US) {
-            self.was_slow = true;
-            self.rate = (self.rate / 3 * 2).max(Self::FLOOR);
-        } else if u128::from(self.read) >= worked {
-            // One that is held up by something else would only grow on paper.
+        // One that is held up by something else would only grow on paper.
+        if u128::from(self.read) >= worked {
             let more = if self.was_slow { self.rate / 16 } else { self.rate };
             self.rate = self.rate.saturating_add(more).min(u64::MAX / 4);
         }
-        // What it was like in some rests before counts as well: there are few waits in one.
-        self.resting.fade(7);
-        self.working.fade(2);
     }
 }
 
@@ -165,8 +225,10 @@ impl Waits {
         let octave = us.ilog2();
         let quarter = (us >> (octave - 2)) & 3;
         let at = (octave - 2) as usize * 4 + usize::try_from(quarter).unwrap_or_default();
-        self.buckets[at.min(BUCKETS - 1)] += 1;
-        self.count += 1;
+        if let Some(bucket) = self.buckets.get_mut(at.min(BUCKETS - 1)) {
+            *bucket += 1;
+            self.count += 1;
+        }
     }
 
     /// The wait that all but a few were shorter than, in microseconds.
@@ -193,12 +255,19 @@ impl Waits {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     const TICK: Duration = Duration::from_millis(20);
 
-    /// A resource whose clients wait half a millisecond, and `slowed` more for each MiB a second
-    /// that the resync reads.
+    /// One that nothing drives on but what clients feel.
+    fn at_its_own_speed() -> Throttle {
+        Throttle { doubles: Duration::MAX, ..Throttle::default() }
+    }
+
+    /// A resource whose clients wait half a millisecond, and `slowed_ns` more for each MiB that the
+    /// resync reads in a second.
     struct Trace {
         throttle: Throttle,
         now: Now,
@@ -210,7 +279,7 @@ mod tests {
     impl Trace {
         fn new() -> Self {
             let now = Now::from_micros(1_000_000);
-            Self { throttle: Throttle::default(), now, rate: 0, rested: 0, ticks: 0 }
+            Self { throttle: at_its_own_speed(), now, rate: 0, rested: 0, ticks: 0 }
         }
 
         /// A tick in which clients are answered `count` times.
@@ -278,8 +347,65 @@ mod tests {
     }
 
     #[test]
+    fn it_does_not_go_slower_for_nothing() {
+        let (mut throttle, mut now) = (at_its_own_speed(), Now::from_micros(1_000_000));
+        let (mut read, mut sum, ticks) = (0, 0, 30_000);
+        for _ in 0..ticks {
+            // Up to 1 GiB/s, and clients wait 2 ms more while it works, however little that is.
+            let rate = match throttle.speed(now, read) {
+                Speed::Full => 1 << 30,
+                Speed::AtMost(rate) => rate.min(1 << 30),
+                Speed::Rests => 0,
+            };
+            (read, sum) = (rate / 50, sum + rate / ticks);
+            let wait = if rate > 0 { 2500 } else { 500 };
+            for number in 1..=20 {
+                let at = now.after(TICK * number / 21);
+                throttle.answered(at, Duration::from_micros(wait));
+            }
+            now = now.after(TICK);
+        }
+        assert!(sum > 512 << 20, "{} MiB/s on average", sum >> 20);
+    }
+
+    #[test]
+    fn after_a_minute_nothing_holds_it_back_and_the_next_one_begins_anew() {
+        let (mut throttle, mut now) = (Throttle::default(), Now::from_micros(1_000_000));
+        let mut slowest = BTreeMap::new();
+        // Clients wait the longer, the faster it goes, and far too long at any speed.
+        let mut run = |throttle: &mut Throttle, seconds: u32| {
+            for tick in 0..seconds * 50 {
+                let speed = throttle.speed(now, 10 << 20);
+                let wait = match speed {
+                    Speed::Full => 50_000,
+                    Speed::AtMost(rate) => 500 + rate / 2000,
+                    Speed::Rests => 500,
+                };
+                if let Speed::AtMost(rate) = speed {
+                    let least = slowest.entry(tick / 500).or_insert(rate);
+                    *least = rate.min(*least);
+                }
+                for number in 1..=20 {
+                    let at = now.after(TICK * number / 21);
+                    throttle.answered(at, Duration::from_micros(wait));
+                }
+                now = now.after(TICK);
+            }
+            let speed = throttle.speed(now, 0);
+            now = now.after(Duration::from_secs(6));
+            speed
+        };
+        assert_eq!(run(&mut throttle, 61), Speed::Full);
+        assert_ne!(run(&mut throttle, 9), Speed::Full, "another resync begins");
+        let slowest: Vec<_> = slowest.into_values().map(|rate| rate / Throttle::FLOOR).collect();
+        let doubled: Vec<_> = (0..6).map(|doubled| 1 << doubled).collect();
+        assert!(slowest.iter().zip(&doubled).all(|(rate, least)| rate >= least), "{slowest:?}");
+        assert_eq!(slowest.len(), doubled.len());
+    }
+
+    #[test]
     fn what_nobody_feels_slows_nothing_down() {
-        let mut throttle = Throttle::default();
+        let mut throttle = at_its_own_speed();
         let mut now = Now::from_micros(1_000_000);
         for _ in 0..10_000 {
             let works = throttle.speed(now, FIRST) != Speed::Rests;
@@ -292,7 +418,7 @@ mod tests {
 
     #[test]
     fn a_speed_that_is_not_used_does_not_grow() {
-        let mut throttle = Throttle::default();
+        let mut throttle = at_its_own_speed();
         let mut now = Now::from_micros(1_000_000);
         for _ in 0..10_000 {
             throttle.speed(now, 1000);

@@ -368,8 +368,8 @@ pub(super) enum Front {
 pub(super) struct Export {
     /// Of which resource
     pub(super) resource: String,
-    /// Which point, or the last one before: a name (hadrian marker), an LSN, a moment (RFC 3339), "10m ago", or now; the
-    /// newest that is in the image unless said
+    /// Which point: a name (hadrian marker), or the last at or before an LSN, a moment (RFC 3339),
+    /// "10m ago", or now; the newest that is in the image unless said
     #[arg(long, value_name = "POINT", value_parser = super::history::at)]
     pub(super) at: Option<At>,
     /// Where to listen; at a place of hadriand's choice unless said
@@ -382,8 +382,8 @@ pub(super) struct Export {
 pub(super) struct Clone {
     /// Of which resource
     pub(super) resource: String,
-    /// Which point, or the last one before: a name (hadrian marker), an LSN, a moment (RFC 3339), "10m ago", or now; the
-    /// newest that is in the image unless said
+    /// Which point: a name (hadrian marker), or the last at or before an LSN, a moment (RFC 3339),
+    /// "10m ago", or now; the newest that is in the image unless said
     #[arg(long, value_name = "POINT", value_parser = super::history::at)]
     pub(super) at: Option<At>,
     /// Most that may be written to it; what is more fails with "no space left"
@@ -399,8 +399,8 @@ pub(super) struct Clone {
 pub(super) struct Drill {
     /// Of which resource
     pub(super) resource: String,
-    /// Which point, or the last one before: a name (hadrian marker), an LSN, a moment (RFC 3339), "10m ago"; everything
-    /// that this member has received unless said, as a takeover has it
+    /// Which point: a name (hadrian marker), or the last at or before an LSN, a moment (RFC 3339),
+    /// or "10m ago"; everything that this member has received unless said, as a takeover has it
     #[arg(long, value_name = "POINT", value_parser = super::history::at)]
     pub(super) at: Option<At>,
     /// Most that the command may write; what is more fails with "no space left"

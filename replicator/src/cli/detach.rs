@@ -45,15 +45,15 @@ pub(super) fn detach(args: &Args, name: &str, discard_log: bool, yes: bool) -> a
     settle(&mut replica, applied)?;
     drop(replica);
     let aside = aside(&dir)?;
+    // The files of the host stay where they are; what carried them goes aside.
+    let stores: Vec<_> = stores.iter().take(resource.volumes.len()).collect();
     if args.json {
-        let seen = serde_json::json!({ "resource": name, "stores": &stores[..resource.volumes.len()], "as_of": applied,
+        let seen = serde_json::json!({ "resource": name, "stores": stores, "as_of": applied,
             "put_aside": aside });
         say!("{seen}");
         return Ok(());
     }
-    // The files of the host stay where they are; what carried them goes aside.
-    let stores = stores.iter().take(resource.volumes.len());
-    let stores: Vec<_> = stores.map(|store| store.display().to_string()).collect();
+    let stores: Vec<_> = stores.iter().map(|store| store.display().to_string()).collect();
     say!("{name} is detached; its image, as of {applied}, is in {}", stores.join(", "));
     say!(
         "log, superblock and quarantine are in {}; remove them when nobody needs them",

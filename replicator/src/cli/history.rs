@@ -95,8 +95,8 @@ pub(super) fn at(text: &str) -> Result<At, String> {
     if let Ok(name) = text.parse::<PointName>() {
         return Ok(At::Name(name));
     }
-    let ways = "write the name of a point, an LSN such as 0/0001A000, a moment such as 2026-11-28T09:30:00Z, \
-                \"10m ago\" or now";
+    let ways = "write the name of a point, an LSN such as 0/0001A000, a moment such as \
+                2026-11-28T09:30:00Z, \"10m ago\" or now";
     let moment =
         text.parse::<jiff::Timestamp>().map_err(|_| format!("{text:?} is no point; {ways}"));
     let us =
@@ -113,7 +113,7 @@ struct Held<'a> {
 impl<'a> Held<'a> {
     fn open(args: &'a Args, request: Request) -> anyhow::Result<Self> {
         match ask(args, request)? {
-            Response::View(view) => Ok(Self { args, view }),
+            Response::View(view) => Ok(Self { args, view: *view }),
             Response::Refused { message, .. } => bail!(message),
             _ => bail!("the daemon answered something else"),
         }

@@ -4,8 +4,8 @@
 //! They lie in a small volume of their own under the resource's log, which no client sees: so they
 //! are as far as the log is, a resync brings them, and they move with the role. The primary looks
 //! at the files of its host and writes the set when one of them has changed; a member that becomes
-//! primary puts them in place before its clients come. [`set`] is what the volume holds, [`choose`]
-//! what happens to a file that differs, [`host`] reads and replaces files.
+//! primary puts them in place before its clients come. `set.rs` is what the volume holds,
+//! `choose.rs` what happens to a file that differs, `host.rs` reads and replaces files.
 
 mod choose;
 mod host;

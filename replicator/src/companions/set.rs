@@ -334,7 +334,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..9000)) {
+        fn no_bytes_make_the_reader_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..9000)
+        ) {
             let _ = FileSet::decode(&bytes);
             let len = bytes.len().min(8000) as u32;
             let mut whole = written(&sample());

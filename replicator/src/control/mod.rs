@@ -155,7 +155,7 @@ pub enum Response {
     /// To [`Request::Status`].
     Status(Vec<ResourceStatus>),
     /// To [`Request::View`], and what is asked of one.
-    View(ViewStatus),
+    View(Box<ViewStatus>),
     /// To [`Request::Events`].
     Events(Vec<ToldEvent>),
     /// To [`Request::Point`].

@@ -23,6 +23,7 @@ mod ready;
 mod resource;
 mod resync;
 mod seed;
+mod seen;
 mod share;
 mod thread;
 mod told;

@@ -7,7 +7,7 @@ use hadrian_protocol::frame::{Draft, Frame};
 use hadrian_protocol::ids::{Epoch, Lsn, MemberId, ResourceId, SessionId};
 use hadrian_protocol::node::{Action, Command, Denied, Done, Event, FailedPart, Recorded};
 use hadrian_protocol::replica::VolumeGeometry;
-use hadrian_protocol::time::{Clock, Now, micros};
+use hadrian_protocol::time::{Clock, Now};
 use hadrian_protocol::wire::Message;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -15,7 +15,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::{Notify, oneshot};
 
-use super::Seen;
 use super::clients::Clients;
 use super::companions::{Carried, CompanionsStart};
 use super::device::Devices;
@@ -263,33 +262,6 @@ impl Shared {
             self.event(Event::Full { session });
             // The core wants to hear again and again that this side is the one that waits.
             let _ = tokio::time::timeout(STILL_FULL, self.room.notified()).await;
-        }
-    }
-
-    pub(super) fn status(&self) -> Seen {
-        let inner = self.inner.borrow();
-        let (segment_bytes, spooled) = (inner.replica.segment_len(), inner.replica.spooled_bytes());
-        let opening_bytes = inner.opening.then_some(spooled);
-        let divergence = inner.node.diverged_at().and_then(|_| inner.replica.divergence());
-        let mut node = inner.node.status();
-        node.reasons.extend(inner.waits_here());
-        let withdrawn = inner.node.is_withdrawn();
-        let now = inner.clock().now;
-        let right_us = inner.node.lease_end().map(|end| micros(end.since(now)));
-        let (copies, history) = (inner.copy_status(), inner.replica.history());
-        let seed = inner.seed_status();
-        let companions = inner.companions.as_ref().map(Carried::status);
-        Seen {
-            node,
-            segment_bytes,
-            opening_bytes,
-            withdrawn,
-            right_us,
-            divergence,
-            copies,
-            seed,
-            companions,
-            history,
         }
     }
 

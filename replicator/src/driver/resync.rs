@@ -59,7 +59,12 @@ impl Shared {
 
     /// The data of a resync; whether it makes sense.
     pub(super) fn copying(&self, session: SessionId, copying: Numbered) -> bool {
-        let copied = self.inner.borrow_mut().replica.copying(session.get(), copying);
+        let mut inner = self.inner.borrow_mut();
+        // What the core was told before may be what begins to listen to this: whoever asks has
+        // nobody to answer otherwise, and waits until it gives up.
+        inner.run_node();
+        let copied = inner.replica.copying(session.get(), copying);
+        drop(inner);
         self.heard(session, Message::Alive);
         if let Err(error) = &copied {
             tracing::warn!(session = session.get(), %error, "the data of a resync is refused");

@@ -169,7 +169,7 @@ impl Inner {
         };
         match seeding.sink.hear(message) {
             Ok(None) => self.answer_source(),
-            Ok(Some(content)) => self.to_thread(Work::Add(content)),
+            Ok(Some(content)) => self.hand_over(Work::Add(content)),
             Err(error) => self.seed_failed(error.to_string()),
         }
     }
@@ -180,7 +180,7 @@ impl Inner {
         if let Some(seeding) = &mut self.seeding {
             seeding.at = at.lsn;
         }
-        self.to_thread(Work::Finish(state));
+        self.hand_over(Work::Finish(state));
         self.seeding.iter_mut().for_each(|seeding| seeding.to_thread = None);
     }
 
@@ -198,7 +198,7 @@ impl Inner {
         self.node.handle(now, Event::SourceFailed { session });
     }
 
-    fn to_thread(&mut self, work: Work) {
+    fn hand_over(&mut self, work: Work) {
         let sender = self.seeding.as_ref().and_then(|seeding| seeding.to_thread.as_ref());
         // A thread that has ended has said why.
         let refused = sender.is_some_and(|sender| {

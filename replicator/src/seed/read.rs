@@ -88,7 +88,7 @@ impl<R: Read> SeedReader<R> {
     ///
     /// # Errors
     /// [`SeedError`]
-    pub fn next(&mut self) -> Result<Option<Piece<'_>>, SeedError> {
+    pub fn next_piece(&mut self) -> Result<Option<Piece<'_>>, SeedError> {
         if self.state.is_some() {
             return Ok(None);
         }

@@ -64,7 +64,7 @@ fn seed() -> Vec<u8> {
 fn read_all(bytes: &[u8]) -> Result<(Vec<Content>, ReplicaState), SeedError> {
     let mut reader = SeedReader::open(Cursor::new(bytes))?;
     let mut all = Vec::new();
-    while let Some(Piece { volume, offset, len, data }) = reader.next()? {
+    while let Some(Piece { volume, offset, len, data }) = reader.next_piece()? {
         all.push(Content { volume, offset, len, data: data.map(Bytes::copy_from_slice) });
     }
     assert_eq!(reader.at(), bytes.len() as u64);
@@ -112,7 +112,7 @@ fn records_that_were_taken_out_or_swapped_are_missed() {
     let bytes = seed();
     let mut writer = SeedWriter::begin(Vec::new(), &header()).unwrap();
     writer.add(&contents()[0]).unwrap();
-    let first = writer.len() as usize;
+    let first = writer.written() as usize;
     let without = [&bytes[..HEADER_LEN], &bytes[first..]].concat();
     assert!(matches!(read_all(&without), Err(SeedError::Damaged { .. })));
 }

@@ -77,7 +77,8 @@ impl<W: Write> SeedWriter<W> {
     }
 
     /// Bytes that were written so far.
-    pub fn len(&self) -> u64 {
+    #[must_use]
+    pub fn written(&self) -> u64 {
         self.len
     }
 

@@ -14,7 +14,8 @@ use crate::buffer::BODY_LEN_MAX;
 
 /// Leaves that are read and sent together.
 const BATCH_MAX: usize = BODY_LEN_MAX / LEAF as usize;
-/// The same while clients are served: to send them takes some tens of microseconds.
+/// Of these, so many are sent in one go while clients are served: that takes some tens of
+/// microseconds.
 const GENTLE_BATCH: usize = 4;
 
 /// Neighbours that go into one message: bytes, or zeroes.
@@ -87,12 +88,15 @@ impl SourceWork {
             }
             return Ok(true);
         }
-        let batch = if self.allowance.is_gentle.get() { GENTLE_BATCH } else { BATCH_MAX };
-        for later in leaves.split_off(leaves.len().min(batch)) {
+        for later in leaves.split_off(leaves.len().min(BATCH_MAX)) {
             self.state.borrow_mut().differs.set(at, later);
         }
+        let is_gentle = self.allowance.is_gentle.get();
+        let together = if is_gentle { GENTLE_BATCH } else { BATCH_MAX };
         let mut reads = Vec::new();
-        for (start, run_len) in runs(len, leaves.iter().copied()) {
+        for (start, run_len) in
+            leaves.chunks(together).flat_map(|some| runs(len, some.iter().copied()))
+        {
             self.has_read(run_len);
             reads.push((start, store.read(&self.io, at.start() + start, run_len)));
         }
@@ -102,9 +106,12 @@ impl SourceWork {
             for (leaf, content) in (0..).zip(leaves_in(&bytes)) {
                 join(&mut sends, at.start() + start + leaf * LEAF, content);
             }
+            if is_gentle {
+                sends.drain(..).for_each(|run| self.state.borrow_mut().send(at, run));
+                self.io.breathe().await;
+            }
         }
-        let mut state = self.state.borrow_mut();
-        sends.into_iter().for_each(|run| state.send(at, run));
+        sends.into_iter().for_each(|run| self.state.borrow_mut().send(at, run));
         Ok(true)
     }
 }

@@ -87,7 +87,7 @@ fn check(resource: &Resource, file: &Path, json: bool) -> anyhow::Result<Replica
         );
     }
     let bar = progress("checking", len, json);
-    while seed.next()?.is_some() {
+    while seed.next_piece()?.is_some() {
         bar.set_position(seed.at());
     }
     bar.finish_and_clear();
@@ -120,7 +120,7 @@ fn fill(stores: &[PathBuf], file: &Path, json: bool) -> anyhow::Result<()> {
     let (mut seed, len) = open(file)?;
     let bar = progress("importing", len, json);
     let mut at = seed.at();
-    while let Some(piece) = seed.next()? {
+    while let Some(piece) = seed.next_piece()? {
         let (path, store) = store_of(&files, piece.volume)?;
         put(store, &piece).with_context(|| path.display().to_string())?;
         at += piece.data.map_or(0, |data| data.len() as u64);

@@ -1,5 +1,10 @@
 //! One story each of what a history is for, and of what can be wrong with it.
 
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use hadrian_protocol::resync::Takes;
+
 use super::*;
 use crate::engine::double::Fault as DiskFault;
 use crate::history::Unresolved;
@@ -79,12 +84,12 @@ fn a_view_is_right_when_the_image_changes_between_its_look_and_its_read() {
     let points = rig.points();
     let models: Vec<_> = points.iter().map(|point| rig.model(*point).clone()).collect();
     let mut disk = rig.disk.clone();
-    let (door, rig) = (rig.door(), std::rc::Rc::new(std::cell::RefCell::new(rig)));
-    let meddler = rig.clone();
-    let mut left = 60;
-    disk.1 = Some(std::rc::Rc::new(std::cell::RefCell::new(move || {
-        if left > 0 {
-            left -= 1;
+    let (door, rig) = (rig.door(), Rc::new(RefCell::new(rig)));
+    let (is_armed, meddled) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)));
+    let (meddler, armed, count) = (rig.clone(), is_armed.clone(), meddled.clone());
+    disk.1 = Some(Rc::new(RefCell::new(move || {
+        if armed.take() {
+            count.set(count.get() + 1);
             let mut rig = meddler.borrow_mut();
             rig.write();
             assert!(rig.apply() && rig.checkpoint());
@@ -95,15 +100,52 @@ fn a_view_is_right_when_the_image_changes_between_its_look_and_its_read() {
     })));
     for (point, images) in points.iter().zip(&models).rev() {
         let mut view = View::open(&door, disk.clone(), (&stores(), *point), 0).unwrap();
-        let mut found = images.clone();
-        for (index, image) in (0..).zip(&mut found) {
+        for (index, image) in (0..).zip(images) {
             for at in (0..image.len()).step_by(4096) {
                 let len = (image.len() - at).min(4096);
+                // The first read of a view that has nothing new to take in is that of the store.
+                is_armed.set(true);
                 let read = view.read(volume(index), at as u64, len).unwrap();
-                image[at..at + len].copy_from_slice(&read);
+                assert!(read == image[at..at + len], "at {}, byte {at}", point.at.lsn);
             }
         }
-        assert_eq!(found, *images, "at {}", point.at.lsn);
+    }
+    assert!(meddled.get() > 20, "{}", meddled.get());
+}
+
+/// What changes the image otherwise than by the log ends what is read of it, before it does.
+#[test]
+fn a_switch_and_a_seed_in_place_end_views_and_history() {
+    for in_place in [false, true] {
+        let mut rig = lived(6, Some(limits(PLENTY)));
+        let mut view = rig.view(rig.points()[2]);
+        let begin = dir().join("history/begin");
+        if in_place {
+            rig.replica().sink(1, Takes::InPlace, None);
+            rig.settle();
+            assert!(rig.disk.0.borrow().contents(&begin).is_none());
+            assert!(rig.replica().history().unwrap().reach.is_none());
+        }
+        let to = LogPosition { lsn: Lsn::new(1 << 20), ..LogPosition::genesis(resource()) };
+        assert!(rig.persist(|state| {
+            state.image = Image::Switching;
+            (state.checkpoint, state.apply_limit) = (to, to.lsn);
+        }));
+        rig.replica().switch_image(to);
+        rig.settle();
+        assert!(rig.persist(|state| state.image = Image::Whole));
+        let error = view.read(volume(0), 0, 4096).unwrap_err().to_string();
+        assert!(error.contains("has ended"), "{error}");
+        drop(view);
+        let images = rig.known.last().unwrap().1.clone();
+        rig.known.push((to, images));
+        let reach = rig.door().reach();
+        assert_eq!((reach.oldest.at, reach.points), (to, 1));
+        rig.write();
+        assert!(rig.apply());
+        assert_eq!(rig.check_all(), 2);
+        rig.open().unwrap();
+        assert_eq!(rig.check_all(), 2);
     }
 }
 
