@@ -75,7 +75,8 @@ pub(super) fn create(
     Ok(())
 }
 
-fn progress(what: &'static str, bytes: u64, json: bool) -> ProgressBar {
+/// How far something is that takes long; nothing is drawn where a program reads the answer.
+pub(super) fn progress(what: &'static str, bytes: u64, json: bool) -> ProgressBar {
     if json {
         return ProgressBar::hidden();
     }

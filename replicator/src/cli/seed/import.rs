@@ -10,9 +10,9 @@ use hadrian_blockdev::replica;
 use hadrian_blockdev::volume::{base_of, check_store, create_store};
 use hadrian_protocol::ids::VolumeIndex;
 use hadrian_protocol::replica::{Base, ReplicaState, describe};
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::super::args::Args;
+use super::super::create::progress;
 use super::super::{configuration, resource as resource_of};
 use crate::config::Resource;
 use crate::seed::{Piece, SeedReader};
@@ -154,13 +154,4 @@ fn put(store: &File, piece: &Piece<'_>) -> std::io::Result<()> {
         at += len as u64;
     }
     Ok(())
-}
-
-fn progress(what: &'static str, bytes: u64, json: bool) -> ProgressBar {
-    if json {
-        return ProgressBar::hidden();
-    }
-    let form = "{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
-    let style = ProgressStyle::with_template(form).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(bytes).with_style(style).with_message(what)
 }
