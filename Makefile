@@ -66,7 +66,15 @@ soak:
 	$(MAKE) crash-soak ROUNDS=200
 	$(MAKE) link-soak ROUNDS=100
 	$(MAKE) fence-soak ROUNDS=100
+	$(MAKE) verify-soak MINUTES=60
 	$(MAKE) sim SEEDS=100000 FIRST=1000000
+
+# Comparisons for MINUTES while clients write as fast as they can, with bytes flipped on either disk.
+.PHONY: verify-soak
+MINUTES ?= 60
+verify-soak:
+	cargo build --workspace --bins
+	cargo run --quiet -p hadrian-tests --bin verify-soak -- $(MINUTES)
 
 # Links that are cut and daemons that stand still, ROUNDS times in each mode. Needs to be root.
 .PHONY: link-soak

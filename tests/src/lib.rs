@@ -1,6 +1,7 @@
 //! Whole daemons in real processes, and real clients. The cluster and the client that remembers its
 //! answers are those of `hadrian demo`.
 
+pub mod comparisons;
 pub mod etcd;
 pub mod fencing;
 pub mod marked;

@@ -3,9 +3,11 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
+use std::time::Duration;
 
 use hadrian_protocol::node::Note;
 use hadrian_protocol::replica::Mode;
+use hadrian_tests::comparisons::{self, Comparisons};
 use hadrian_tests::megabytes::{self, MIB};
 use hadrian_tests::tools::programs;
 use hadrian_tests::{Cluster, Side, Spec};
@@ -96,6 +98,14 @@ fn repaired(wrong: Side, right: Side) {
         fs::remove_file(&out).unwrap();
     }
     assert_eq!(leaves, 0, "each leaf was kept once, and nothing else: {kept}");
+}
+
+#[test]
+fn each_lost_byte_is_found_and_nothing_else_while_clients_write_everywhere() {
+    let wished = Comparisons { count: 8, time: Duration::ZERO, seed: 20_261_128 };
+    let outcome = comparisons::run(&programs(), wished).unwrap();
+    assert_eq!(outcome.complaint, None);
+    assert_eq!((outcome.compared, outcome.wrong, outcome.flipped, outcome.found), (8, 0, 4, 4));
 }
 
 #[test]

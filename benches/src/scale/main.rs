@@ -7,6 +7,7 @@
 
 mod away;
 mod figures;
+mod history;
 mod load;
 mod machine;
 mod many;
@@ -63,7 +64,7 @@ impl Run {
 type Row = fn(&Run, &mut Figures) -> anyhow::Result<()>;
 
 /// All rows, in the order of the table.
-const ROWS: [(&str, Row); 10] = [
+const ROWS: [(&str, Row); 11] = [
     ("catch-up", away::measure),
     ("recovery", scan::measure),
     ("takeover", takeover::measure),
@@ -74,6 +75,7 @@ const ROWS: [(&str, Row); 10] = [
     ("restart", restart::measure),
     ("seed", resync::measure_seed),
     ("resync", resync::measure_clients),
+    ("history", history::measure),
 ];
 
 fn main() -> anyhow::Result<()> {

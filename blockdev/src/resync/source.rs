@@ -13,6 +13,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use hadrian_protocol::divergence::Changed;
 use hadrian_protocol::frame::LogPosition;
@@ -34,8 +35,9 @@ const SENT_AT_ONCE: u64 = 16;
 const KEPT_MAX: usize = 32;
 /// Little is left: so many leaves, 32 MiB.
 const LITTLE: u64 = (32 << 20) / LEAF;
-/// So often what is left may fail to become less before it counts as little all the same.
-const STALLED_MAX: u32 = 3;
+/// So soon the last of it is sent while the image rests and clients fill the log: a third of what
+/// the core allows for it.
+const AT_REST: Duration = Duration::from_secs(10);
 
 /// What a source tells its replica.
 #[derive(Debug)]
@@ -92,10 +94,12 @@ pub(crate) struct SourceState {
     untaken: VecDeque<u64>,
     untaken_bytes: u64,
     sent: u64,
-    /// How much was left when the last round began, and how often that was not less.
-    left: (u64, u32),
+    /// How much was left when the last round began.
+    left: u64,
     said_near_end: bool,
     pub(crate) is_finishing: bool,
+    /// Bytes a second that are read at least while the image rests.
+    pub(crate) haste: u64,
     /// What the stores hold, and whether nothing is on its way into them.
     pub(crate) applied: LogPosition,
     pub(crate) is_quiet: bool,
@@ -130,9 +134,10 @@ impl SourceState {
             untaken: VecDeque::new(),
             untaken_bytes: 0,
             sent: 0,
-            left: (u64::MAX, 0),
+            left: u64::MAX,
             said_near_end: false,
             is_finishing: false,
+            haste: 0,
             applied,
             is_quiet: false,
             out: VecDeque::new(),
@@ -233,8 +238,9 @@ impl SourceState {
             return false;
         }
         let count = self.changed.count();
-        let stalled = if count < self.left.0 { 0 } else { self.left.1 + 1 };
-        let is_little = count <= LITTLE || stalled >= STALLED_MAX;
+        // Clients that change the same again in each round: another one would not make it less.
+        let is_stalled = count > self.left / 2;
+        let is_little = count <= LITTLE || is_stalled;
         if is_little && !self.said_near_end && !self.is_finishing {
             self.said_near_end = true;
             self.out.push_back(SourceSays::NearEnd);
@@ -242,9 +248,16 @@ impl SourceState {
         if count == 0 {
             return false;
         }
-        self.left = (count, stalled);
+        self.left = count;
         std::mem::swap(&mut self.changed, &mut self.differs);
         true
+    }
+
+    /// The image rests: what is left is sent, as fast as it takes to be done in time.
+    pub(crate) fn finish(&mut self) {
+        self.is_finishing = true;
+        let left = (self.differs.count() + self.changed.count()) * LEAF;
+        self.haste = left / AT_REST.as_secs();
     }
 
     /// A round without any sending: whether there was something, and whether it is near its end.

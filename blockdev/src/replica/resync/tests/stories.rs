@@ -217,15 +217,18 @@ fn a_held_image_is_not_kept_up_by_a_rate() {
 }
 
 #[test]
-fn what_does_not_become_less_is_near_its_end_all_the_same() {
+fn what_does_not_become_less_by_half_is_near_its_end_all_the_same() {
     let big = VolumeGeometry { size_bytes: 1 << 30, block_size: 512 };
     let applied = LogPosition::genesis(resource());
     let mut state = SourceState::new(1, DIGESTS, &[big], None, applied);
-    for round in 0..6 {
-        state.mark(volume(0), 0, 1 << 30);
-        let (more, near) = state.round_for_test();
-        assert_eq!((more, near), (true, round >= 3), "round {round}");
+    for (changed, near) in [(1024, false), (512, false), (200, false), (101, true)] {
+        state.mark(volume(0), 0, changed << 20);
+        assert_eq!(state.round_for_test(), (true, near), "{changed} MiB");
     }
+    assert_eq!(state.haste, 0, "clients are spared");
+    state.mark(volume(0), 0, 1 << 30);
+    state.finish();
+    assert_eq!(state.haste, (1 << 30) / 10, "for the rest there are ten seconds");
 }
 
 #[test]
