@@ -17,6 +17,7 @@
 
 mod backend;
 mod read;
+mod room;
 mod tail;
 mod view;
 mod walk;
@@ -34,10 +35,13 @@ use crate::resync::task::{Io, Open};
 
 pub use backend::ViewBackend;
 pub use read::{Block, BlocksDump, BlocksError, BlocksHeader, blocks};
+pub use room::Room;
 pub(crate) use tail::save_tail;
 pub use view::{PIECES_MAX, View, ViewError};
 pub use walk::{Ending, Kind, Part, Summary, Unusable, Walk, summarize};
 
+/// Name of the directory in that of a replica.
+pub(crate) const DIR: &str = "quarantine";
 /// Length of the header of a file of blocks, in bytes.
 const HEADER_LEN: usize = 4096;
 const MAGIC: [u8; 8] = *b"HDRNBLKS";

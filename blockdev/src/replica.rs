@@ -3,6 +3,7 @@
 
 mod events;
 mod history;
+mod import;
 mod look;
 mod opening;
 mod resync;
@@ -22,6 +23,7 @@ use hadrian_protocol::range::ByteRange;
 use hadrian_protocol::replica::{Image, ReplicaState, VolumeGeometry};
 use history::History;
 pub use history::HistoryStatus;
+pub use import::{Import, begun, is_begun};
 use look::decode;
 pub use look::{Found, read_state};
 pub use opening::log_of;
@@ -34,6 +36,7 @@ use survey::{SURVEY_READ, Surveying};
 use crate::engine::{AnyEngine, Completion, Engine, EngineChoice, TokenSpace};
 use crate::history::{Kept, Limits};
 use crate::journal::{self, AppendError, Journal, JournalEvent, NewLog};
+use crate::quarantine::DIR as QUARANTINE_DIR;
 use crate::resync::task::Tasks;
 use crate::superblock::{
     self, Label, SuperblockError, SuperblockEvent, SuperblockWriter, Whose, WriteError,
@@ -46,7 +49,6 @@ const SEGMENT_LEN: u64 = 64 << 20;
 const ENGINE_DEPTH: u32 = 256;
 /// Most bytes of log that are handed over at a time; the longest frame fits, with its head.
 const LOG_READ_MAX: usize = journal::CHUNK_LEN;
-const QUARANTINE_DIR: &str = "quarantine";
 
 const JOURNAL: TokenSpace = TokenSpace::new(1);
 const VOLUMES: TokenSpace = TokenSpace::new(2);

@@ -32,7 +32,7 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::buffer::IoBuf;
-use crate::engine::{Completion, Engine, FileId, Op, OpenAs, TokenSpace, run};
+use crate::engine::{Completion, Engine, FileId, Op, OpenAs, TokenSpace, run, run_read};
 
 /// The name of the file in the replica's directory.
 pub const FILE_NAME: &str = "superblock";
@@ -388,19 +388,8 @@ fn read_copies<E: Engine + ?Sized>(
     engine: &mut E,
     file: FileId,
 ) -> io::Result<[Result<Copy, CopyFault>; 2]> {
-    let mut read = |index| {
-        let op = Op::Read {
-            file,
-            offset: copy_offset(index),
-            buffer: IoBuf::with_len(COPY_LEN),
-            len: COPY_LEN,
-        };
-        match run(engine, op)? {
-            Op::Read { buffer, .. } => Ok::<_, io::Error>(decode(&buffer)),
-            _ => unreachable!("an operation comes back as itself"),
-        }
-    };
-    Ok([read(0)?, read(1)?])
+    let mut read = |index| run_read(engine, file, copy_offset(index), COPY_LEN);
+    Ok([decode(&read(0)?), decode(&read(1)?)])
 }
 
 /// Reads arbitrary bytes as a superblock file; for fuzzing.

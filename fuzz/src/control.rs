@@ -108,6 +108,7 @@ fn status() -> ResourceStatus {
         companions: None,
         seed: None,
         history: None,
+        quarantine: None,
         views: Vec::new(),
         node: None,
         stopped: Some("stopped in order".into()),

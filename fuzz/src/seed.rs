@@ -84,7 +84,7 @@ pub(crate) fn whole() -> Vec<u8> {
     let volume = hadrian_protocol::ids::VolumeIndex::new(0).expect("there is a first volume");
     for (offset, len, byte) in [(0, 16_384_u64, Some(7)), (16_384, 24_576, None)] {
         let data = byte.map(|byte| vec![byte; len as usize].into());
-        let content = hadrian_replicator::seed::Content { volume, offset, len, data };
+        let content = hadrian_protocol::resync::seed::Content { volume, offset, len, data };
         writer.add(&content).expect("memory can be written");
     }
     let state = state.seeded_at(LogPosition::genesis(resource));

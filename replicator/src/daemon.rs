@@ -1,6 +1,8 @@
 //! The daemon: starts the resources of one member, lets members and operators in, and stops all
 //! of it in order.
 
+mod past;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -18,7 +20,9 @@ use tokio::sync::oneshot;
 use tokio::task::{LocalSet, spawn_local};
 
 use crate::config::{Config, ConfigError, Fencing, Member, Resource};
-use crate::control::{self, At, FencingStatus, Handler, Request, ResourceStatus, Response};
+use crate::control::{
+    self, FencingStatus, Handler, QuarantineStatus, Request, ResourceStatus, Response,
+};
 use crate::driver::{
     Ask, ResourceHandle, ResourceOptions, ResourceStart, SeedWish, Share, Starting, TcpStreamParts,
     start,
@@ -27,7 +31,7 @@ use crate::hooks::{self, Hooks};
 use crate::marks::{KeepError, Keeping};
 use crate::recording;
 use crate::tls::{Fingerprint, LinkKeys, TlsError, pair_paths};
-use crate::views::{self, Views};
+use crate::views::Views;
 
 /// Longest that a caller may take to say what it wants.
 pub const INTRODUCTION: Duration = Duration::from_secs(5);
@@ -389,6 +393,7 @@ impl Daemon {
                 seed: seen.as_ref().and_then(|seen| seen.seed.clone()),
                 companions: seen.as_ref().and_then(|seen| seen.companions.clone()),
                 history: seen.as_ref().and_then(|seen| seen.history.clone()).map(Into::into),
+                quarantine: QuarantineStatus::of(&self.me.replica_dir(resource)),
                 views: self.views.of(&resource.name),
                 node: seen.map(|seen| seen.node),
                 stopped,
@@ -440,42 +445,6 @@ impl Daemon {
         answer.await.map_err(|_| gone())
     }
 
-    /// Serves an image as it was.
-    async fn view(
-        &self,
-        name: &str,
-        at: At,
-        size_limit: Option<u64>,
-        socket: Option<PathBuf>,
-    ) -> Response {
-        let Some(resource) = self.config.resource(name) else {
-            return Response::refused("unknown", format!("no resource {name:?}"));
-        };
-        let asks = match self.asks(name) {
-            Ok(asks) => asks,
-            Err(why) => return Response::refused("not_running", why),
-        };
-        let (reply, answer) = oneshot::channel();
-        let asked = asks.send(Ask::History(reply)).await.is_ok();
-        let Some(door) = (if asked { answer.await.ok().flatten() } else { None }) else {
-            let text = format!(
-                "{name} has no history on this member at the moment; hadrian history {name} says \
-                 more, history = \"24h\" in the configuration keeps one from the next start on"
-            );
-            return Response::refused("no_history", text);
-        };
-        let wish = views::Wish {
-            resource: name.to_owned(),
-            exports: resource.exports(),
-            stores: resource.stores(self.me.id),
-            at,
-            size_limit,
-            socket,
-            run_dir: self.me.run_dir.clone(),
-        };
-        self.views.open(door, wish).await
-    }
-
     async fn stop_all(&self) {
         self.views.end_all().await;
         for resource in &self.config.resources {
@@ -509,6 +478,9 @@ impl Handler for Daemon {
                 result.map_or_else(|refused| refused, Response::of)
             }
             (Request::Point { resource, name }, _) => self.name_point(&resource, name).await,
+            (Request::NamedPoints { resource, most }, _) => {
+                self.named_points(&resource, most).await
+            }
             (Request::View { resource, at, size_limit, socket }, _) => {
                 self.view(&resource, at, size_limit, socket).await
             }

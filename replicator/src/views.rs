@@ -14,14 +14,17 @@ use std::time::{Duration, Instant};
 
 use hadrian_blockdev::engine::{AnyEngine, EngineChoice};
 use hadrian_blockdev::export::{Close, CloseHandle, ExportInfo};
-use hadrian_blockdev::history::{Door, View, VolumeView};
+use hadrian_blockdev::history::{Door, NamedPoints, Point, View, VolumeView};
 use hadrian_blockdev::nbd::{Export, Exports, Limits, serve_unix};
 use hadrian_protocol::ids::VolumeIndex;
+use hadrian_protocol::point::PointName;
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 use crate::control::{At, PointStatus, Response, ViewStatus};
 
+/// Most named points in one answer.
+const NAMES_MAX: usize = 10_000;
 /// Views at a time.
 const VIEWS_MAX: usize = 16;
 /// Clients of one view at a time.
@@ -144,6 +147,26 @@ impl Views {
         let running = locked(&self.running);
         let all = running.values().filter_map(|view| view.status.clone());
         all.filter(|status| status.resource == resource).collect()
+    }
+}
+
+/// The points of a history that have a name, of which at most `most` are listed.
+pub(crate) fn named_points(door: &Door, most: u32) -> Response {
+    let refused = |error: &dyn std::fmt::Display| Response::refused("no_points", error.to_string());
+    let mut engine = match AnyEngine::choose(EngineChoice::Plain, 1) {
+        Ok(engine) => engine,
+        Err(error) => return refused(&error),
+    };
+    let most = usize::try_from(most).unwrap_or(NAMES_MAX).min(NAMES_MAX);
+    match door.named_points(&mut engine, most) {
+        Ok(NamedPoints { newest, count }) => {
+            let status = |(name, point): (PointName, Point)| PointStatus {
+                name: Some(name.to_string()),
+                ..PointStatus::from(point)
+            };
+            Response::NamedPoints { points: newest.into_iter().map(status).collect(), count }
+        }
+        Err(error) => refused(&error),
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod comparisons;
 pub mod etcd;
 pub mod fencing;
+pub mod looks;
 pub mod marked;
 pub mod megabytes;
 mod memory;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use hadrian_protocol::replica::Mode;
+use hadrian_tests::looks::answer;
 use hadrian_tests::tools::programs;
 use hadrian_tests::{Cluster, Side, Spec};
 use rustix::process::Signal;
@@ -24,11 +25,6 @@ fn recorded_pair() -> Cluster {
     Cluster::new(&programs(), Spec { settings, ..Spec::new(Mode::Nearsync) }).unwrap()
 }
 
-fn json(cluster: &Cluster, side: Side, args: &[&str]) -> Value {
-    let text = cluster.tool(side, &[args, &["--json"]].concat()).unwrap();
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}\n{text}"))
-}
-
 #[test]
 fn status_has_the_fields_of_hadr_in_words_and_in_json() {
     let cluster = pair();
@@ -36,7 +32,7 @@ fn status_has_the_fields_of_hadr_in_words_and_in_json() {
     for field in ["HADR_ROLE", "HADR_STATE", "HADR_LOG_GAP", "STANDBY_RECV_REPLAY_GAP"] {
         assert!(words.contains(field), "{field} is missing in\n{words}");
     }
-    let all = json(&cluster, Side::Alpha, &["status"]);
+    let all = answer(&cluster, Side::Alpha, &["status"]);
     let hadr = &all[0]["hadr"][0];
     assert_eq!(hadr["HADR_ROLE"], "PRIMARY");
     assert_eq!(hadr["HADR_STATE"], "PEER");
@@ -45,7 +41,7 @@ fn status_has_the_fields_of_hadr_in_words_and_in_json() {
     assert!(hadr["HADR_LOG_GAP"].is_u64(), "a running average, as in DB2: {hadr}");
     assert_eq!(hadr["LOSS_OF_PRIMARY"], "NOTHING");
     assert_eq!(all[0]["node"]["loss"], "nothing");
-    let standby = json(&cluster, Side::Beta, &["status"]);
+    let standby = answer(&cluster, Side::Beta, &["status"]);
     assert_eq!(standby[0]["hadr"][0]["HADR_ROLE"], "STANDBY");
     // Both sides know these of the pair.
     for field in [
@@ -81,7 +77,7 @@ fn a_delayed_standby_says_so_wherever_its_takeover_is_asked_about() {
     assert!(words.contains("applies 1h later than it receives"), "{words}");
     let told = cluster.tool(Side::Beta, &["explain", "db"]).unwrap();
     assert!(told.contains("behind [delayed]: it applies 3600s later"), "{told}");
-    let hadr = json(&cluster, Side::Beta, &["status"])[0]["hadr"][0].clone();
+    let hadr = answer(&cluster, Side::Beta, &["status"])[0]["hadr"][0].clone();
     assert_eq!(hadr["STANDBY_REPLAY_DELAY_US"], 3_600_000_000_u64);
     assert_eq!(hadr["STANDBY_SPOOL_LIMIT"], 16 << 20);
     let checked = cluster.tool(Side::Beta, &["check"]).unwrap();
@@ -96,13 +92,13 @@ fn a_forced_takeover_says_first_what_may_be_lost_and_does_nothing_unconfirmed() 
     let asked = cluster.command(Side::Beta, &["takeover", "db", "--force"]).output().unwrap();
     let told = String::from_utf8(asked.stderr).unwrap();
     assert_eq!(asked.status.code(), Some(5), "it needs --yes: {told}");
-    let node = &json(&cluster, Side::Beta, &["status"])[0]["node"];
+    let node = &answer(&cluster, Side::Beta, &["status"])[0]["node"];
     let (own, primary) = (&node["end"], &node["primary_end"]);
     let lines: Vec<_> = told.lines().collect();
     assert!(lines[0].starts_with("The log of this standby ends at "), "{told}");
     assert!(lines[0].contains("that of alpha ended at "), "{own} {primary} {told}");
     assert!(lines[1].starts_with("alpha has not been connected for "), "{told}");
-    assert_eq!(json(&cluster, Side::Beta, &["status"])[0]["hadr"][0]["HADR_ROLE"], "STANDBY");
+    assert_eq!(answer(&cluster, Side::Beta, &["status"])[0]["hadr"][0]["HADR_ROLE"], "STANDBY");
     let forced = cluster.command(Side::Beta, &["takeover", "db", "--force", "--yes"]).output();
     let forced = forced.unwrap();
     let told = String::from_utf8(forced.stderr).unwrap();
@@ -142,7 +138,7 @@ fn a_takeover_that_waits_for_its_primary_is_cancelled_and_nothing_has_changed() 
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert!(told.contains("the takeover was cancelled"), "{told}");
-    assert_eq!(json(&cluster, Side::Alpha, &["status"])[0]["hadr"][0]["HADR_ROLE"], "PRIMARY");
+    assert_eq!(answer(&cluster, Side::Alpha, &["status"])[0]["hadr"][0]["HADR_ROLE"], "PRIMARY");
     cluster.client(Side::Alpha).unwrap().write(4096, &BLOCK).unwrap();
     let events = cluster.tool(Side::Beta, &["events", "db"]).unwrap();
     assert!(events.contains("[given_up]"), "{events}");
@@ -157,7 +153,7 @@ fn explain_says_why_not_and_the_way_out() {
     cluster.await_status(Side::Alpha, "disconnected").unwrap();
     let alone = cluster.tool(Side::Alpha, &["explain", "db"]).unwrap();
     assert!(alone.contains("beta"), "{alone}");
-    let reasons = json(&cluster, Side::Alpha, &["status"])[0]["node"]["reasons"].clone();
+    let reasons = answer(&cluster, Side::Alpha, &["status"])[0]["node"]["reasons"].clone();
     assert!(reasons.as_array().is_some_and(|reasons| !reasons.is_empty()), "{reasons}");
 }
 
@@ -187,9 +183,9 @@ fn a_takeover_that_is_refused_says_why_and_changes_nothing() {
     let nothing = refused(&["takeover", "db", "--cancel"]);
     assert!(nothing.contains("no takeover is under way"), "{nothing}");
     cluster.tool(Side::Beta, &["takeover", "db", "--test"]).unwrap();
-    assert_eq!(json(&cluster, Side::Alpha, &["status"])[0]["hadr"][0]["HADR_ROLE"], "PRIMARY");
+    assert_eq!(answer(&cluster, Side::Alpha, &["status"])[0]["hadr"][0]["HADR_ROLE"], "PRIMARY");
     cluster.tool(Side::Beta, &["takeover", "db", "--max-total", "30s"]).unwrap();
-    assert_eq!(json(&cluster, Side::Beta, &["status"])[0]["hadr"][0]["HADR_ROLE"], "PRIMARY");
+    assert_eq!(answer(&cluster, Side::Beta, &["status"])[0]["hadr"][0]["HADR_ROLE"], "PRIMARY");
     let mut client = cluster.client(Side::Beta).unwrap();
     assert_eq!(client.read(0, BLOCK.len()).unwrap(), BLOCK);
 }
@@ -208,7 +204,7 @@ fn a_recording_is_run_through_the_core_again() {
         let file = file.to_str().unwrap();
         let words = cluster.tool(side, &["inspect", "--replay", file]).unwrap();
         assert!(words.contains("[leads]") && words.contains("does the same again"), "{words}");
-        let told = json(&cluster, side, &["inspect", "--replay", file]);
+        let told = answer(&cluster, side, &["inspect", "--replay", file]);
         assert_eq!(told["difference"], Value::Null, "{told}");
         assert!(told["actions"].as_u64() > Some(10), "{told}");
     }
@@ -256,7 +252,7 @@ fn a_diverged_replica_says_what_its_return_would_lose() {
     cluster.await_status(Side::Alpha, "12.0 KiB in 2 ranges").unwrap();
     let told = cluster.tool(Side::Alpha, &["explain", "db"]).unwrap();
     assert!(told.contains("[diverged]") && told.contains("db/data: 4.0 KiB at 40960"), "{told}");
-    let found = json(&cluster, Side::Alpha, &["status"])[0]["divergence"].clone();
+    let found = answer(&cluster, Side::Alpha, &["status"])[0]["divergence"].clone();
     assert_eq!(found["ranges"][0]["end"], 8192, "{found}");
     assert!(found["first"].as_u64() <= found["last"].as_u64(), "{found}");
 }
@@ -334,8 +330,8 @@ fn a_command_whose_output_nobody_reads_ends_as_it_would_have_and_says_nothing_of
 #[test]
 fn a_primary_gives_a_point_a_name_and_a_standby_says_that_it_cannot() {
     let cluster = pair();
-    let named = json(&cluster, Side::Alpha, &["marker", "before-upgrade"]);
-    let written = json(&cluster, Side::Alpha, &["status"])[0]["node"]["end"].as_u64();
+    let named = answer(&cluster, Side::Alpha, &["marker", "before-upgrade"]);
+    let written = answer(&cluster, Side::Alpha, &["status"])[0]["node"]["end"].as_u64();
     assert_eq!(
         (&named[0]["resource"], &named[0]["name"]),
         (&"db".into(), &"before-upgrade".into())

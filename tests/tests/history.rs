@@ -2,15 +2,13 @@
 //! takeover rehearsed on it, while replication goes on (design §8.5).
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use hadrian_protocol::replica::Mode;
+use hadrian_tests::looks::{self, Served, answer};
 use hadrian_tests::megabytes::{self, MIB, content};
-use hadrian_tests::tools::{nbdsh, programs, run};
+use hadrian_tests::tools::{nbdsh, programs};
 use hadrian_tests::{Cluster, Side, Spec};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,11 +23,6 @@ fn pair(settings: &str) -> Cluster {
     Cluster::new(&programs(), spec).unwrap()
 }
 
-fn answer(cluster: &Cluster, side: Side, args: &[&str]) -> Value {
-    let text = cluster.tool(side, &[args, &["--json"]].concat()).unwrap();
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}\n{text}"))
-}
-
 fn history(cluster: &Cluster, side: Side) -> Value {
     answer(cluster, side, &["history", "db"])[0].clone()
 }
@@ -40,46 +33,17 @@ fn newest(cluster: &Cluster, side: Side) -> String {
     format!("{:X}/{:08X}", lsn >> 32, lsn & 0xFFFF_FFFF)
 }
 
-/// `export` or `clone`, ended in order when the story is over.
-struct Served {
-    child: Child,
-    uri: String,
+/// The URI of the only volume that is served.
+fn uri(served: &Served) -> String {
+    served.told["uris"][0].as_str().unwrap().to_owned()
 }
 
-impl Served {
-    fn new(cluster: &Cluster, side: Side, args: &[&str]) -> Self {
-        let mut command = cluster.command(side, &[args, &["--json"]].concat());
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let log = || fs::read_to_string(cluster.replica_dir(side).join("../../log"));
-        let told: Value = serde_json::from_str(&line)
-            .unwrap_or_else(|error| panic!("{error}: {line}{}", log().unwrap_or_default()));
-        Self { child, uri: told["uris"][0].as_str().unwrap().to_owned() }
-    }
-
-    /// What a client reads of the whole volume.
-    fn image(&self) -> Vec<u8> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("image");
-        let out = path.to_str().unwrap();
-        let _ = run("qemu-img", &["convert", "-f", "raw", "-O", "raw", &self.uri, out]);
-        fs::read(path).unwrap()
-    }
-
-    fn stop(mut self) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
-        assert!(self.child.wait().unwrap().success());
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        // Of a story that has failed; one that was stopped is gone.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// What a client reads of the whole volume.
+fn image_of(served: &Served) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image");
+    looks::copy(&uri(served), &path);
+    fs::read(path).unwrap()
 }
 
 /// Megabytes of these numbers, one behind the other.
@@ -109,19 +73,19 @@ fn yesterday_is_looked_at_on_the_standby_while_replication_goes_on() {
     let by_time = Served::new(&cluster, Side::Beta, &["export", "db", "--at", &moment]);
     let now = Served::new(&cluster, Side::Beta, &["export", "db"]);
     let after = image(size, (0..4).chain(1004..1012));
-    is(&by_lsn.image(), &before);
-    is(&by_time.image(), &before);
-    is(&now.image(), &after);
+    is(&image_of(&by_lsn), &before);
+    is(&image_of(&by_time), &before);
+    is(&image_of(&now), &after);
     // A client that does not look at the flag is refused.
     nbdsh(
-        &by_lsn.uri,
+        &uri(&by_lsn),
         "h.set_strict_mode(0)\ntry:\n h.pwrite(b'x' * 512, 0)\n assert False\n\
          except nbd.Error as error:\n assert error.errno == 'EPERM', error",
     );
 
     write(&cluster, 0..16, 2000);
-    is(&by_lsn.image(), &before);
-    is(&now.image(), &after);
+    is(&image_of(&by_lsn), &before);
+    is(&image_of(&now), &after);
     let open = history(&cluster, Side::Beta)["views"].as_array().unwrap().len();
     assert_eq!(open, 3);
     let words = cluster.tool(Side::Beta, &["status", "db"]).unwrap();
@@ -142,10 +106,51 @@ fn a_name_that_was_given_before_a_change_is_the_point_before_it() {
     cluster.tool(Side::Alpha, &["marker", "before-upgrade"]).unwrap();
     write(&cluster, 0..4, 1000);
     let served = Served::new(&cluster, Side::Beta, &["export", "db", "--at", "before-upgrade"]);
-    is(&served.image(), &image(size, 0..4));
+    is(&image_of(&served), &image(size, 0..4));
     served.stop();
     let refused = cluster.tool(Side::Beta, &["export", "db", "--at", "never-named"]);
     assert!(refused.unwrap_err().to_string().contains("is called never-named"));
+}
+
+#[test]
+fn names_in_reach_are_listed_the_newest_first_and_the_rest_is_counted() {
+    let cluster = pair("history = \"24h\"\n");
+    let names: Vec<_> = (0..23).map(|number| format!("point-{number}")).collect();
+    for (number, name) in (0..).zip(&names) {
+        write(&cluster, number..=number, 0);
+        cluster.tool(Side::Alpha, &["marker", name]).unwrap();
+    }
+    cluster.await_applied(Side::Alpha).unwrap();
+    let listed = |history: &Value| -> Vec<String> {
+        let points = history["named"].as_array().unwrap().iter();
+        points.map(|point| point["name"].as_str().unwrap().to_owned()).collect()
+    };
+    for side in [Side::Alpha, Side::Beta] {
+        let newest = history(&cluster, side);
+        assert_eq!(newest["named_count"], 23, "{newest}");
+        assert!(listed(&newest).iter().eq(names.iter().rev().take(20)), "{newest}");
+        let all = answer(&cluster, side, &["history", "db", "--all"])[0].clone();
+        assert!(listed(&all).iter().eq(names.iter().rev()), "{all}");
+        let lsn = all["named"][22]["lsn"].as_u64().unwrap();
+        let at = format!("{:X}/{:08X}", lsn >> 32, lsn & 0xFFFF_FFFF);
+        let words = cluster.tool(side, &["history", "db"]).unwrap();
+        assert!(words.contains("point-22 is at ") && words.contains("and 3 more"), "{words}");
+        let words = cluster.tool(side, &["history", "db", "--all"]).unwrap();
+        assert!(words.contains(&format!("  point-0 is at {at} (")), "{words}");
+    }
+}
+
+#[test]
+fn a_name_that_is_still_ahead_of_the_image_is_listed() {
+    let cluster = pair("history = \"24h\"\nreplay_delay = \"1h\"\n");
+    megabytes::write(&cluster, Side::Alpha, 0..2, 0).unwrap();
+    cluster.tool(Side::Alpha, &["marker", "not-yet"]).unwrap();
+    megabytes::write(&cluster, Side::Alpha, 2..4, 0).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while history(&cluster, Side::Beta)["named"][0]["name"] != "not-yet" {
+        assert!(Instant::now() < deadline, "{}", history(&cluster, Side::Beta));
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
@@ -166,7 +171,7 @@ fn history_outlives_a_kill_a_restart_and_a_takeover() {
     // The new primary has it, and so has the old one.
     for side in [Side::Beta, Side::Alpha] {
         let served = Served::new(&cluster, side, &["export", "db", "--at", &point]);
-        is(&served.image(), &image(size, 0..8));
+        is(&image_of(&served), &image(size, 0..8));
         served.stop();
     }
     let early = cluster.tool(Side::Beta, &["export", "db", "--at", "1990-01-01T00:00:00Z"]);
@@ -184,7 +189,7 @@ fn a_clone_is_written_to_up_to_its_limit_and_leaves_no_trace() {
     let args = ["clone", "db", "--at", &point, "--size-limit", "2MiB"];
     let clone = Served::new(&cluster, Side::Beta, &args);
     nbdsh(
-        &clone.uri,
+        &uri(&clone),
         "h.pwrite(b'c' * 1048576, 1048576)\nh.flush()\nh.zero(4096, 0)\n\
          assert h.pread(4096, 1048576) == b'c' * 4096\n\
          assert h.pread(4096, 0) == bytes(4096)\n\
@@ -199,7 +204,7 @@ fn a_clone_is_written_to_up_to_its_limit_and_leaves_no_trace() {
     wanted[mib..mib + 4096].fill(b'f');
     wanted[3 * mib..4 * mib].fill(b'd');
     wanted[..4096].fill(0);
-    is(&clone.image(), &wanted);
+    is(&image_of(&clone), &wanted);
     write(&cluster, 8..10, 0);
     clone.stop();
     let after = image(size, (1000..1008).chain(8..10));
@@ -233,9 +238,9 @@ fn what_was_received_and_is_applied_later_can_be_looked_at_before() {
     let size = cluster.store(Side::Beta).unwrap().len();
     megabytes::write(&cluster, Side::Alpha, 0..8, 0).unwrap();
     let now = Served::new(&cluster, Side::Beta, &["export", "db", "--at", "now"]);
-    is(&now.image(), &image(size, 0..8));
+    is(&image_of(&now), &image(size, 0..8));
     let applied = Served::new(&cluster, Side::Beta, &["export", "db"]);
-    is(&applied.image(), &image(size, 0..0));
+    is(&image_of(&applied), &image(size, 0..0));
     [now, applied].into_iter().for_each(Served::stop);
 }
 

@@ -38,6 +38,7 @@ runbooks! {
     a_planned_move: "The primary is moved as planned", healthy, nothing;
     a_dead_primary: "The primary's host is dead", with_alpha_dead, nothing;
     a_diverged_replica: "A replica has diverged", with_alpha_diverged, nothing;
+    room: "Quarantine takes room", with_alpha_back, nothing;
     yesterday: "Look at yesterday", with_a_past, nothing;
     a_rehearsal: "Rehearse a takeover", with_a_file_system, nothing;
     the_other_side_counts:
@@ -145,6 +146,14 @@ fn with_alpha_diverged() -> Option<Desk> {
     write(&desk, Side::Beta, 8..16, 2000);
     desk.cluster.start(Side::Alpha).unwrap();
     desk.cluster.await_status(Side::Alpha, "diverged").unwrap();
+    Some(desk)
+}
+
+/// What alpha held of its own is in its quarantine, and it is beta's standby.
+fn with_alpha_back() -> Option<Desk> {
+    let desk = with_alpha_diverged()?;
+    desk.cluster.tool(Side::Alpha, &["rejoin", "db", "--yes"]).unwrap();
+    desk.cluster.await_peer(Side::Beta).unwrap();
     Some(desk)
 }
 

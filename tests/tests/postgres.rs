@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use hadrian_protocol::replica::Mode;
+use hadrian_tests::looks::images_are_equal;
 use hadrian_tests::postgres::{Ledger, Stand, missing};
 use hadrian_tests::tools::{alone, programs, run};
 use hadrian_tests::{Cluster, Side, Spec};
@@ -56,15 +56,6 @@ fn under_load(stand: &Stand, what: impl FnOnce()) {
 fn verify(cluster: &Cluster, primary: Side) {
     let found = cluster.tool(primary, &["verify", "db"]).unwrap();
     assert!(found.contains("no difference"), "{found}");
-}
-
-fn images_are_equal(cluster: &Cluster, primary: Side) {
-    cluster.await_applied(primary).unwrap();
-    let differs = Command::new("cmp")
-        .args([cluster.store_path(Side::Alpha), cluster.store_path(Side::Beta)])
-        .output()
-        .unwrap();
-    assert!(differs.status.success(), "{}", String::from_utf8_lossy(&differs.stdout));
 }
 
 /// beta is lost, alpha answers alone, then alpha is lost and beta leads without its last rows: both

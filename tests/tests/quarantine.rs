@@ -2,15 +2,14 @@
 //! (design §6.4, I6).
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
 
 use hadrian_protocol::replica::Mode;
+use hadrian_tests::looks::{self, Served, answer};
 use hadrian_tests::megabytes::{self, MIB, content};
 use hadrian_tests::tools::{nbdsh, programs, run};
 use hadrian_tests::{Cluster, Side, Spec};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 fn write(cluster: &Cluster, side: Side, numbers: impl Iterator<Item = u64>, stamp: u64) {
@@ -29,7 +28,10 @@ fn rejoined(settings: &str) -> (Cluster, Vec<u8>) {
     write(&cluster, Side::Alpha, 4..12, 1000);
     cluster.await_applied_here(Side::Alpha).unwrap();
     cluster.kill(Side::Alpha).unwrap();
-    cluster.signal(Side::Beta, Signal::CONT).unwrap();
+    // What lies in its socket goes with it: so it has nothing of that.
+    cluster.kill(Side::Beta).unwrap();
+    cluster.start(Side::Beta).unwrap();
+    cluster.await_status(Side::Beta, "standby").unwrap();
     cluster.tool(Side::Beta, &["takeover", "db", "--force", "--yes"]).unwrap();
     write(&cluster, Side::Beta, 8..16, 2000);
     cluster.start(Side::Alpha).unwrap();
@@ -43,14 +45,9 @@ fn rejoined(settings: &str) -> (Cluster, Vec<u8>) {
     (cluster, image)
 }
 
-fn answer(cluster: &Cluster, args: &[&str]) -> Value {
-    let text = cluster.tool(Side::Alpha, &[args, &["--json"]].concat()).unwrap();
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}\n{text}"))
-}
-
 /// The only file of a kind, as `list` has it.
 fn file_of(cluster: &Cluster, kind: &str) -> Value {
-    let all = answer(cluster, &["quarantine", "list", "db"]);
+    let all = answer(cluster, Side::Alpha, &["quarantine", "list", "db"]);
     let mut of_kind = all.as_array().unwrap().iter().filter(|file| file["kind"] == kind);
     let found = of_kind.next().unwrap_or_else(|| panic!("no {kind} in {all}")).clone();
     assert!(of_kind.next().is_none(), "{all}");
@@ -82,33 +79,6 @@ fn used(path: &Path) -> u64 {
     fs::metadata(path).unwrap().blocks() * 512
 }
 
-/// `export --socket`, ended in order when the story is over.
-struct Served(Child);
-
-impl Served {
-    fn new(cluster: &Cluster, args: &[&str]) -> (Self, String) {
-        let mut command = cluster.command(Side::Alpha, &[args, &["--json"]].concat());
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let told: Value = serde_json::from_str(&line).unwrap();
-        (Self(child), told["uri"].as_str().unwrap().to_owned())
-    }
-
-    fn stop(mut self) {
-        let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
-        assert!(self.0.wait().unwrap().success());
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        // Of a story that has failed; one that was stopped is gone.
-        let _ = self.0.kill();
-    }
-}
-
 #[test]
 fn what_the_losing_side_had_written_is_listed_and_comes_back_out_of_quarantine() {
     let (mut cluster, image) = rejoined("");
@@ -117,12 +87,11 @@ fn what_the_losing_side_had_written_is_listed_and_comes_back_out_of_quarantine()
         assert_eq!((&file["state"], &file["problem"]), (&"whole".into(), &Value::Null), "{file}");
         assert!(file["count"].as_u64() > Some(0) && file["bytes"].as_u64() > Some(4096), "{file}");
     }
-    // What was on its way when alpha died came to beta after all.
     let lost = frames["changed_bytes"].as_u64().unwrap();
-    assert!((1..=8 * MIB).contains(&lost), "{frames}");
+    assert_eq!(lost, 8 * MIB, "{frames}");
     assert!(frames["first_written_us"].as_u64() > Some(0), "{frames}");
     let name = frames["name"].as_str().unwrap();
-    let shown = answer(&cluster, &["quarantine", "show", "db", name, "--limit", "1"]);
+    let shown = answer(&cluster, Side::Alpha, &["quarantine", "show", "db", name, "--limit", "1"]);
     let range = json!([{ "volume": "data", "offset": 12 * MIB - lost, "length": lost }]);
     assert_eq!(shown["ranges"], range);
     assert_eq!(shown["frames"].as_array().unwrap().len(), 1, "{shown}");
@@ -163,11 +132,12 @@ fn the_same_view_is_read_over_nbd_and_never_written() {
     let (socket, copy) = (dir.path().join("nbd"), dir.path().join("copy"));
     let name = blocks["name"].as_str().unwrap();
     let export = ["quarantine", "export", "db", name, "--socket", text(&socket)];
-    let (served, uri) = Served::new(&cluster, &export);
+    let served = Served::new(&cluster, Side::Alpha, &export);
+    let uri = served.told["uri"].as_str().unwrap().to_owned();
     let info = run("nbdinfo", &["--json", &uri]);
     let info: Value = serde_json::from_str(&info).unwrap();
     assert_eq!(info["exports"][0]["is_read_only"], true, "{info}");
-    let _ = run("qemu-img", &["convert", "-f", "raw", "-O", "raw", &uri, text(&copy)]);
+    looks::copy(&uri, &copy);
     are_equal(&fs::read(&copy).unwrap(), &image);
     // A client that does not look at the flag is refused.
     nbdsh(
@@ -196,7 +166,7 @@ fn what_is_damaged_or_does_not_belong_is_listed_with_what_is_wrong() {
     fs::write(dir.join("damaged.blocks"), damaged).unwrap();
     fs::write(dir.join("empty.frames"), "").unwrap();
     fs::write(dir.join("notes.txt"), "who wrote this?").unwrap();
-    let all = answer(&cluster, &["quarantine", "list", "db"]);
+    let all = answer(&cluster, Side::Alpha, &["quarantine", "list", "db"]);
     let state = |name: &str| {
         let file = all.as_array().unwrap().iter().find(|file| file["name"] == name);
         file.unwrap_or_else(|| panic!("no {name} in {all}"))["state"].clone()
@@ -212,4 +182,79 @@ fn what_is_damaged_or_does_not_belong_is_listed_with_what_is_wrong() {
     }
     let refused = cluster.tool(Side::Alpha, &["quarantine", "show", "db", "../superblock"]);
     assert!(refused.unwrap_err().to_string().contains("there is no"));
+}
+
+/// `--json` of a removal that must succeed.
+fn remove(cluster: &Cluster, names: &[&str]) -> Value {
+    let args = [&["quarantine", "remove", "db"], names, &["--yes"]].concat();
+    answer(cluster, Side::Alpha, &args)
+}
+
+fn refuses(cluster: &Cluster, names: &[&str], why: &str) {
+    let before = kept(cluster);
+    let args = [&["quarantine", "remove", "db"], names, &["--yes"]].concat();
+    let said = cluster.tool(Side::Alpha, &args).unwrap_err().to_string();
+    assert!(said.contains(why), "{why}: {said}");
+    assert!(kept(cluster) == before, "{why}: something was removed");
+}
+
+#[test]
+fn what_nobody_asks_for_any_more_is_removed_and_its_room_is_told_before() {
+    let (mut cluster, _) = rejoined("");
+    let (frames, blocks) = (file_of(&cluster, "frames"), file_of(&cluster, "blocks"));
+    let [frames, blocks] = [&frames, &blocks].map(|file| file["name"].as_str().unwrap());
+    let room = answer(&cluster, Side::Alpha, &["status", "db"])[0]["quarantine"].clone();
+    assert_eq!(room["files"], 2, "{room}");
+    assert!(room["bytes"].as_u64() > Some(MIB), "{room}");
+    let words = cluster.tool(Side::Alpha, &["status", "db"]).unwrap();
+    assert!(words.contains("2 files of ") && words.contains("quarantine list db"), "{words}");
+    let checked = cluster.tool(Side::Alpha, &["check"]).unwrap();
+    assert!(checked.contains("db: in quarantine, 2 files of "), "{checked}");
+
+    refuses(&cluster, &["../superblock"], "there is no");
+    refuses(&cluster, &[frames, "never-there"], "there is no");
+    let asked = cluster.command(Side::Alpha, &["quarantine", "remove", "db", frames]).output();
+    let asked = asked.unwrap();
+    assert_eq!(asked.status.code(), Some(5), "it asks");
+    assert!(String::from_utf8_lossy(&asked.stderr).contains("nobody gets it back"));
+
+    // What is exported stays, and so does what is laid over it.
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("nbd");
+    let export = ["quarantine", "export", "db", blocks, "--socket", text(&socket)];
+    let served = Served::new(&cluster, Side::Alpha, &export);
+    refuses(&cluster, &[blocks], "is being exported");
+    refuses(&cluster, &[frames], "is being exported");
+    served.stop();
+
+    // What may still be written stays, until nobody can write.
+    let folder = cluster.replica_dir(Side::Alpha).join("quarantine");
+    let whole = fs::read(folder.join(blocks)).unwrap();
+    fs::write(folder.join("cut.blocks"), &whole[..whole.len() / 2]).unwrap();
+    refuses(&cluster, &[frames, "cut.blocks"], "hadriand may be writing it");
+    let removed = remove(&cluster, &[frames, blocks]);
+    assert_eq!(removed["removed"], json!([frames, blocks]));
+    cluster.terminate(Side::Alpha).unwrap();
+    let _ = remove(&cluster, &["cut.blocks"]);
+    assert_eq!(kept(&cluster), []);
+    cluster.start(Side::Alpha).unwrap();
+    cluster.await_peer(Side::Beta).unwrap();
+    assert_eq!(answer(&cluster, Side::Alpha, &["status", "db"])[0]["quarantine"], Value::Null);
+}
+
+#[test]
+fn as_long_as_a_rejoin_has_not_ended_nothing_is_removed() {
+    let (mut cluster, _) = rejoined("");
+    let frames = file_of(&cluster, "frames")["name"].as_str().unwrap().to_owned();
+    let path = |side| cluster.replica_dir(side).join("quarantine").join(&frames);
+    let (here, there) = (path(Side::Alpha), path(Side::Beta));
+    // As a crash in the middle of a resync in place leaves it: an image that is none.
+    cluster.terminate(Side::Beta).unwrap();
+    fs::remove_dir_all(cluster.replica_dir(Side::Beta)).unwrap();
+    cluster.tool(Side::Beta, &["create", "db", "--copy"]).unwrap();
+    fs::copy(here, &there).unwrap();
+    let remove = ["quarantine", "remove", "db", &frames, "--yes"];
+    let refused = cluster.tool(Side::Beta, &remove).unwrap_err().to_string();
+    assert!(refused.contains("has not come to its end"), "{refused}");
+    assert!(there.exists());
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use hadrian_protocol::node::Note;
 use hadrian_protocol::replica::Mode;
 use hadrian_tests::comparisons::{self, Comparisons};
+use hadrian_tests::looks::answer;
 use hadrian_tests::megabytes::{self, MIB};
 use hadrian_tests::tools::programs;
 use hadrian_tests::{Cluster, Side, Spec};
@@ -39,18 +40,6 @@ fn flip(cluster: &Cluster, side: Side, places: &[u64]) {
     disk.sync_all().unwrap();
 }
 
-fn json(cluster: &Cluster, side: Side, args: &[&str]) -> Value {
-    let text = cluster.tool(side, &[args, &["--json"]].concat()).unwrap();
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}\n{text}"))
-}
-
-fn name(side: Side) -> &'static str {
-    match side {
-        Side::Alpha => "alpha",
-        Side::Beta => "beta",
-    }
-}
-
 /// Alpha is primary; what `wrong` has lost is repaired from the other, while a client writes.
 fn repaired(wrong: Side, right: Side) {
     let cluster = cluster("");
@@ -62,11 +51,14 @@ fn repaired(wrong: Side, right: Side) {
     std::thread::scope(|scope| {
         // Elsewhere on the volume, all the while.
         scope.spawn(|| write(&cluster, 128..192, 500));
-        let args = ["verify", "db", "--repair", "--from", name(right)];
+        let args = ["verify", "db", "--repair", "--from", right.name()];
         let said = cluster.tool(Side::Alpha, &args).unwrap();
-        let from = format!("64.0 KiB differed, 64.0 KiB repaired from {}", name(right));
+        let from = format!("64.0 KiB differed, 64.0 KiB repaired from {}", right.name());
         assert!(said.contains(&from), "{said}");
-        assert!(said.contains(&format!("what {} held there is kept on it", name(wrong))), "{said}");
+        assert!(
+            said.contains(&format!("what {} held there is kept on it", wrong.name())),
+            "{said}"
+        );
     });
     cluster.await_applied(Side::Alpha).unwrap();
     assert!(cluster.store(Side::Alpha).unwrap() == cluster.store(Side::Beta).unwrap());
@@ -74,8 +66,8 @@ fn repaired(wrong: Side, right: Side) {
     assert!(again.contains("no difference"), "{again}");
 
     // What was replaced is there, leaf for leaf.
-    assert_eq!(json(&cluster, right, &["quarantine", "list", "db"]), serde_json::json!([]));
-    let kept = json(&cluster, wrong, &["quarantine", "list", "db"]);
+    assert_eq!(answer(&cluster, right, &["quarantine", "list", "db"]), serde_json::json!([]));
+    let kept = answer(&cluster, wrong, &["quarantine", "list", "db"]);
     let (mut leaves, out) = (0, cluster.replica_dir(wrong).with_extension("got-back"));
     for file in kept.as_array().unwrap() {
         assert_eq!(
@@ -131,7 +123,8 @@ fn a_comparison_by_schedule_begins_by_itself_and_says_what_it_found() {
 #[test]
 fn what_the_last_comparison_found_is_known_after_a_restart() {
     let mut cluster = cluster("verify = \"7d\"\n");
-    let last = |cluster: &Cluster| json(cluster, Side::Alpha, &["status", "db"])[0]["node"].clone();
+    let last =
+        |cluster: &Cluster| answer(cluster, Side::Alpha, &["status", "db"])[0]["node"].clone();
     cluster.await_status(Side::Alpha, "not yet; every 7days").unwrap();
     cluster.tool(Side::Alpha, &["verify", "db"]).unwrap();
     let before = last(&cluster)["verified"].clone();

@@ -8,6 +8,7 @@ use std::process::Command;
 use hadrian_protocol::node::Note;
 use hadrian_protocol::replica::Mode;
 use hadrian_protocol::resync::{Takes, Way};
+use hadrian_tests::looks::{images_are_equal, notes, ways};
 use hadrian_tests::megabytes::{self, MIB};
 use hadrian_tests::tools::programs;
 use hadrian_tests::{Cluster, Side, Spec};
@@ -15,27 +16,6 @@ use rustix::process::Signal;
 
 fn write(cluster: &Cluster, side: Side, numbers: impl Iterator<Item = u64>, stamp: u64) {
     megabytes::write(cluster, side, numbers, stamp).unwrap();
-}
-
-fn notes(cluster: &Cluster, side: Side) -> Vec<Note> {
-    cluster.told(side).unwrap().into_iter().map(|told| told.note).collect()
-}
-
-fn ways(cluster: &Cluster, side: Side) -> Vec<Way> {
-    let way = |note: Note| match note {
-        Note::Resyncs { way, .. } => Some(way),
-        _ => None,
-    };
-    notes(cluster, side).into_iter().filter_map(way).collect()
-}
-
-fn images_are_equal(cluster: &Cluster, primary: Side) {
-    cluster.await_applied(primary).unwrap();
-    let differs = Command::new("cmp")
-        .args([cluster.store_path(Side::Alpha), cluster.store_path(Side::Beta)])
-        .output()
-        .unwrap();
-    assert!(differs.status.success(), "{}", String::from_utf8_lossy(&differs.stdout));
 }
 
 #[test]

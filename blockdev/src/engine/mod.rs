@@ -305,5 +305,21 @@ pub fn run<E: Engine + ?Sized>(engine: &mut E, op: Op) -> io::Result<Op> {
     }
 }
 
+/// Reads `len` bytes, as [`run`] does an operation; what it says holds here, too.
+///
+/// # Errors
+/// The operation's own.
+pub(crate) fn run_read<E: Engine + ?Sized>(
+    engine: &mut E,
+    file: FileId,
+    offset: u64,
+    len: usize,
+) -> io::Result<Bytes> {
+    match run(engine, Op::Read { file, offset, buffer: IoBuf::with_len(len), len })? {
+        Op::Read { buffer, .. } => Ok(buffer.freeze().slice(..len)),
+        _ => unreachable!("an operation comes back as itself"),
+    }
+}
+
 #[cfg(test)]
 mod tests;

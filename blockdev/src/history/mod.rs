@@ -50,6 +50,7 @@ mod door;
 pub mod fuzz;
 mod keeper;
 mod layout;
+mod names;
 mod resolve;
 mod scan;
 mod scratch;
@@ -68,6 +69,7 @@ pub(crate) use book::Shelf;
 pub use door::Door;
 pub(crate) use keeper::{Keeper, Kept, forget};
 pub use layout::Point;
+pub use names::NamedPoints;
 pub use resolve::{Resolved, Target, Unresolved};
 pub use view::{View, ViewError, clear_scratch};
 

@@ -146,7 +146,7 @@ impl Door {
 
     /// Goes through the frames of the log from a point on, each with the point behind it, as long
     /// as `visit` says so.
-    fn visit_ahead<E: Engine>(
+    pub(super) fn visit_ahead<E: Engine>(
         &self,
         engine: &mut E,
         newest: Point,
@@ -199,7 +199,8 @@ async fn last_of(
     Ok(found)
 }
 
-async fn each_record(
+/// Shows every record of a segment, in order.
+pub(super) async fn each_record(
     io: Io,
     door: Door,
     segment: Segment,

@@ -23,8 +23,8 @@ use super::door::Door;
 use super::layout::{Entry, PAGE, Place, Point, segment_name};
 use super::scan::{bytes_of, open_segment, placed, record_at};
 use super::scratch::Scratch;
-use crate::buffer::{BODY_LEN_MAX, IoBuf};
-use crate::engine::{Engine, FileId, Op, OpenAs, TokenSpace, run};
+use crate::buffer::BODY_LEN_MAX;
+use crate::engine::{Engine, FileId, OpenAs, TokenSpace, run_read};
 use crate::export::Extent;
 use crate::journal::inspect;
 use crate::pieces::{self, Pieces};
@@ -396,11 +396,7 @@ impl<E: Engine> View<E> {
     }
 
     fn fetch(&mut self, file: FileId, offset: u64, len: usize) -> io::Result<Bytes> {
-        let op = Op::Read { file, offset, buffer: IoBuf::with_len(len), len };
-        match run(&mut self.engine, op)? {
-            Op::Read { buffer, .. } => Ok(buffer.freeze().slice(..len)),
-            _ => unreachable!("an operation comes back as itself"),
-        }
+        run_read(&mut self.engine, file, offset, len)
     }
 
     /// What is on record for a byte, and how far that goes.

@@ -11,9 +11,9 @@ use super::layout::{
     ALIGN, FORMAT_NAME, LOG_DIR, SEGMENT_COUNT_MAX, SEGMENT_COUNT_MIN, SEGMENT_LEN_MAX,
     SEGMENT_LEN_MIN, UNFINISHED_NAME, parse_segment_name, segment_name,
 };
-use super::sheet::{Kind, Sheet};
+use super::sheet::{Kind, SHEET_LEN, Sheet};
 use crate::buffer::{BODY_LEN_MAX, IoBuf};
-use crate::engine::{Engine, FileId, Op, OpenAs, run};
+use crate::engine::{Engine, FileId, Op, OpenAs, run, run_read};
 
 /// What a new log is to be.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +73,8 @@ pub enum CreateError {
 /// bytes that are done and the bytes in all.
 ///
 /// An interrupted creation can be begun again: until the format file has its name there is no log.
+/// One that was made like this and was never opened is as good as new: the crash came between it
+/// and what its replica has besides.
 ///
 /// # Errors
 /// [`CreateError`]
@@ -89,7 +91,10 @@ pub fn create<E: Engine + ?Sized>(
     let names = engine.list(&dir).map_err(at_dir)?;
     let first = new.start.get() / new.segment_len;
     if !may_begin(&names, first, new) {
-        return Err(CreateError::Exists { path: dir });
+        return match is_unused(engine, &dir, &names, new).map_err(at_dir)? {
+            true => Ok(()),
+            false => Err(CreateError::Exists { path: dir }),
+        };
     }
     begin(engine, &dir, new).map_err(at_dir)?;
     let total = new.segment_count * new.segment_len;
@@ -131,17 +136,49 @@ fn may_begin(names: &[String], first: u64, new: &NewLog) -> bool {
     ours && !has(FORMAT_NAME)
 }
 
-/// Marks the directory as one in which a log is being made, before any segment is there.
-fn begin<E: Engine + ?Sized>(engine: &mut E, dir: &Path, new: &NewLog) -> io::Result<()> {
-    let sheet = Sheet {
+/// Whether the directory holds this very log, and nothing else: no segment has another name than
+/// at its making, nothing was ever opened there, and no frame lies where the first would.
+fn is_unused<E: Engine + ?Sized>(
+    engine: &mut E,
+    dir: &Path,
+    names: &[String],
+    new: &NewLog,
+) -> io::Result<bool> {
+    let first = new.start.get() / new.segment_len;
+    let segments = (first..first + new.segment_count)
+        .map(|number| segment_name(Lsn::new(number * new.segment_len)));
+    let (mut wanted, mut found): (Vec<_>, Vec<_>) = (segments.collect(), names.to_vec());
+    let first = wanted.first().cloned();
+    wanted.push(FORMAT_NAME.to_owned());
+    wanted.sort_unstable();
+    found.sort_unstable();
+    let Some(first) = first.filter(|_| wanted == found) else { return Ok(false) };
+    let sheet = page(engine, &dir.join(FORMAT_NAME), 0)?;
+    let frame = page(engine, &dir.join(first), new.start.get() % new.segment_len)?;
+    Ok(sheet == sheet_of(new).encode() && frame.iter().all(|byte| *byte == 0))
+}
+
+fn page<E: Engine + ?Sized>(engine: &mut E, path: &Path, offset: u64) -> io::Result<Bytes> {
+    let file = engine.open(path, OpenAs::ReadOnly)?;
+    let read = run_read(engine, file, offset, SHEET_LEN);
+    engine.close(file);
+    read
+}
+
+fn sheet_of(new: &NewLog) -> Sheet {
+    Sheet {
         kind: Kind::Format,
         resource: new.resource,
         point: LogPosition { lsn: new.start, chain: ChainHash::from_bytes([0; 32]) },
         end: Lsn::START,
         number: new.segment_len,
-    };
+    }
+}
+
+/// Marks the directory as one in which a log is being made, before any segment is there.
+fn begin<E: Engine + ?Sized>(engine: &mut E, dir: &Path, new: &NewLog) -> io::Result<()> {
     let file = engine.create(&dir.join(UNFINISHED_NAME), OpenAs::Direct)?;
-    write_and_close(engine, file, &[(0, sheet.encode())])?;
+    write_and_close(engine, file, &[(0, sheet_of(new).encode())])?;
     let dir = engine.open_dir(dir)?;
     run(engine, Op::Sync { file: dir })?;
     engine.close(dir);

@@ -12,8 +12,7 @@ use super::layout::{LOG_DIR, Segments, parse_segment_name};
 use super::open::{LastCut, OpenError, io_at, open_segments, read_format, read_sheet};
 use super::reader::{BadFrame, Cursor, Step, read_range};
 use super::sheet::{Kind, NO_CHAIN, SHEET_LEN};
-use crate::buffer::IoBuf;
-use crate::engine::{Engine, FileId, Op, OpenAs, run};
+use crate::engine::{Engine, FileId, OpenAs, run_read};
 
 /// How a log is laid out.
 #[derive(Clone, Debug)]
@@ -229,11 +228,7 @@ impl QuarantineDump {
             if len < least {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            let op = Op::Read { file, offset, buffer: IoBuf::with_len(len), len };
-            match run(engine, op)? {
-                Op::Read { buffer, .. } => Ok(buffer.freeze().slice(..len)),
-                _ => unreachable!("an operation comes back as itself"),
-            }
+            run_read(engine, file, offset, len)
         })?;
         let at = self.cursor.at();
         Ok(result_of(step, at, self.path.clone(), offset_of(at)))

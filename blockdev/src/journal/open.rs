@@ -18,9 +18,8 @@ use super::tail::{Tail, given_up};
 use super::truncate::{write_again, zero_now};
 use super::writer::Writer;
 use super::{Journal, KIND_READ, KIND_SYNC, KIND_WRITE};
-use crate::buffer::IoBuf;
 use crate::engine::double::{Double, Order, Unsynced};
-use crate::engine::{Engine, FileId, Op, OpenAs, TokenSpace, run};
+use crate::engine::{Engine, FileId, Op, OpenAs, TokenSpace, run, run_read};
 
 /// What the superblock remembers about how far a log is durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -359,15 +358,14 @@ pub(super) fn read_sheet<E: Engine + ?Sized>(
         .map_err(|cause| OpenError::Sheet { path: path.into(), cause })
 }
 
-pub(super) fn read_page<E: Engine + ?Sized>(engine: &mut E, path: &Path) -> io::Result<IoBuf> {
+pub(super) fn read_page<E: Engine + ?Sized>(
+    engine: &mut E,
+    path: &Path,
+) -> io::Result<bytes::Bytes> {
     let file = engine.open(path, OpenAs::ReadOnly)?;
-    let op = Op::Read { file, offset: 0, buffer: IoBuf::with_len(SHEET_LEN), len: SHEET_LEN };
-    let read = run(engine, op);
+    let read = run_read(engine, file, 0, SHEET_LEN);
     engine.close(file);
-    match read? {
-        Op::Read { buffer, .. } => Ok(buffer),
-        _ => unreachable!("an operation comes back as itself"),
-    }
+    read
 }
 
 fn open_error(stopped: Stopped, segments: &Segments) -> OpenError {

@@ -13,7 +13,7 @@ use hadrian_protocol::ids::{Lsn, ResourceId};
 use super::layout::Segments;
 use super::streams::STREAMS_MAX;
 use crate::buffer::{BODY_LEN_MAX, IoBuf};
-use crate::engine::{Engine, Op, run};
+use crate::engine::{Engine, run_read};
 
 /// Most bytes that are read at a time: whatever it is, the longest frame fits.
 pub const CHUNK_LEN: usize = HEAD_LEN + BODY_LEN_MAX;
@@ -99,16 +99,7 @@ pub(super) fn read_range<E: Engine + ?Sized>(
     let pieces = segments.pieces(at, len).ok_or_else(outside)?;
     let mut parts = Vec::with_capacity(pieces.len());
     for piece in pieces {
-        let op = Op::Read {
-            file: piece.file,
-            offset: piece.offset,
-            buffer: IoBuf::with_len(piece.len),
-            len: piece.len,
-        };
-        match run(engine, op)? {
-            Op::Read { buffer, .. } => parts.push(buffer.freeze().slice(..piece.len)),
-            _ => unreachable!("an operation comes back as itself"),
-        }
+        parts.push(run_read(engine, piece.file, piece.offset, piece.len)?);
     }
     Ok(join(parts, len))
 }

@@ -30,7 +30,7 @@ use super::create::zeroes;
 use super::reader::{frame_at, head_at};
 use super::sheet::{Kind, SHEET_LEN, Sheet};
 use crate::buffer::{BODY_LEN_MAX, IoBuf};
-use crate::engine::{Engine, FileId, Op, OpenAs, run};
+use crate::engine::{Engine, FileId, OpenAs, run_read};
 
 /// The file in the log's directory.
 pub(super) const NAME: &str = "tail";
@@ -82,7 +82,7 @@ impl Tail {
         let mut tail = Self { resource, file, ring_len, boot, found: Bytes::new() };
         let whole = engine.size(file)? == SHEET_LEN as u64 + ring_len;
         if whole {
-            let sheet = read(engine, file, 0, SHEET_LEN)?;
+            let sheet = run_read(engine, file, 0, SHEET_LEN)?;
             let found = Sheet::decode_of(Kind::Tail, &sheet, Some(resource));
             if found.is_ok_and(|found| found == tail.sheet(cuts)) {
                 tail.found = tail.read_ring(engine)?;
@@ -149,7 +149,7 @@ impl Tail {
         let mut ring = vec![0; len];
         for at in (0..len).step_by(BODY_LEN_MAX) {
             let part = at..len.min(at + BODY_LEN_MAX);
-            let bytes = read(engine, self.file, (SHEET_LEN + at) as u64, part.len())?;
+            let bytes = run_read(engine, self.file, (SHEET_LEN + at) as u64, part.len())?;
             ring.get_mut(part).into_iter().for_each(|into| into.copy_from_slice(&bytes));
         }
         Ok(ring.into())
@@ -194,17 +194,4 @@ pub(super) fn given_up(dir: &Path, tail: io::Result<Option<Tail>>) -> Option<Tai
         tracing::warn!(%dir, %error, "the log keeps no tail: each write waits for the disk");
         None
     })
-}
-
-fn read<E: Engine + ?Sized>(
-    engine: &mut E,
-    file: FileId,
-    offset: u64,
-    len: usize,
-) -> io::Result<Bytes> {
-    let op = Op::Read { file, offset, buffer: IoBuf::with_len(len), len };
-    match run(engine, op)? {
-        Op::Read { buffer, .. } => Ok(buffer.freeze().slice(..len)),
-        _ => unreachable!("an operation comes back as itself"),
-    }
 }

@@ -326,6 +326,20 @@ fn a_log_is_cut_off_only_between_two_frames_of_its_own_history() {
 }
 
 #[test]
+fn a_log_that_was_made_and_never_opened_is_as_good_as_new_and_one_with_a_frame_is_not() {
+    let (dir, mut disk) = (Path::new(DIR), Double::new(1, Order::Scattered, Unsynced::Mixed));
+    disk.create_dir(dir).unwrap();
+    let make = |disk: &mut Double, count| create(disk, dir, &new_log(count), &mut |_, _| {});
+    make(&mut disk, 3).unwrap();
+    make(&mut disk, 3).unwrap();
+    let other = make(&mut disk, 4);
+    assert!(matches!(other, Err(CreateError::Exists { .. })), "it has another length");
+    disk.tamper(&segment_path(0), |bytes| bytes[8] = 1);
+    let written = make(&mut disk, 3);
+    assert!(matches!(written, Err(CreateError::Exists { .. })), "something was written to it");
+}
+
+#[test]
 fn a_creation_that_a_power_loss_interrupted_is_begun_again() {
     for (cut, seed) in (1..40).flat_map(|cut| (0..4).map(move |seed| (cut, seed))) {
         let mut disk = Double::new(seed, Order::Scattered, Unsynced::Mixed);
@@ -339,6 +353,7 @@ fn a_creation_that_a_power_loss_interrupted_is_begun_again() {
         let opened = Journal::open(&mut disk, &open_log(genesis()), &mut |_| {});
         if done || opened.is_ok() {
             assert!(opened.is_ok());
+            // It was opened: that is somebody's log.
             let again = create(&mut disk, dir, &new_log(3), &mut |_, _| {});
             assert!(matches!(again, Err(CreateError::Exists { .. })));
             continue;

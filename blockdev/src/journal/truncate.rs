@@ -25,7 +25,7 @@ use super::layout::{ALIGN, Segments, TRUNCATED_NAME, TRUNCATING_NAME, TRUNCATING
 use super::reader::{BadFrame, frame_at, head_at};
 use super::sheet::{Kind, SHEET_LEN, Sheet};
 use crate::buffer::{BODY_LEN_MAX, IoBuf};
-use crate::engine::{Engine, FileId, Op, OpenAs, Token, run};
+use crate::engine::{Engine, FileId, Op, OpenAs, Token, run, run_read};
 
 /// Why a truncation was not begun, or was given up before it changed anything.
 #[derive(Debug, thiserror::Error)]
@@ -415,11 +415,8 @@ pub(super) fn write_again<E: Engine + ?Sized>(
     while to.since(at) > 0 {
         let piece = first_piece(segments, at, to)?;
         let (file, offset, len) = (piece.file, piece.offset, piece.len);
-        let buffer = IoBuf::with_len(len);
-        let Op::Read { buffer, .. } = run(engine, Op::Read { file, offset, buffer, len })? else {
-            unreachable!("an operation comes back as itself")
-        };
-        run(engine, Op::Write { file, offset, data: buffer.freeze() })?;
+        let data = run_read(engine, file, offset, len)?;
+        run(engine, Op::Write { file, offset, data })?;
         at = Lsn::new(at.get().saturating_add(len as u64));
     }
     Ok(())

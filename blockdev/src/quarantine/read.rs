@@ -10,8 +10,7 @@ use hadrian_protocol::replica::VolumeGeometry;
 use hadrian_protocol::resync::LEAF;
 
 use super::{BLOCK_MAGIC, END_MAGIC, HEAD_LEN, HEADER_LEN, MAGIC, VERSION};
-use crate::buffer::IoBuf;
-use crate::engine::{Engine, FileId, Op, OpenAs, run};
+use crate::engine::{Engine, FileId, OpenAs, run_read};
 
 /// What a file of blocks says of itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -147,7 +146,7 @@ pub fn blocks<E: Engine + ?Sized>(engine: &mut E, path: &Path) -> Result<BlocksD
     if len < HEADER_LEN as u64 {
         return Err(BlocksError::Magic(path.into()));
     }
-    let page = read(engine, file, 0, HEADER_LEN).map_err(io)?;
+    let page = run_read(engine, file, 0, HEADER_LEN).map_err(io)?;
     let header = decode_header(&page).map_err(|version| match version {
         Some(found) => BlocksError::Newer { path: path.into(), found },
         None => BlocksError::Magic(path.into()),
@@ -188,13 +187,13 @@ impl BlocksDump {
         }
         let io = |source| BlocksError::Io { path: self.path.clone(), source };
         let damaged = || BlocksError::Damaged { path: self.path.clone(), at };
-        let head = read(engine, self.file, at, HEAD_LEN).map_err(io)?;
+        let head = run_read(engine, self.file, at, HEAD_LEN).map_err(io)?;
         let head = decode_head(&head, &self.header).ok_or_else(damaged)?;
         let whole = HEAD_LEN + head.len;
         if left < whole as u64 {
             return Err(BlocksError::Unfinished { path, at });
         }
-        let bytes = read(engine, self.file, at, whole).map_err(io)?;
+        let bytes = run_read(engine, self.file, at, whole).map_err(io)?;
         if !is_whole(&bytes) || (head.is_end && head.offset != self.count) {
             return Err(damaged());
         }
@@ -205,18 +204,6 @@ impl BlocksDump {
         self.count += 1;
         let content = bytes.slice(HEAD_LEN..);
         Ok(Some(Block { volume: head.volume, offset: head.offset, content }))
-    }
-}
-
-fn read<E: Engine + ?Sized>(
-    engine: &mut E,
-    file: FileId,
-    offset: u64,
-    len: usize,
-) -> io::Result<Bytes> {
-    match run(engine, Op::Read { file, offset, buffer: IoBuf::with_len(len), len })? {
-        Op::Read { buffer, .. } => Ok(buffer.freeze().slice(..len)),
-        _ => unreachable!("an operation comes back as itself"),
     }
 }
 

@@ -71,6 +71,12 @@ pub enum ReplicaError {
         /// Stores in the configuration.
         named: usize,
     },
+    /// A copy is to be written into it, and it is more than begun.
+    #[error(
+        "the replica in {} holds an image, or is getting one over the link; move it away first if \
+         a seed is to take its place", .0.display()
+    )]
+    Used(PathBuf),
     /// Another daemon runs it.
     #[error("the replica in {} is in use by another process; stop that first", .0.display())]
     Busy(PathBuf),

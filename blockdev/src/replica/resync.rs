@@ -151,6 +151,14 @@ impl Copies {
         self.sink.is_some() || sources.any(|state| state.is_finishing)
     }
 
+    /// Whether nothing of all this is under way, and no step of it is due.
+    fn is_idle(&self) -> bool {
+        let Self { sources, sink, dropping, switching, scans, folds, removing, .. } = self;
+        let lists = sources.is_empty() && scans.is_empty() && folds.is_empty();
+        let tasks = sink.is_none() && dropping.is_none() && switching.is_none();
+        lists && tasks && removing.is_empty() && self.comparing.is_idle()
+    }
+
     /// The image is about to go on; whether that has to wait for a repair of it.
     pub(super) fn keeps_still(&mut self, limit: Lsn) -> bool {
         self.comparing.is_kept_still(limit)
@@ -433,16 +441,31 @@ impl<E: Engine> Replica<E> {
 
     /// Lets every task go on as far as it comes, and passes on what they say.
     pub(super) fn go_on_copying(&mut self) {
-        self.go_on_scanning();
-        // A sink begins, and a held image is sent, when the stores have all that they may have.
+        if self.copies.is_idle() {
+            // This is the data path of a replica at which nothing else goes on.
+            self.hurry(!self.history.is_off());
+        } else {
+            self.go_on_with_all();
+        }
+        let Self { copies, engine, .. } = self;
+        // Files of tasks that were ended.
+        copies.tasks.begin(engine);
+    }
+
+    /// Nothing waits in the log while something waits for the stores: history is one that does.
+    fn hurry(&mut self, on: bool) {
         let before = self.volumes.applied().lsn;
+        self.volumes.hurry(&mut self.engine, on);
+        self.tell_applied(before);
+    }
+
+    fn go_on_with_all(&mut self) {
+        self.go_on_scanning();
         if let Some(limit) = self.copies.comparing.goes_on() {
             self.go_to(limit);
         }
-        // Nothing waits in the log while it waits for the stores to be put on record.
-        let hurry = self.copies.wants_rest() || !self.history.is_off();
-        self.volumes.hurry(&mut self.engine, hurry);
-        self.tell_applied(before);
+        // A sink begins, and a held image is sent, when the stores have all that they may have.
+        self.hurry(self.copies.wants_rest() || !self.history.is_off());
         let touched = self.volumes.touched();
         let applied = self.volumes.applied();
         let limit = self.volumes.limit().max(self.history.wanted());
@@ -467,9 +490,6 @@ impl<E: Engine> Replica<E> {
         self.go_on_switching();
         self.go_on_folding();
         self.go_on_removing();
-        let Self { copies, engine, .. } = self;
-        // Files of tasks that were ended.
-        copies.tasks.begin(engine);
     }
 
     fn go_on_sourcing(&mut self) {

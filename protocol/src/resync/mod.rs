@@ -15,6 +15,7 @@ mod copying;
 pub mod digest;
 mod leaves;
 mod map;
+pub mod seed;
 mod throttle;
 
 pub use copying::{COMPARED_MAX, CONTENT_MAX, Copying, MINE_MAX, Numbered, ZEROES_MAX};

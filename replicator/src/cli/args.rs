@@ -148,15 +148,20 @@ pub(super) enum Verb {
         what: Seed,
     },
     /// What a rejoin or a takeover has set aside on this member: list it, show it, get it back.
-    /// With or without a running daemon; nothing in quarantine is ever changed
+    /// With or without a running daemon; nothing in quarantine is ever changed, and only `remove`
+    /// takes anything out of it
     Quarantine {
         #[command(subcommand)]
         what: Quarantine,
     },
-    /// Show how far back the image can be read on this member, and which views of it are served
+    /// Show how far back the image can be read on this member, the newest points that have a name,
+    /// and which views of it are served
     History {
         /// One resource only
         resource: Option<String>,
+        /// List every point that has a name
+        #[arg(long)]
+        all: bool,
     },
     /// Serve the image as it was at a point, read-only, over NBD, until this is stopped by a
     /// signal; replication goes on
@@ -317,6 +322,20 @@ pub(super) enum Quarantine {
     /// backing store has it NOW: it is the volume as it was only where nothing else has changed
     /// since. With --blocks-only everything else is left out.
     Export(QuarantineExport),
+    /// Remove files that nobody will ask for any more
+    ///
+    /// Refused while one of them is exported, while it may still be written, and as long as a
+    /// rejoin of this member has not come to its end.
+    Remove {
+        /// Of which resource
+        resource: String,
+        /// Names of the files, as `quarantine list` has them
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// A view of a volume, and where it goes.

@@ -20,8 +20,11 @@ use crate::control::{
 /// How often the daemon is told that a view is still needed.
 const KEEP: Duration = Duration::from_secs(5);
 
-/// Shows how far back each image can be read, or that of one resource.
-pub(super) fn list(args: &Args, resource: Option<&str>) -> anyhow::Result<()> {
+/// Points with a name that are listed, unless all of them are wanted.
+const NAMES: u32 = 20;
+
+/// Shows how far back each image can be read, or that of one resource, and by which names.
+pub(super) fn list(args: &Args, resource: Option<&str>, names: bool) -> anyhow::Result<()> {
     let request = Request::Status { resource: resource.map(str::to_owned) };
     let all = match ask(args, request)? {
         Response::Status(all) => all,
@@ -31,16 +34,28 @@ pub(super) fn list(args: &Args, resource: Option<&str>) -> anyhow::Result<()> {
     if let Some(name) = resource.filter(|_| all.is_empty()) {
         bail!("no resource {name:?}");
     }
+    let most = if names { u32::MAX } else { NAMES };
+    let named = all.iter().map(|status| named_points(args, status, most));
+    let named: Vec<_> = named.collect::<anyhow::Result<_>>()?;
     if args.json {
-        let one = |status: &ResourceStatus| {
+        let one = |(status, (points, count)): (&ResourceStatus, &(Vec<PointStatus>, u64))| {
             json!({ "resource": status.resource, "member": status.member,
-                "history": status.history, "views": status.views })
+                "history": status.history, "views": status.views,
+                "named": points, "named_count": count })
         };
-        say!("{}", all.iter().map(one).collect::<serde_json::Value>());
+        say!("{}", all.iter().zip(&named).map(one).collect::<serde_json::Value>());
         return Ok(());
     }
-    for status in &all {
+    for (status, (points, count)) in all.iter().zip(&named) {
         say!("{} on {}: {}", status.resource, status.member, in_words(status.history.as_ref()));
+        for named in points {
+            say!("  {} is at {}", named.name.as_deref().unwrap_or_default(), point(named));
+        }
+        match count.saturating_sub(points.len() as u64) {
+            0 => {}
+            more if names => say!("  and {more} more, all older"),
+            more => say!("  and {more} more, all older; --all lists them"),
+        }
         for view in &status.views {
             let kind = if view.size_limit.is_some() { "clone" } else { "export" };
             let (at, uris) = (point(&view.point), view.uris().join(" "));
@@ -48,6 +63,22 @@ pub(super) fn list(args: &Args, resource: Option<&str>) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The newest points that have a name, and how many have one.
+fn named_points(
+    args: &Args,
+    status: &ResourceStatus,
+    most: u32,
+) -> anyhow::Result<(Vec<PointStatus>, u64)> {
+    if status.history.as_ref().is_none_or(|history| history.points.is_empty()) {
+        return Ok((Vec::new(), 0));
+    }
+    match ask(args, Request::NamedPoints { resource: status.resource.clone(), most })? {
+        Response::NamedPoints { points, count } => Ok((points, count)),
+        Response::Refused { message, .. } => bail!("{}: {message}", status.resource),
+        _ => bail!("the daemon answered something else"),
+    }
 }
 
 /// One line on the history of an image.

@@ -116,6 +116,7 @@ pub(super) mod tests {
             seed: None,
             companions: None,
             history: None,
+            quarantine: None,
             views: Vec::new(),
             node: Some(node),
             stopped: None,

@@ -143,7 +143,7 @@ fn carry_out(args: Args) -> anyhow::Result<()> {
         }
         Verb::Seed { what } => seed::seed(&args, what),
         Verb::Rejoin { resource, dry_run, yes } => rejoin::rejoin(&args, resource, *dry_run, *yes),
-        Verb::History { resource } => history::list(&args, resource.as_deref()),
+        Verb::History { resource, all } => history::list(&args, resource.as_deref(), *all),
         Verb::Export(wish) => history::export(&args, wish),
         Verb::Clone(wish) => history::clone(&args, wish),
         Verb::Drill(wish) => history::drill(&args, wish),

@@ -104,14 +104,8 @@ fn screen(status: &ResourceStatus) -> String {
     if let Some(verify) = &node.verify {
         table.add_row(vec!["verify".into(), words::verify(status, verify)]);
     }
-    if let Some(companions) = &status.companions {
-        let lines = words::companions(companions);
-        for line in lines {
-            table.add_row(vec!["companions".into(), line]);
-        }
-    }
-    if let Some(kept) = &status.history {
-        table.add_row(vec!["history".into(), history::in_words(Some(kept))]);
+    for (what, found) in beside(status) {
+        table.add_row(vec![what.into(), found]);
     }
     for (what, found) in words::verified(status, node) {
         table.add_row(vec![what, found]);
@@ -138,6 +132,17 @@ fn screen(status: &ResourceStatus) -> String {
     }
     table.add_row(vec!["a failure".into(), words::failure(node)]);
     table.to_string()
+}
+
+/// What there is of a resource beside log and image.
+fn beside(status: &ResourceStatus) -> Vec<(&'static str, String)> {
+    let companions = status.companions.as_ref().map(words::companions).unwrap_or_default();
+    let mut all: Vec<_> = companions.into_iter().map(|line| ("companions", line)).collect();
+    let history = status.history.as_ref();
+    all.extend(history.map(|kept| ("history", history::in_words(Some(kept)))));
+    let quarantine = status.quarantine;
+    all.extend(quarantine.map(|kept| ("quarantine", words::quarantine(kept, &status.resource))));
+    all
 }
 
 /// What a standby lacks, as far as it knows.

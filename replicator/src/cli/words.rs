@@ -14,7 +14,9 @@ use hadrian_protocol::resync::CopyProgress;
 use hadrian_protocol::time::WallTime;
 
 use crate::companions::Kept;
-use crate::control::{CompanionsStatus, FencingStatus, ResourceStatus, SeedState, SeedStatus};
+use crate::control::{
+    CompanionsStatus, FencingStatus, QuarantineStatus, ResourceStatus, SeedState, SeedStatus,
+};
 use crate::driver::CopyStatus;
 
 /// Ranges of a divergence that are shown to people.
@@ -40,6 +42,17 @@ pub(super) fn time(us: u64) -> String {
 /// Bytes as a person would say them.
 pub(super) fn bytes(bytes: u64) -> String {
     bytesize::ByteSize(bytes).to_string()
+}
+
+/// A count of things, of which several have an s.
+pub(super) fn count(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// What was set aside, and how to look at it.
+pub(super) fn quarantine(kept: QuarantineStatus, resource: &str) -> String {
+    let (files, bytes) = (count(kept.files, "file"), bytes(kept.bytes));
+    format!("{files} of {bytes} (hadrian quarantine list {resource})")
 }
 
 /// The name of a member.

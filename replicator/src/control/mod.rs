@@ -8,8 +8,9 @@ pub use client::{ANSWER, AskError, ask, ask_within};
 pub use history::{At, HistoryStatus, PointStatus, ViewStatus};
 pub use server::{Handler, Listener, converse, listen, serve};
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use hadrian_blockdev::quarantine::Room;
 use hadrian_protocol::divergence::Divergence;
 use hadrian_protocol::ids::MemberId;
 use hadrian_protocol::marks::watch::Sight;
@@ -103,6 +104,13 @@ pub enum Request {
         /// Of which resource.
         resource: String,
     },
+    /// The points of the history that have a name.
+    NamedPoints {
+        /// Of which resource.
+        resource: String,
+        /// How many of them, the newest; the rest is counted.
+        most: u32,
+    },
     /// Serve the image as it was at a point.
     View {
         /// Of which resource.
@@ -160,6 +168,13 @@ pub enum Response {
     Events(Vec<ToldEvent>),
     /// To [`Request::Point`].
     Named(NamedPoint),
+    /// To [`Request::NamedPoints`].
+    NamedPoints {
+        /// The newest of them, the newest first.
+        points: Vec<PointStatus>,
+        /// How many there are in all.
+        count: u64,
+    },
     /// It is done.
     Done(Done),
     /// It is not, and what to do.
@@ -210,6 +225,9 @@ pub struct ResourceStatus {
     /// How far back the image can be read; none: no history is kept.
     #[serde(default)]
     pub history: Option<HistoryStatus>,
+    /// What was set aside of it on this member, where there is something.
+    #[serde(default)]
+    pub quarantine: Option<QuarantineStatus>,
     /// Images as they were that are served at the moment.
     #[serde(default)]
     pub views: Vec<ViewStatus>,
@@ -219,6 +237,24 @@ pub struct ResourceStatus {
     pub stopped: Option<String>,
     /// What keeps two members from being primary; none: the configuration says nothing of it.
     pub fencing: Option<FencingStatus>,
+}
+
+/// What was set aside of a resource on one member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct QuarantineStatus {
+    /// Files.
+    pub files: u64,
+    /// Bytes that they take on their disk.
+    pub bytes: u64,
+}
+
+impl QuarantineStatus {
+    /// Of the replica in `dir`; none: there is nothing, or it cannot be read.
+    #[must_use]
+    pub fn of(dir: &Path) -> Option<Self> {
+        let Room { files, bytes } = Room::of(dir).ok()?;
+        (files > 0).then_some(Self { files, bytes })
+    }
 }
 
 /// What keeps two members from being primary, as this member's daemon sees it.
@@ -278,6 +314,7 @@ impl Request {
             | Self::Events { .. }
             | Self::SeedExport { .. }
             | Self::Point { .. }
+            | Self::NamedPoints { .. }
             | Self::View { .. }
             | Self::KeepView { .. }
             | Self::EndView { .. } => None,

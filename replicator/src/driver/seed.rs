@@ -13,6 +13,7 @@ use hadrian_protocol::frame::LogPosition;
 use hadrian_protocol::ids::{Lsn, MemberId, SessionId};
 use hadrian_protocol::node::{Command, Denied, Done, Event};
 use hadrian_protocol::replica::ReplicaState;
+use hadrian_protocol::resync::seed::{Content, Sink};
 use hadrian_protocol::resync::{CopyProgress, Numbered};
 use hadrian_protocol::time::{Now, micros};
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 
 use super::resource::{Inner, Shared};
-use crate::seed::{Content, Header, SeedWriter, Sink};
+use crate::seed::{Header, SeedWriter};
 
 /// Messages to the thread that may wait: more than a source has under way.
 const WAITING_MAX: usize = 2048;
@@ -127,11 +128,29 @@ impl Shared {
         inner.seeding = Some(Seeding { session, began, status, sink, to_thread, at });
         if let Err(error) = spawned {
             inner.seed_failed(error.to_string());
+            // Whoever follows it hears why it has ended.
+            let _ = reply.send(Ok(Done::Seeds));
+            return;
         }
         drop(inner);
         spawn_local(hear_thread(self.clone(), session, hears));
-        self.command(Command::Seed { session, absent: wish.absent }, reply);
+        let (asked, answer) = oneshot::channel();
+        spawn_local(hear_core(self.clone(), answer, reply));
+        self.command(Command::Seed { session, absent: wish.absent }, asked);
     }
+}
+
+/// Hands on what the core says. An export that it refuses is over: another may be begun.
+async fn hear_core(
+    shared: Rc<Shared>,
+    answer: oneshot::Receiver<Result<Done, Denied>>,
+    reply: oneshot::Sender<Result<Done, Denied>>,
+) {
+    let answer = answer.await.unwrap_or(Err(Denied::Stopping));
+    if let Err(denied) = answer {
+        shared.inner.borrow_mut().seed_failed(denied.to_string());
+    }
+    let _ = reply.send(answer);
 }
 
 async fn hear_thread(

@@ -12,15 +12,16 @@
 //! in the log that all of it is of, with the history that leads there; and then the blake3 digest
 //! of all bytes before it. So a file is whole or it is none, and nobody takes half of one.
 //!
+//! What a source of a resync is answered, so that it sends everything that is not zero, is in
+//! [`hadrian_protocol::resync::seed`].
+//!
 //! | room | what happens there |
 //! |---|---|
 //! | `format` | the bytes of header, records and end |
 //! | `write`, `read` | a file, from its beginning to its end |
-//! | `sink` | what a source of a resync is answered, so that it sends everything that is not zero |
 
 mod format;
 mod read;
-mod sink;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -31,7 +32,6 @@ use hadrian_protocol::codec::CodecError;
 
 pub use format::{HEADER_LEN, Header};
 pub use read::{Piece, SeedReader};
-pub use sink::{BadSource, Content, Sink};
 pub use write::SeedWriter;
 
 /// Why a file is no seed, or no whole one.

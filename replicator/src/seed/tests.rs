@@ -6,8 +6,8 @@ use bytes::Bytes;
 use hadrian_protocol::frame::LogPosition;
 use hadrian_protocol::ids::{MemberId, ResourceId, VolumeIndex};
 use hadrian_protocol::replica::{Base, Mode, ReplicaState, Role, VolumeGeometry};
-use hadrian_protocol::resync::digest::Digest;
-use hadrian_protocol::resync::{Copying, LEAF, Numbered, REGION};
+use hadrian_protocol::resync::seed::Content;
+use hadrian_protocol::resync::{LEAF, REGION};
 use proptest::prelude::*;
 
 use super::*;
@@ -126,28 +126,6 @@ fn other_files_and_later_versions_are_told_by_their_names() {
     let crc = hadrian_protocol::checksum::crc32c(&later[..HEADER_LEN - 4]).to_le_bytes();
     later[HEADER_LEN - 4..HEADER_LEN].copy_from_slice(&crc);
     assert!(matches!(read_all(&later), Err(SeedError::Newer { found: 2 })));
-}
-
-#[test]
-fn a_sink_asks_for_everything_that_is_not_zero_and_for_nothing_else() {
-    let mut sink = Sink::new(&header().volumes);
-    let answers = |sink: &mut Sink| std::iter::from_fn(|| sink.answer()).collect::<Vec<_>>();
-    assert_eq!(answers(&mut sink), [Numbered { number: 1, copying: Copying::Mine(None) }]);
-    let zero = Digest::of_zero_region(REGION);
-    let runs = vec![(3, zero), (2, Digest::from_bytes([1; 32])), (4, zero)];
-    let compare = Copying::Compare { number: 1, volume: volume(1), first: 0, runs };
-    sink.hear(Numbered { number: 1, copying: compare }).unwrap();
-    let said: Vec<_> = answers(&mut sink).into_iter().map(|answer| answer.copying).collect();
-    let differs = |region| Copying::Differs { volume: volume(1), region, leaves: None };
-    assert_eq!(said, [differs(3), differs(4), Copying::Compared(1)]);
-    // The last region of a volume is a short one, and zero all the same.
-    let runs = vec![(1, Digest::of_zero_region(1536))];
-    let compare = Copying::Compare { number: 2, volume: volume(0), first: 1, runs };
-    sink.hear(Numbered { number: 2, copying: compare }).unwrap();
-    let said: Vec<_> = answers(&mut sink).into_iter().map(|answer| answer.copying).collect();
-    assert_eq!(said, [Copying::Compared(2)]);
-    let again = Numbered { number: 2, copying: Copying::MendEnd };
-    assert_eq!(sink.hear(again), Err(BadSource));
 }
 
 proptest! {

@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use hadrian_protocol::ids::VolumeIndex;
 use hadrian_protocol::replica::ReplicaState;
 use hadrian_protocol::resync::CONTENT_MAX;
+use hadrian_protocol::resync::seed::Content;
 use zstd::bulk::Compressor;
 
 use super::format::{Head, Header, Kind};
-use super::sink::Content;
 
 /// Level of compression: images are large, and a disk is rarely faster than this.
 const LEVEL: i32 = 3;

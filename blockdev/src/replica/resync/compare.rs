@@ -45,6 +45,12 @@ pub(super) struct Answers {
 }
 
 impl Comparing {
+    /// Whether nothing is compared, and nothing waits for what was.
+    pub(super) fn is_idle(&self) -> bool {
+        let ended = self.ended.is_empty() && self.waits.is_none();
+        ended && self.asks.is_none() && self.answers.is_none()
+    }
+
     /// The image is about to go on, to `limit`: repairs write nothing more. Whether that has to
     /// wait for what they have under way; then it is kept, for [`Comparing::goes_on`].
     pub(super) fn is_kept_still(&mut self, limit: Lsn) -> bool {

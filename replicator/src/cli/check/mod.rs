@@ -17,8 +17,9 @@ use rustix::fs::{Access, access};
 use serde::Serialize;
 
 use super::args::Args;
-use super::{Ended, Exit};
+use super::{Ended, Exit, words};
 use crate::config::{Config, Fencing, Member, Resource};
+use crate::control::QuarantineStatus;
 use crate::daemon::{DaemonError, load_keys};
 use crate::tls::TlsError;
 
@@ -187,6 +188,10 @@ impl Findings {
             }
             Ok(_) => {}
             Err(error) => self.problems.push(error.to_string()),
+        }
+        if let Some(kept) = QuarantineStatus::of(&dir) {
+            let text = format!("{name}: in quarantine, {}", words::quarantine(kept, name));
+            self.notes.push(text);
         }
         if state.volumes != resource.geometry() {
             let (has, says) = (describe(&state.volumes), describe(&resource.geometry()));

@@ -13,6 +13,7 @@ use hadrian_blockdev::nbd::{Export, Exports, Limits, serve_unix};
 use hadrian_blockdev::quarantine::{Ending, Kind, View, ViewBackend, Walk};
 use hadrian_protocol::ids::VolumeIndex;
 use hadrian_protocol::replica::VolumeGeometry;
+use rustix::fs::FlockOperation;
 use serde_json::json;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,6 +21,7 @@ use tokio::sync::Semaphore;
 
 use super::super::args::QuarantineExport;
 use super::super::words;
+use super::remove::hold;
 use super::{Place, engine};
 use crate::config::Member;
 
@@ -37,6 +39,8 @@ struct Made {
     geometry: VolumeGeometry,
     /// The files that are in it.
     names: Vec<String>,
+    /// They are not removed as long as these are there.
+    _held: Vec<File>,
 }
 
 pub(super) fn export(
@@ -105,8 +109,11 @@ fn make(
         volume: format!("{}/{}", place.resource.name, volume.name),
         geometry,
         names: Vec::new(),
+        _held: Vec::new(),
     };
     for (name, mut walk) in together(engine, place, (&wish.name, first), wish.no_frames)? {
+        let held = hold(&place.dir.join(&name), FlockOperation::NonBlockingLockShared)?;
+        made._held.push(held.with_context(|| format!("{name} is being removed"))?);
         let added = made.view.add(engine, &mut walk, index);
         let ending = added.with_context(|| format!("{name} cannot be exported"))?;
         if ending != Ending::Whole {

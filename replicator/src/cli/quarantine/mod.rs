@@ -1,7 +1,8 @@
-//! `hadrian quarantine`: what was set aside on this member, listed, shown and got back. Works on
-//! the files alone, and changes none of them.
+//! `hadrian quarantine`: what was set aside on this member, listed, shown, got back, and removed in
+//! the end. Works on the files alone, and changes none of them.
 
 mod export;
+mod remove;
 mod show;
 
 use std::fs;
@@ -26,6 +27,9 @@ pub(super) fn quarantine(args: &Args, what: &Quarantine) -> anyhow::Result<()> {
             let limit = usize::try_from(*limit)?;
             show::show(&Place::of(&config, &me, resource)?, name, limit, args.json)
         }
+        Quarantine::Remove { resource, names, yes } => {
+            remove::remove(&Place::of(&config, &me, resource)?, names, *yes, args.json)
+        }
         Quarantine::Export(wish) => {
             let place = Place::of(&config, &me, &wish.resource)?;
             export::export(&place, &me, wish, args.json)
@@ -36,6 +40,7 @@ pub(super) fn quarantine(args: &Args, what: &Quarantine) -> anyhow::Result<()> {
 /// The quarantine of a resource on this member.
 struct Place<'a> {
     resource: &'a Resource,
+    replica_dir: PathBuf,
     dir: PathBuf,
 }
 
@@ -50,7 +55,7 @@ impl<'a> Place<'a> {
                 me.name
             );
         }
-        Ok(Self { resource, dir: replica.join("quarantine") })
+        Ok(Self { resource, dir: replica.join("quarantine"), replica_dir: replica })
     }
 
     /// The names of all that is there, in order.

@@ -11,6 +11,7 @@ use hadrian_blockdev::superblock::Whose;
 use hadrian_protocol::frame::LogPosition;
 use hadrian_protocol::ids::{Lsn, MemberId};
 use hadrian_protocol::replica::{Image, ReplicaState};
+use hadrian_protocol::resync::seed::Sink;
 use hadrian_protocol::resync::{CopyProgress, Scope, Way};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -19,7 +20,7 @@ use super::super::{configuration, resource as resource_of, status_of, words};
 use crate::config::{Config, Member};
 use crate::control::{self, AskError, Request, Response, SeedState};
 use crate::driver::seed_files;
-use crate::seed::{Header, SeedWriter, Sink};
+use crate::seed::{Header, SeedWriter};
 
 const LOOK: Duration = Duration::from_millis(100);
 /// The number of the only source of a replica that nobody serves.

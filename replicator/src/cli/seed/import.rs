@@ -2,55 +2,47 @@
 
 use std::fs::File;
 use std::io::BufReader;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use hadrian_blockdev::replica;
+use bytes::Bytes;
+use hadrian_blockdev::replica::{self, Import};
+use hadrian_blockdev::superblock::Whose;
 use hadrian_blockdev::volume::{base_of, check_store, create_store};
-use hadrian_protocol::ids::VolumeIndex;
-use hadrian_protocol::replica::{Base, ReplicaState, describe};
+use hadrian_protocol::replica::{Base, ReplicaState, Role, describe};
 
 use super::super::args::Args;
 use super::super::create::progress;
 use super::super::{configuration, resource as resource_of};
-use crate::config::Resource;
+use crate::config::{Member, Resource};
 use crate::seed::{Piece, SeedReader};
 
-/// Bytes of zeroes that are written at a time.
-const ZEROES: usize = 1 << 20;
-
-/// Checks a seed to its end, and only then makes anything of it: the image first, the replica that
-/// says what it is last. A crash in between leaves no replica.
+/// Checks a seed to its end, and only then makes anything of it. The replica is begun before its
+/// stores are filled, so a crash in between leaves one that says so; the next import begins again.
 pub(super) fn import(args: &Args, name: &str, file: &Path) -> anyhow::Result<()> {
     let (config, me) = configuration(args)?;
     let resource = resource_of(&config, name)?;
     let shown = || file.display().to_string();
     let dir = me.replica_dir(resource);
-    if dir.join(hadrian_blockdev::superblock::FILE_NAME).exists() {
-        bail!(
-            "{} holds a replica of {name} already; move it away first if the seed is to take its \
-             place",
-            dir.display()
-        );
-    }
+    let is_begun = is_begun(&dir, name)?;
     let state = check(resource, file, args.json).with_context(shown)?;
+    let whose = Whose { resource: resource.id, label: config.label(&me)? };
     let stores = resource.stores(me.id);
-    for (path, geometry) in stores.iter().zip(resource.geometry()) {
-        create_store(path, geometry.size_bytes)?;
-        check_store(path, geometry)?;
+    if !is_begun {
+        begin((resource, &me), &whose, &dir, args.json)?;
     }
-    refuse_data(&stores, name, args.json)?;
-    fill(&stores, file, args.json).with_context(shown)?;
+    let mut import = Import::open(&dir, &whose, &stores)?;
+    if is_begun {
+        clear(&mut import, resource, args.json)?;
+    }
+    fill(&mut import, &stores, file, args.json).with_context(shown)?;
     let state = ReplicaState { member: me.id, ..state };
-    let label = config.label(&me)?;
-    let bar = progress("writing log", resource.log_size_bytes, args.json);
-    let bytes = resource.log_size_bytes;
-    replica::create(&dir, &label, &state, bytes, |bytes| bar.set_position(bytes))?;
-    bar.finish_and_clear();
+    import.finish(&state)?;
     let lsn = state.checkpoint.lsn;
     if args.json {
-        say!("{}", serde_json::json!({ "resource": name, "dir": dir, "as_of": lsn }));
+        let said = serde_json::json!({ "resource": name, "dir": dir, "as_of": lsn,
+            "begun_again": is_begun });
+        say!("{said}");
     } else {
         say!(
             "{name}: replica made in {} with the image as of {lsn}; start hadriand, and it gets \
@@ -58,6 +50,61 @@ pub(super) fn import(args: &Args, name: &str, file: &Path) -> anyhow::Result<()>
             dir.display()
         );
     }
+    Ok(())
+}
+
+/// Whether there is a replica that is begun and no more: an import of it was interrupted, or it
+/// was created to be given another's content.
+fn is_begun(dir: &Path, name: &str) -> anyhow::Result<bool> {
+    if !dir.join(hadrian_blockdev::superblock::FILE_NAME).exists() {
+        return Ok(false);
+    }
+    if !replica::is_begun(&replica::read_state(dir)?.state) {
+        bail!(
+            "{} holds a replica of {name} already; move it away first if the seed is to take its \
+             place",
+            dir.display()
+        );
+    }
+    Ok(true)
+}
+
+/// Makes a replica that has nothing yet, of stores that hold nothing.
+fn begin(
+    (resource, me): (&Resource, &Member),
+    whose: &Whose,
+    dir: &Path,
+    json: bool,
+) -> anyhow::Result<()> {
+    let (stores, geometry) = (resource.stores(me.id), resource.geometry());
+    for (path, geometry) in stores.iter().zip(&geometry) {
+        create_store(path, geometry.size_bytes)?;
+        check_store(path, *geometry)?;
+    }
+    refuse_data(&stores, &resource.name, json)?;
+    let (role, mode) = (Role::Standby, resource.mode);
+    let new = ReplicaState::created(resource.id, me.id, role, mode, Base::Zero, geometry);
+    let (new, bytes) = (replica::begun(new), resource.log_size_bytes);
+    let bar = progress("writing log", bytes, json);
+    replica::create(dir, &whose.label, &new, bytes, |bytes| bar.set_position(bytes))?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// What an import that was interrupted has left is nobody's data, and would stand where the seed
+/// names nothing.
+fn clear(import: &mut Import, resource: &Resource, json: bool) -> anyhow::Result<()> {
+    if !json {
+        say!(
+            "{}: the replica here was begun and never used; it is begun again, and what its \
+             backing store holds is written over",
+            resource.name
+        );
+    }
+    let size = resource.geometry().iter().map(|volume| volume.size_bytes).sum();
+    let bar = progress("clearing", size, json);
+    import.clear(|bytes| bar.set_position(bytes)).context("the backing store")?;
+    bar.finish_and_clear();
     Ok(())
 }
 
@@ -110,48 +157,23 @@ fn refuse_data(stores: &[PathBuf], name: &str, json: bool) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Brings all of it into the stores, durably.
-fn fill(stores: &[PathBuf], file: &Path, json: bool) -> anyhow::Result<()> {
-    let mut files = Vec::new();
-    for path in stores {
-        let store = File::options().write(true).open(path);
-        files.push((path, store.with_context(|| path.display().to_string())?));
-    }
+/// Brings all of it into the stores.
+fn fill(import: &mut Import, stores: &[PathBuf], file: &Path, json: bool) -> anyhow::Result<()> {
     let (mut seed, len) = open(file)?;
     let bar = progress("importing", len, json);
     let mut at = seed.at();
-    while let Some(piece) = seed.next_piece()? {
-        let (path, store) = store_of(&files, piece.volume)?;
-        put(store, &piece).with_context(|| path.display().to_string())?;
-        at += piece.data.map_or(0, |data| data.len() as u64);
+    while let Some(Piece { volume, offset, len: piece_len, data }) = seed.next_piece()? {
+        at += data.map_or(0, |data| data.len() as u64);
+        let data = data.map(Bytes::copy_from_slice);
+        import.put(volume, (offset, piece_len), data).with_context(|| {
+            let path = stores.get(usize::from(volume.index()));
+            path.map_or_else(
+                || "a volume that is not there".into(),
+                |path| path.display().to_string(),
+            )
+        })?;
         bar.set_position(at.min(len));
     }
-    for (path, store) in &files {
-        store.sync_all().with_context(|| path.display().to_string())?;
-    }
     bar.finish_and_clear();
-    Ok(())
-}
-
-fn store_of<'a>(
-    files: &'a [(&'a PathBuf, File)],
-    volume: VolumeIndex,
-) -> anyhow::Result<(&'a Path, &'a File)> {
-    let found = files.get(usize::from(volume.index()));
-    let (path, store) = found.context("it names a volume that is not there")?;
-    Ok((path, store))
-}
-
-fn put(store: &File, piece: &Piece<'_>) -> std::io::Result<()> {
-    if let Some(data) = piece.data {
-        return store.write_all_at(data, piece.offset);
-    }
-    let zeroes = vec![0; ZEROES];
-    let (mut at, end) = (piece.offset, piece.offset + piece.len);
-    while at < end {
-        let len = usize::try_from(end - at).unwrap_or(ZEROES).min(ZEROES);
-        store.write_all_at(zeroes.get(..len).unwrap_or_default(), at)?;
-        at += len as u64;
-    }
     Ok(())
 }

@@ -22,6 +22,8 @@ pub use stream::LinkStream;
 
 mod packing;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 const READ_BUFFER: usize = 64 << 10;
 /// Longest wait for the other side's end of a connection that this side has closed.

@@ -4,6 +4,7 @@ mod disk;
 mod marks;
 mod members;
 mod resync;
+mod seeds;
 mod set;
 
 /// One bug, as a change of one place in the sources.
@@ -87,7 +88,7 @@ impl Mutant {
 
 /// All of them.
 pub(crate) fn mutants() -> impl Iterator<Item = &'static Mutant> {
-    [members::MUTANTS, set::MUTANTS, disk::MUTANTS, marks::MUTANTS, resync::MUTANTS]
+    [members::MUTANTS, set::MUTANTS, disk::MUTANTS, marks::MUTANTS, resync::MUTANTS, seeds::MUTANTS]
         .into_iter()
         .flatten()
 }

@@ -16,7 +16,13 @@ impl Process {
     /// Carries out what the core wants of a resync.
     pub(super) fn resync(&mut self, member: MemberId, action: Action, oracle: &mut Oracle) {
         match action {
-            Action::Source { session, scope } => self.replica.source(session.get(), scope),
+            Action::Source { session, scope } => {
+                self.replica.source(session.get(), scope);
+                if self.is_export(session.get()) {
+                    self.answer_source(oracle);
+                }
+            }
+            Action::SeedEnded { .. } => self.end_export(),
             Action::FinishSource { session } => self.replica.finish_source(session.get()),
             Action::EndSource { session } => self.replica.end_source(session.get()),
             Action::Sink { session, takes, apart } => {
@@ -51,6 +57,10 @@ impl Process {
         oracle: &mut Oracle,
     ) -> Option<Event> {
         Some(match event {
+            ReplicaEvent::Copying { id, message } if self.is_export(id) => {
+                self.export_hears(message, oracle);
+                return None;
+            }
             ReplicaEvent::Copying { id, message } => {
                 self.out.push(Outward::Send(SessionId::new(id), Message::Copying(message)));
                 return None;
@@ -59,9 +69,15 @@ impl Process {
                 Event::SourceNearEnd { session: SessionId::new(id) }
             }
             ReplicaEvent::SourceDone { id, at, said } => {
+                if self.is_export(id) {
+                    self.exported(member, at, oracle);
+                }
                 Event::SourceDone { session: SessionId::new(id), at, said }
             }
             ReplicaEvent::SourceFailed { id, .. } => {
+                if self.is_export(id) {
+                    self.end_export();
+                }
                 Event::SourceFailed { session: SessionId::new(id) }
             }
             ReplicaEvent::SinkDone { id, result } => {

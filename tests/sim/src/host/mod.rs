@@ -2,6 +2,7 @@
 
 mod copies;
 mod process;
+mod seeds;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -29,6 +30,7 @@ use crate::plan::Anew;
 use crate::tape::Recordings;
 use crate::world::Want;
 pub(crate) use process::Process;
+pub(crate) use seeds::Seed;
 
 /// Bytes of a block, the unit in which clients write.
 pub(crate) const BLOCK: u64 = 512;
@@ -71,6 +73,8 @@ pub(crate) enum Outward {
     Close(SessionId),
     Reply(u64, Result<Done, Denied>),
     Note(Note),
+    /// A seed is whole.
+    Exported(Box<Seed>),
     Record(Want),
     /// The host of this owner, in that epoch, is to be cut off by force.
     Fence(MemberId, Epoch),
@@ -217,6 +221,16 @@ impl Host {
 
     pub(crate) fn process(&self) -> Option<&Process> {
         self.process.as_deref()
+    }
+
+    /// See [`Process::begin_export`]; `false` as well where there is no process.
+    pub(crate) fn begin_export(&mut self, session: SessionId) -> bool {
+        self.process.as_mut().is_some_and(|process| process.begin_export(session))
+    }
+
+    /// The core has refused it.
+    pub(crate) fn end_export(&mut self) {
+        self.process.iter_mut().for_each(|process| process.end_export());
     }
 
     pub(crate) fn process_out(&mut self) -> Option<&mut Vec<Outward>> {

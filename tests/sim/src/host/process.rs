@@ -14,6 +14,7 @@ use hadrian_protocol::node::{Action, Event, FailedPart, Note, Recorded};
 use hadrian_protocol::range::ByteRange;
 use hadrian_protocol::time::{Clock, Now};
 
+use super::seeds::Exporting;
 use super::{Ask, BLOCK, Change, DIR, Outward, STORE, content, volume};
 use crate::Micros;
 use crate::disk::Disk;
@@ -61,6 +62,8 @@ pub(crate) struct Process {
     commits: VecDeque<(Lsn, u64)>,
     reads: BTreeMap<u64, u64>,
     next_read: u64,
+    /// The file that is being written of its image.
+    pub(super) exporting: Option<Exporting>,
     pub(crate) out: Vec<Outward>,
     events: Vec<ReplicaEvent>,
 }
@@ -92,6 +95,7 @@ impl Process {
             commits: VecDeque::new(),
             reads: BTreeMap::new(),
             next_read: 0,
+            exporting: None,
             out: Vec::new(),
             events: Vec::new(),
         }

@@ -27,7 +27,7 @@ impl Oracle {
         self.replace(member, Witness::default());
     }
 
-    fn replace(&mut self, member: MemberId, by: Witness) {
+    pub(super) fn replace(&mut self, member: MemberId, by: Witness) {
         let witness = self.of(member);
         let (power_losses, deaths) = (witness.power_losses + 1, witness.deaths + 1);
         let last_words = witness.last_words.take();

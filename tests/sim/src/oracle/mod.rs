@@ -10,6 +10,7 @@ mod landings;
 mod ledger;
 mod losses;
 mod rot;
+mod seeds;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -65,6 +66,8 @@ pub struct Oracle {
     copies: Copies,
     /// Replicas whose place another has taken: what they had said was true then.
     replaced: Vec<Witness>,
+    /// The way to the position of each seed that was exported.
+    exported: Vec<Path>,
     answered: Answered,
     rot: Rot,
     violation: Option<Violation>,
@@ -120,6 +123,7 @@ impl Oracle {
             members: (0..plan.members).map(|_| Witness::default()).collect(),
             copies: Copies::default(),
             replaced: Vec::new(),
+            exported: Vec::new(),
             answered: Answered::default(),
             rot: Rot::default(),
             violation: None,

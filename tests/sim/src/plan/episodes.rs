@@ -400,6 +400,50 @@ impl Episodes<'_> {
         500 * MS
     }
 
+    /// A member is lost, and made of a copy that is carried to it by hand: exported by anybody, at
+    /// once or after a time in which the log may be overrun. Something goes wrong with whoever
+    /// exports, with the import, or with the beginning of the new replica.
+    pub(super) fn carried(&mut self) -> Micros {
+        let ((from, to), away) = (self.pair(), self.time() + 100 * MS);
+        let early = self.rng.random_bool(0.5);
+        self.add(0, Happening::Kill(to));
+        let absent = self.rng.random_bool(0.5).then_some(to);
+        let at = if early { 10 * MS } else { away };
+        self.add(at, Happening::Exports(from, absent));
+        // It takes a few milliseconds.
+        let moment = at + self.rng.random_range(0..8000);
+        let failed = self.rng.random_range(0..8);
+        match failed {
+            0 => self.add(moment, Happening::Kill(from)),
+            1 => self.add(moment, Happening::PowerLoss(from)),
+            2 => self.add(moment, Happening::DiskHangs(from, 300 * MS)),
+            3 => self.add(moment, Happening::Command(from, Command::planned())),
+            _ => {}
+        }
+        self.add(at + 100 * MS, Happening::Start(from));
+        if failed < 4 {
+            self.add(at + 800 * MS, Happening::Exports(from, absent));
+        }
+        let import = at + 1200 * MS + if early { away } else { 0 };
+        let change = self.rng.random_bool(0.5).then(|| self.rng.random_range(1..110));
+        self.add(import, Happening::Imports(to, change));
+        self.add(import + MS, Happening::Start(to));
+        let moment = import + MS + self.rng.random_range(0..60) * MS;
+        match self.rng.random_range(0..6) {
+            0 => self.add(moment, Happening::Kill(to)),
+            1 => self.add(moment, Happening::PowerLoss(to)),
+            2 => self.add(moment, Happening::Kill(from)),
+            3 => {
+                let forced = self.forced();
+                self.add(moment, Happening::Command(to, forced));
+            }
+            _ => {}
+        }
+        self.add(import + SECOND, Happening::Start(to));
+        self.add(import + SECOND, Happening::Start(from));
+        import + SECOND
+    }
+
     /// One goes on alone after its window, the other is forced; whoever has diverged still promises
     /// what it is asked to, and its disk fails just then.
     pub(super) fn diverged(&mut self) -> Micros {

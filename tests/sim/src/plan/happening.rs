@@ -31,6 +31,17 @@ pub enum Anew {
     Primary,
 }
 
+impl Anew {
+    const fn in_words(self) -> &'static str {
+        match self {
+            Self::Alike => "anew",
+            Self::Larger => "anew, with a larger volume",
+            Self::OtherBase => "anew, from other content",
+            Self::Primary => "anew, as a primary of its own",
+        }
+    }
+}
+
 /// Something that happens to the cluster from outside.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Happening {
@@ -105,6 +116,13 @@ pub enum Happening {
     Override(Host),
     /// An operator's command.
     Command(Host, Command),
+    /// An operator exports the image of a host into a file, for a host that will be made of it, if
+    /// that is said. What clients write meanwhile goes on.
+    Exports(Host, Option<Host>),
+    /// The disk of a host that does not run is replaced, and its replica made of the seed that was
+    /// exported last; the power goes at the n-th change of the new disk, if that is said. Nothing
+    /// happens where there is no seed, or nobody else serves.
+    Imports(Host, Option<u64>),
 }
 
 impl fmt::Display for Happening {
@@ -155,13 +173,7 @@ impl fmt::Display for Happening {
             Self::Copied(a) => write!(f, "a copy of the disk of {} is kept", name(a)),
             Self::PutBack(a) => write!(f, "the disk of {} is what its copy holds", name(a)),
             Self::MadeAnew(a, anew) => {
-                let how = match anew {
-                    Anew::Alike => "anew",
-                    Anew::Larger => "anew, with a larger volume",
-                    Anew::OtherBase => "anew, from other content",
-                    Anew::Primary => "anew, as a primary of its own",
-                };
-                write!(f, "the replica of {} is created {how}", name(a))
+                write!(f, "the replica of {} is created {}", name(a), anew.in_words())
             }
             Self::Rots(a, block) => write!(f, "block {block} on the disk of {} rots", name(a)),
             Self::WriteGoesAstray(a) => write!(f, "a log write of {} goes astray", name(a)),
@@ -175,9 +187,13 @@ impl fmt::Display for Happening {
             Self::MarkerHeals(a, n) => write!(f, "marker {n} works again for {}", name(a)),
             Self::MarkerForgets(n) => write!(f, "marker {n} is what it was in the beginning"),
             Self::Override(a) => write!(f, "operator on {}: override the owner", name(a)),
-            Self::Command(a, command) => {
-                write!(f, "operator on {}: {}", name(a), in_words(*command))
+            Self::Exports(a, None) => write!(f, "operator on {}: seed export", name(a)),
+            Self::Exports(a, Some(b)) => {
+                write!(f, "operator on {}: seed export --for {}", name(a), name(b))
             }
+            Self::Imports(a, None) => write!(f, "operator on {}: seed import", name(a)),
+            Self::Imports(a, Some(n)) => write!(f, "{}: seed import, power cut at {n}", name(a)),
+            Self::Command(a, how) => write!(f, "operator on {}: {}", name(a), in_words(*how)),
         }
     }
 }

@@ -210,6 +210,9 @@ impl Plan {
         if seed % 25 == 11 {
             at += Episodes { plan: &mut plan, rng: &mut rng, at, mood }.diverged();
         }
+        if seed % 25 == 13 || seed % 25 == 18 {
+            at += Episodes { plan: &mut plan, rng: &mut rng, at, mood }.carried();
+        }
         if seed.is_multiple_of(5) {
             let first = (seed / 5 % u64::from(plan.members)) as Host;
             let second = (first + 1) % plan.members;

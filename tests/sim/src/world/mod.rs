@@ -4,6 +4,7 @@ mod finish;
 mod links;
 mod marks;
 mod record;
+mod seeds;
 mod trouble;
 mod work;
 
@@ -22,7 +23,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use crate::clients::Clients;
-use crate::host::{Ask, Host, Outward};
+use crate::host::{Ask, Host, Outward, Seed};
 use crate::net::{Conn, Parcel, Ways};
 use crate::oracle::{Oracle, Violation};
 use crate::plan::{Host as Index, Plan};
@@ -213,6 +214,8 @@ pub(crate) struct World<'a> {
     notes: Vec<(Micros, Index, Note)>,
     replies: Vec<(Index, Result<Done, Denied>)>,
     primary: Option<Index>,
+    /// The seed that was exported last.
+    carried: Option<Seed>,
     /// It held its answers for a lost member when it was told to stop.
     held: bool,
     made: Made,
@@ -286,6 +289,7 @@ impl<'a> World<'a> {
             notes: Vec::new(),
             replies: Vec::new(),
             primary: None,
+            carried: None,
             held: false,
             made: Made::default(),
             most_spooled: 0,
@@ -513,6 +517,9 @@ impl<'a> World<'a> {
                 match result {
                     Err(_) if command.is_some_and(is_force) => self.oracle.force_refused(member),
                     Err(_) if command.is_some_and(by_proof) => self.oracle.proof_refused(member),
+                    Err(_) if matches!(command, Some(Command::Seed { .. })) => {
+                        self.host(index).end_export();
+                    }
                     _ => {}
                 }
             }
@@ -520,6 +527,7 @@ impl<'a> World<'a> {
                 self.story.tell("note", &[u64::from(index)], || format!("{name}: {note}"));
                 self.notes.push((self.now, index, note));
             }
+            Outward::Exported(seed) => self.exported(index, seed),
             Outward::Record(want) if self.plan.marks.is_some() => self.want_marks(index, want),
             Outward::Record(want) => self.want_record(index, want),
             Outward::Fence(owner, epoch) => self.fence(index, (owner, epoch)),

@@ -129,6 +129,8 @@ impl World<'_> {
             Happening::Override(index) => self.override_owner(index),
             Happening::WallJumps(index, by) => self.host(index).wall_jumps(by),
             Happening::Command(index, command) => self.command(index, command),
+            Happening::Exports(index, absent) => self.export(index, absent),
+            Happening::Imports(index, cut_at) => self.import(index, cut_at),
             disk => self.disk_happens(disk),
         }
     }

@@ -1,13 +1,14 @@
-//! The other side of a source of a resync, where that is a file: an image of which nothing is known
-//! but that it is zero, so everything else is sent.
+//! The other side of a source of a resync, where that is a file to be carried by hand: an image of
+//! which nothing is known but that it is zero, so everything else is sent.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use hadrian_protocol::ids::VolumeIndex;
-use hadrian_protocol::replica::VolumeGeometry;
-use hadrian_protocol::resync::digest::Digest;
-use hadrian_protocol::resync::{Copying, LeafSet, Numbered, REGION, RegionId};
+
+use super::digest::Digest;
+use super::{Copying, LeafSet, Numbered, REGION, RegionId};
+use crate::ids::VolumeIndex;
+use crate::replica::VolumeGeometry;
 
 /// What whole leaves of a volume hold.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -102,5 +103,40 @@ impl Sink {
     fn say(&mut self, copying: Copying) {
         self.said += 1;
         self.answers.push_back(Numbered { number: self.said, copying });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn volume(index: u16) -> VolumeIndex {
+        VolumeIndex::new(index).unwrap()
+    }
+
+    fn said(sink: &mut Sink) -> Vec<Copying> {
+        std::iter::from_fn(|| sink.answer()).map(|answer| answer.copying).collect()
+    }
+
+    #[test]
+    fn a_sink_asks_for_everything_that_is_not_zero_and_for_nothing_else() {
+        let mut sink = Sink::new(&[
+            VolumeGeometry { size_bytes: REGION + 1536, block_size: 512 },
+            VolumeGeometry { size_bytes: 64 << 20, block_size: 4096 },
+        ]);
+        assert_eq!(said(&mut sink), [Copying::Mine(None)]);
+        let zero = Digest::of_zero_region(REGION);
+        let runs = vec![(3, zero), (2, Digest::from_bytes([1; 32])), (4, zero)];
+        let compare = Copying::Compare { number: 1, volume: volume(1), first: 0, runs };
+        sink.hear(Numbered { number: 1, copying: compare }).unwrap();
+        let differs = |region| Copying::Differs { volume: volume(1), region, leaves: None };
+        assert_eq!(said(&mut sink), [differs(3), differs(4), Copying::Compared(1)]);
+        // The last region of a volume is a short one, and zero all the same.
+        let runs = vec![(1, Digest::of_zero_region(1536))];
+        let compare = Copying::Compare { number: 2, volume: volume(0), first: 1, runs };
+        sink.hear(Numbered { number: 2, copying: compare }).unwrap();
+        assert_eq!(said(&mut sink), [Copying::Compared(2)]);
+        let again = Numbered { number: 2, copying: Copying::MendEnd };
+        assert_eq!(sink.hear(again), Err(BadSource));
     }
 }

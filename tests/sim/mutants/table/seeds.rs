@@ -1,0 +1,46 @@
+//! Copies that are carried by hand: of one position, and never half of one (design §8.1).
+
+use super::{Mutant, mutant};
+
+const SEED: &str = "protocol/src/node/resync/seed.rs";
+const IMPORT: &str = "blockdev/src/replica/import.rs";
+
+pub(super) const MUTANTS: &[Mutant] = &[
+    mutant(
+        "an image goes on while the last of it is exported",
+        "§8.1: of exactly one position",
+        "protocol/src/node/resync/mod.rs",
+        "            || self.seed_wants_rest()\n",
+        "",
+    ),
+    mutant(
+        "what a seed lacks is noted from the end of the log, and not from its position",
+        "§8.1, §2.6",
+        SEED,
+        "            self.kept_from(member, at.lsn);",
+        "            self.kept_from(member, self.log.end().lsn.max(at.lsn));",
+    ),
+    mutant(
+        "an image that is no point of a history is exported",
+        "§8.1",
+        SEED,
+        "            _ if !self.is_complete() || self.is_sinking() => Err(Denied::Incomplete),\n",
+        "",
+    ),
+    mutant(
+        "what an import has left stays where the next seed names nothing",
+        "§8.1",
+        IMPORT,
+        "                run(&mut self.engine, Op::Zero { file, offset, len, punch: true })?;",
+        "                let _ = file;",
+    )
+    .on_disk("a_power_loss_at_any_operation_is_mended_by_the_next_import"),
+    mutant(
+        "a replica says that it is made of a seed before that is durable in its stores",
+        "§8.1",
+        IMPORT,
+        "            run(&mut self.engine, Op::Sync { file }).map_err(io)?;",
+        "            let _ = (file, io);",
+    )
+    .on_disk("a_power_loss_at_any_operation_is_mended_by_the_next_import"),
+];
