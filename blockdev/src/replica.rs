@@ -2,6 +2,7 @@
 //! type that the daemon sees of all this.
 
 mod events;
+mod grow;
 mod history;
 mod import;
 mod look;
@@ -16,6 +17,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 pub use events::{ReplicaError, ReplicaEvent};
+use grow::Growth;
 use hadrian_protocol::frame::{Frame, LogPosition};
 use hadrian_protocol::ids::{Lsn, VolumeIndex};
 use hadrian_protocol::node::{FailedPart, Recovered};
@@ -79,6 +81,7 @@ pub struct Replica<E = AnyEngine> {
     surveying: Option<Surveying>,
     copies: Copies,
     history: History,
+    growth: Growth,
     superblock: SuperblockWriter,
     /// The caller's number of the state that is being written, and the superblock's own.
     persisting: Option<(u64, u64)>,
@@ -248,6 +251,7 @@ impl<E: Engine> Replica<E> {
             surveying: None,
             copies,
             history,
+            growth: Growth::new(&state.volumes),
             superblock: opened.writer,
             persisting: None,
             unneeded: Lsn::START,
@@ -465,6 +469,7 @@ impl<E: Engine> Replica<E> {
         self.go_on_surveying();
         self.go_on_history();
         self.go_on_copying();
+        self.go_on_growing();
         let Self { volumes, journal, .. } = self;
         volumes.leave_in_log(journal.written(), |at, len| journal.spot(at, len));
         self.engine.kick();

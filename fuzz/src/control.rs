@@ -104,6 +104,7 @@ fn status() -> ResourceStatus {
         right_us: Some(9_000_000),
         divergence: None,
         exports: vec!["db/data".into()],
+        volumes: vec![1 << 30],
         copies: Vec::new(),
         companions: None,
         seed: None,

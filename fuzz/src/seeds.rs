@@ -19,7 +19,7 @@ use crate::mend::u32_at;
 pub type Seed = (String, Vec<u8>);
 
 const FRAMES: [&str; 7] = ["epoch-start", "handover", "marker", "several", "trim", "write", "zero"];
-const MESSAGES: [&str; 27] = [
+const MESSAGES: [&str; 31] = [
     "ack",
     "ask_promise",
     "copying-compare",
@@ -38,8 +38,12 @@ const MESSAGES: [&str; 27] = [
     "copying-taken",
     "fetch",
     "goodbye",
+    "grow-make-room",
+    "grown-device-too-small",
+    "grown-taken",
     "handed_over",
     "hello",
+    "hello-grown",
     "join",
     "lead",
     "progress",

@@ -91,6 +91,8 @@ fn messages() -> Vec<(String, Message)> {
     all.extend(refusals.map(|(name, message)| (format!("message-refuse-{name}"), message)));
     let goodbyes = crate::wire::tests::other_goodbyes().into_iter();
     all.extend(goodbyes.map(|(name, message)| (format!("message-goodbye-{name}"), message)));
+    let growths = crate::wire::tests::every_growth().into_iter();
+    all.extend(growths.map(|(name, message)| (format!("message-{name}"), message)));
     let copying = crate::wire::tests::every_copying().into_iter();
     all.extend(copying.map(|(name, message)| (format!("message-copying-{name}"), message)));
     all
@@ -180,9 +182,14 @@ fn what_stands_on_a_marker_in_version_1_has_these_bytes_and_is_read_back_from_th
 /// Names of its files.
 const MARKS: [&str; 4] = ["marks-header", "marks-label", "marks-lease", "marks-control"];
 
-fn states() -> [(&'static str, ReplicaState); 3] {
-    use crate::replica::tests::{full, just_created, verified};
-    [("state-full", full()), ("state-created", just_created()), ("state-verified", verified())]
+fn states() -> [(&'static str, ReplicaState); 4] {
+    use crate::replica::tests::{full, grown, just_created, verified};
+    [
+        ("state-full", full()),
+        ("state-created", just_created()),
+        ("state-verified", verified()),
+        ("state-grown", grown()),
+    ]
 }
 
 #[test]

@@ -21,6 +21,7 @@ pub mod range;
 pub mod record;
 pub mod replica;
 pub mod resync;
+pub mod sizes;
 pub mod time;
 pub mod wire;
 

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{CodecError, Put, Reader};
 use crate::frame::LogPosition;
 use crate::history::History;
-use crate::ids::{
-    Epoch, Incarnate, Incarnation, Lsn, MEMBERS_MAX, MemberId, ResourceId, VOLUMES_MAX,
-};
+use crate::ids::{Epoch, Incarnate, Incarnation, Lsn, MEMBERS_MAX, MemberId, ResourceId};
+pub use crate::sizes::{Sizes, VOLUME_BYTES_MAX, VolumeGeometry, describe};
+use crate::sizes::{get_growths, get_volumes, put_growths, put_volumes};
 
 /// When a client's write is answered (design §3).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
@@ -133,25 +133,6 @@ pub(crate) fn get_image(reader: &mut Reader<'_>) -> Result<Image, CodecError> {
     }
 }
 
-/// Size of one volume, the same on every member (design §2.4).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct VolumeGeometry {
-    /// In bytes.
-    pub size_bytes: u64,
-    /// In bytes; the unit of every offset and length.
-    pub block_size: u32,
-}
-
-/// Sizes of volumes in words, for errors.
-#[must_use]
-pub fn describe(volumes: &[VolumeGeometry]) -> String {
-    let words: Vec<_> = volumes
-        .iter()
-        .map(|volume| format!("{} bytes in blocks of {}", volume.size_bytes, volume.block_size))
-        .collect();
-    words.join(", ")
-}
-
 /// The word of a primary to a standby that it is in the in-sync set (design §5).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InSetOf {
@@ -239,6 +220,8 @@ pub struct ReplicaState {
     pub base: Base,
     /// Its volumes.
     pub volumes: Vec<VolumeGeometry>,
+    /// How often one of them was grown since the creation.
+    pub growths: u32,
 }
 
 /// Version 1: the first.
@@ -276,7 +259,14 @@ impl ReplicaState {
             verified: Vec::new(),
             base,
             volumes,
+            growths: 0,
         }
+    }
+
+    /// Its volumes as others compare them with theirs.
+    #[must_use]
+    pub fn sizes(&self) -> Sizes {
+        Sizes { growths: self.growths, volumes: self.volumes.clone() }
     }
 
     /// This life of this replica.
@@ -294,8 +284,8 @@ impl ReplicaState {
         let (base, volumes) = (self.base, self.volumes.clone());
         let (resource, member, mode) = (self.resource, self.member, self.mode);
         let new = Self::created(resource, member, Role::Standby, mode, base, volumes);
-        let (promised, durable) = (history.epoch(), at.lsn);
-        Self { history, promised, durable, apply_limit: at.lsn, checkpoint: at, ..new }
+        let (promised, durable, growths) = (history.epoch(), at.lsn, self.growths);
+        Self { history, promised, durable, apply_limit: at.lsn, checkpoint: at, growths, ..new }
     }
 
     /// The bytes that the superblock holds.
@@ -329,9 +319,10 @@ impl ReplicaState {
         put_volumes(&mut out, &self.volumes);
         // Added later, so it stands at the end, and only where there is something: superblocks
         // without it stay as they were.
-        if !self.verified.is_empty() {
+        if !self.verified.is_empty() || self.growths > 0 {
             out.put_list(&self.verified, put_verified);
         }
+        put_growths(&mut out, self.growths);
         out
     }
 
@@ -377,6 +368,7 @@ impl ReplicaState {
                 true => Vec::new(),
                 false => reader.list("comparisons", usize::from(MEMBERS_MAX), get_verified)?,
             },
+            growths: get_growths(&mut reader)?,
         };
         reader.finish()?;
         Ok(state)
@@ -445,20 +437,6 @@ pub(crate) fn get_base(reader: &mut Reader<'_>) -> Result<Base, CodecError> {
     Ok(digest.map_or(Base::Zero, Base::Digest))
 }
 
-pub(crate) fn put_volumes(out: &mut Vec<u8>, volumes: &[VolumeGeometry]) {
-    out.put_list(volumes, |out, volume| {
-        out.put_u64_le(volume.size_bytes);
-        out.put_u32_le(volume.block_size);
-    });
-}
-
-pub(crate) fn get_volumes(reader: &mut Reader<'_>) -> Result<Vec<VolumeGeometry>, CodecError> {
-    reader.list("volumes", usize::from(VOLUMES_MAX), |reader| {
-        let size_bytes = reader.u64("volume size")?;
-        Ok(VolumeGeometry { size_bytes, block_size: reader.u32("block size")? })
-    })
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -513,9 +491,14 @@ pub(crate) mod tests {
         ReplicaState { verified, ..full() }
     }
 
+    /// And with what was added after that.
+    pub(crate) fn grown() -> ReplicaState {
+        ReplicaState { growths: 3, ..just_created() }
+    }
+
     #[test]
     fn a_state_reads_back_as_it_was_written() {
-        for state in [full(), verified()] {
+        for state in [full(), verified(), grown()] {
             assert_eq!(ReplicaState::decode(&state.encode()), Ok(state));
         }
     }

@@ -384,6 +384,7 @@ impl Daemon {
                 members: self.config.members.iter().map(|m| m.name.clone()).collect(),
                 socket: self.me.nbd_socket(resource),
                 exports: resource.exports(),
+                volumes: seen.as_ref().map_or(Vec::new(), |seen| seen.volumes.clone()),
                 segment_bytes: seen.as_ref().map(|seen| seen.segment_bytes),
                 opening_bytes: seen.as_ref().and_then(|seen| seen.opening_bytes),
                 right_us: seen.as_ref().and_then(|seen| seen.right_us),
@@ -506,6 +507,7 @@ impl Handler for Daemon {
                 | Request::Cancel { resource }
                 | Request::Mode { resource, .. }
                 | Request::Rejoin { resource }
+                | Request::Grow { resource, .. }
                 | Request::Verify { resource, .. }
                 | Request::Stop { resource }
                 | Request::Start { resource, .. },

@@ -147,10 +147,15 @@ fn check_follows_a_replica_from_nothing_to_a_changed_size() {
     let made: serde_json::Value = serde_json::from_str(&made).unwrap();
     assert_eq!(made["problems"].as_array().unwrap().len(), 0, "{made}");
     home.rewrite("size = \"1MiB\"", "size = \"2MiB\"");
-    let changed = home.run(&["check"]);
-    assert_eq!(code(&changed), 3);
-    let told = stdout(&changed);
-    assert!(told.contains("has 1048576 bytes") && told.contains("made for"), "{told}");
+    let larger = home.run(&["check"]);
+    assert_eq!(code(&larger), 0, "{}", stdout(&larger));
+    let told = stdout(&larger);
+    assert!(told.contains("hadrian grow db data --size 2097152B"), "{told}");
+    home.rewrite("size = \"2MiB\"", "size = \"512KiB\"");
+    let smaller = home.run(&["check"]);
+    assert_eq!(code(&smaller), 3);
+    let told = stdout(&smaller);
+    assert!(told.contains("has 1048576 bytes") && told.contains("volumes only grow"), "{told}");
 }
 
 #[test]

@@ -43,6 +43,7 @@ runbooks! {
     a_rehearsal: "Rehearse a takeover", with_a_file_system, nothing;
     the_other_side_counts:
         "Both sides have written, and the other one counts", with_alpha_diverged, nothing;
+    a_larger_volume: "A volume is made larger", healthy, nothing;
     a_comparison: "The copies are compared", healthy, a_byte_is_flipped;
     a_failed_disk: "A replica's disk is full or has failed", with_betas_disk_full, nothing;
     the_end: "Replication ends", healthy, nothing;

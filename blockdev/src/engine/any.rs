@@ -152,6 +152,10 @@ impl Engine for AnyEngine {
         each!(self, engine => engine.size(file))
     }
 
+    fn extend(&mut self, file: FileId, len: u64) -> io::Result<()> {
+        each!(self, engine => engine.extend(file, len))
+    }
+
     fn submit(&mut self, token: Token, op: Op) {
         each!(self, engine => engine.submit(token, op));
     }

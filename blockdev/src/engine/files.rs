@@ -159,6 +159,17 @@ impl Files {
         Ok(file.metadata()?.len())
     }
 
+    /// What [`super::Engine::extend`] says.
+    pub(super) fn extend(&self, file: FileId, len: u64) -> io::Result<()> {
+        let file = &self.get(file)?.file;
+        let found = file.metadata()?;
+        match found.is_file() {
+            true if found.len() >= len => Ok(()),
+            true => file.set_len(len),
+            false => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// The kernel's name for this boot, without its dashes.
     pub(super) fn boot() -> Option<[u8; 32]> {
         let text = std::fs::read("/proc/sys/kernel/random/boot_id").ok()?;

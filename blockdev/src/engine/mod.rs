@@ -230,6 +230,16 @@ pub trait Engine {
     /// As the system says.
     fn size(&mut self, file: FileId) -> io::Result<u64>;
 
+    /// Makes a regular file at least `len` bytes long; what is added reads as zeroes. Durable after
+    /// the next [`Op::Sync`] of the file.
+    ///
+    /// # Errors
+    /// As the system says; of a shorter block device, that it is not supported.
+    fn extend(&mut self, file: FileId, len: u64) -> io::Result<()> {
+        let _ = (file, len);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Takes an operation. It may begin at once or at the next [`Engine::kick`]; a failure to
     /// begin it comes as a completion like any other.
     fn submit(&mut self, token: Token, op: Op);

@@ -73,6 +73,10 @@ impl Engine for Plain {
         self.files.size(file)
     }
 
+    fn extend(&mut self, file: FileId, len: u64) -> io::Result<()> {
+        self.files.extend(file, len)
+    }
+
     fn submit(&mut self, token: Token, op: Op) {
         self.submitted.push((token, op));
     }

@@ -251,6 +251,10 @@ impl Engine for Uring {
         self.files.size(file)
     }
 
+    fn extend(&mut self, file: FileId, len: u64) -> io::Result<()> {
+        self.files.extend(file, len)
+    }
+
     fn submit(&mut self, token: Token, mut op: Op) {
         if self.in_flight() >= OPS_MAX {
             return self.finish_now(token, op, Err(io::ErrorKind::QuotaExceeded.into()));

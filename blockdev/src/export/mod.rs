@@ -30,8 +30,8 @@ pub const BLOCK_SIZE_MAX: u32 = 1 << 16;
 /// answered before the flush came, *on any of them*, must be durable as the resource's mode
 /// promises (design §3).
 pub trait Backend {
-    /// Size, block size and abilities. Asked once per client, which keeps what it was told: a
-    /// change of size or of `read_only` must end its connection first.
+    /// Size, block size and abilities. Asked once per client, which keeps what it was told: what it
+    /// was told stays true as long as its connection. A volume that grows gets another backend.
     fn info(&self) -> ExportInfo;
 
     /// Starts one checked request. The answer comes later, at any time and in any order, through

@@ -1,9 +1,10 @@
 //! What readers on other threads are given.
 
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use hadrian_protocol::ids::ResourceId;
-use hadrian_protocol::replica::VolumeGeometry;
+use hadrian_protocol::replica::{VOLUME_BYTES_MAX, VolumeGeometry};
 
 use super::book::{Reach, Shelf};
 use super::{DIR, Kept};
@@ -27,6 +28,13 @@ impl Door {
             resource: kept.resource,
             volumes: kept.volumes.clone(),
         }
+    }
+
+    /// What a record may name: whoever reads it may know of smaller volumes than it was written
+    /// for, because they have grown meanwhile.
+    pub(super) fn bounds(&self) -> Rc<[VolumeGeometry]> {
+        let bound = |of: &VolumeGeometry| VolumeGeometry { size_bytes: VOLUME_BYTES_MAX, ..*of };
+        self.volumes.iter().map(bound).collect()
     }
 
     /// How far back the image can be read.

@@ -14,7 +14,7 @@ use hadrian_protocol::replica::VolumeGeometry;
 use super::book::{Segment, Shelf};
 use super::layout::{
     BEGIN_LEN_MAX, ENTRIES_MAX, Entry, PAGE, PIECE_MAX, Place, Point, Record, SegmentHeader, begin,
-    parse_segment_name, segment_name,
+    begin_fits, parse_segment_name, segment_name,
 };
 use super::scan::{Opened, has_later, open_segment, scan};
 use super::{Batch, DIR, Fault, Limits};
@@ -320,12 +320,13 @@ async fn is_ours(io: &Io, dir: &Path, kept: &Kept) -> io::Result<Option<bool>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?,
     };
-    let wanted = begin(kept.resource, &kept.volumes);
+    let wanted = begin(kept.resource, &kept.volumes).len();
     let len = io.size(file.id).await?;
-    if len != wanted.len() as u64 || len > BEGIN_LEN_MAX {
+    if len != wanted as u64 || len > BEGIN_LEN_MAX {
         return Ok(Some(false));
     }
-    Ok(Some(io.read(file.id, 0, wanted.len()).bytes().await? == wanted))
+    let bytes = io.read(file.id, 0, wanted).bytes().await?;
+    Ok(Some(begin_fits(&bytes, kept.resource, &kept.volumes)))
 }
 
 /// The segments that lie in a row to the end, and the last of them, open. A newest one whose first

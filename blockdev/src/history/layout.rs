@@ -264,6 +264,17 @@ pub(super) fn begin(resource: ResourceId, volumes: &[VolumeGeometry]) -> Vec<u8>
     out
 }
 
+/// Whether a file `begin` is of this replica: of the same volumes, which may have been smaller.
+pub(super) fn begin_fits(bytes: &[u8], resource: ResourceId, volumes: &[VolumeGeometry]) -> bool {
+    let mut then = volumes.to_vec();
+    let sizes = bytes.get(BEGIN_MAGIC.len() + 2 + 16 + 4..).unwrap_or_default().chunks_exact(12);
+    for (volume, mut size) in then.iter_mut().zip(sizes) {
+        volume.size_bytes = volume.size_bytes.min(size.get_u64_le());
+    }
+    // Whatever else it says has to be what would be written.
+    begin(resource, &then) == bytes
+}
+
 pub(super) fn segment_name(number: u64) -> String {
     format!("{number:016x}.undo")
 }
@@ -318,6 +329,22 @@ pub(super) mod tests {
         assert_eq!(SegmentHeader::decode(&page, resource(), 9), Some(header));
         let record = golden.check("history-record", &sample().encode_head());
         assert_eq!(decode_record(&record, &volumes()), Some(sample()));
+    }
+
+    #[test]
+    fn a_beginning_is_of_the_same_volumes_which_may_have_grown() {
+        let then = begin(resource(), &volumes());
+        let mut grown = volumes();
+        grown[1].size_bytes *= 2;
+        assert!(begin_fits(&then, resource(), &volumes()) && begin_fits(&then, resource(), &grown));
+        assert!(!begin_fits(&begin(resource(), &grown), resource(), &volumes()), "nothing shrinks");
+        assert!(!begin_fits(&then, ResourceId::from_bytes([4; 16]), &volumes()));
+        assert!(!begin_fits(&then, resource(), &volumes()[..1]));
+        for at in 0..then.len() {
+            let mut bad = then.clone();
+            bad[at] ^= 1;
+            assert!(!begin_fits(&bad, resource(), &grown), "byte {at}");
+        }
     }
 
     #[test]

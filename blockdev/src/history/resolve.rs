@@ -208,10 +208,10 @@ pub(super) async fn each_record(
 ) -> std::io::Result<()> {
     let opened = open_segment(&io, &door.dir, (door.resource, segment.number)).await?;
     let Some(opened) = opened else { return Err(std::io::ErrorKind::InvalidData.into()) };
-    let mut at = PAGE as u64;
+    let (mut at, bounds) = (PAGE as u64, door.bounds());
     while at < segment.len {
         let place = (at, segment.len);
-        let record = record_at(&io, opened.file.id, place, &door.volumes).await?;
+        let record = record_at(&io, opened.file.id, place, &bounds).await?;
         let Some(record) = record else { break };
         visit(&record);
         at = at.saturating_add(record.len());

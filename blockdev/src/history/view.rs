@@ -276,8 +276,8 @@ impl<E: Engine> View<E> {
     fn look_at_one(&mut self, len: u64, is_last: bool) -> Result<bool, ViewError> {
         let Cursor { segment, at, next, .. } = self.cursor;
         let file = self.segment(segment)?;
-        let (io, geometry) = (self.tasks.io(), self.geometry.clone());
-        let read = async move { record_at(&io, file, (at, len), &geometry).await };
+        let (io, bounds) = (self.tasks.io(), self.door.bounds());
+        let read = async move { record_at(&io, file, (at, len), &bounds).await };
         let record = self.do_it(segment, read)?;
         let Some(record) = record.filter(|record| record.place == next) else {
             // What an earlier life had not finished may lie at the end of its last segment.

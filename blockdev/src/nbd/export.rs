@@ -56,6 +56,13 @@ impl Export {
         Self { backend, close: CloseHandle::new() }
     }
 
+    /// The same export for clients that come from here on, who find another size: it ends with this
+    /// one, whose clients keep what they were told.
+    #[must_use]
+    pub fn with_backend(&self, backend: Rc<dyn Backend>) -> Self {
+        Self { backend, close: self.close.clone() }
+    }
+
     /// What serves the requests.
     #[must_use]
     pub fn backend(&self) -> &Rc<dyn Backend> {

@@ -9,6 +9,7 @@ use hadrian_protocol::frame::{Frame, LogPosition};
 use hadrian_protocol::ids::{Lsn, MemberId};
 use hadrian_protocol::node::FailedPart;
 use hadrian_protocol::resync::{Numbered, Span};
+use hadrian_protocol::wire::CannotGrow;
 
 use crate::engine::UringError;
 use crate::journal::{CreateError, OpenError, TruncateError};
@@ -44,7 +45,8 @@ pub enum ReplicaError {
     Store(#[from] StoreError),
     /// The configured sizes are not those that it was made for.
     #[error(
-        "the replica was made for {has}, the configuration says {says}; sizes cannot be changed"
+        "the replica has {has}, the configuration says {says}; correct the sizes and block sizes \
+         in the configuration: volumes only grow, by hadrian grow"
     )]
     Geometry {
         /// The volumes in the superblock, in words.
@@ -176,6 +178,8 @@ pub enum ReplicaEvent {
         /// Why not.
         result: Result<(), SinkError>,
     },
+    /// The stores have room for the sizes that were asked for, durably; or why not.
+    RoomMade(Option<CannotGrow>),
     /// The image is that of this position, and the log begins there.
     Switched(LogPosition),
     /// The dirty map of a standby was written.

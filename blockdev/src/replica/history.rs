@@ -7,7 +7,7 @@ use std::path::Path;
 use hadrian_protocol::frame::LogPosition;
 use hadrian_protocol::ids::Lsn;
 use hadrian_protocol::node::FailedPart;
-use hadrian_protocol::replica::{Image, ReplicaState};
+use hadrian_protocol::replica::{Image, ReplicaState, VolumeGeometry};
 
 use super::{Replica, ReplicaError, ReplicaEvent};
 use crate::engine::Engine;
@@ -116,6 +116,13 @@ impl History {
         tracing::warn!(replica = %path, why, "the history cannot be carried on and begins anew");
         (self.step, self.shelf) = (Step::Off, None);
         forget_now(tasks, engine, dir)
+    }
+
+    /// The volumes are larger from here on; what is on record of them stays true.
+    pub(super) fn resize(&mut self, volumes: &[VolumeGeometry]) {
+        if let Some(kept) = &mut self.kept {
+            kept.volumes = volumes.to_vec();
+        }
     }
 
     /// What the core allows.

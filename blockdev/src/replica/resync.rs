@@ -145,6 +145,12 @@ impl Copies {
         &self.tasks
     }
 
+    /// The volumes are larger from here on. Nothing is under way that counts on their sizes, but
+    /// what is read from the log into maps: no frame of that reaches beyond the old end.
+    pub(super) fn resize(&mut self, volumes: &[VolumeGeometry]) {
+        self.volumes = volumes.to_vec();
+    }
+
     /// Whether the stores are to come to rest.
     fn wants_rest(&self) -> bool {
         let mut sources = self.sources.iter().map(|run| run.state.borrow());

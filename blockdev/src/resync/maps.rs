@@ -80,10 +80,9 @@ pub(super) fn decode(
     if encode(resource, peer, &dirty).get(..head.len()) != Some(head) {
         return Err("it is of another replica, or of a later program");
     }
-    if !dirty.map.fits(volumes) {
-        return Err("it is of other volumes");
-    }
-    Ok(dirty)
+    // It may be of a time when the volumes were smaller.
+    let map = dirty.map.grown_to(volumes).ok_or("it is of other volumes")?;
+    Ok(DirtyMap { map, ..dirty })
 }
 
 /// Every map that can be used.
@@ -192,7 +191,15 @@ mod tests {
         assert_eq!(decode(&bytes, of("r", 1), &volumes(1 << 20)), Ok(dirty));
         assert!(decode(&bytes, of("r", 2), &volumes(1 << 20)).is_err());
         assert!(decode(&bytes, of("s", 1), &volumes(1 << 20)).is_err());
-        assert!(decode(&bytes, of("r", 1), &volumes(1 << 21)).is_err());
+        assert!(decode(&bytes, of("r", 1), &volumes(1 << 19)).is_err());
+    }
+
+    #[test]
+    fn a_map_of_smaller_volumes_is_one_of_the_larger_ones() {
+        let (dirty, bytes) = sample();
+        let grown = decode(&bytes, of("r", 1), &volumes(1 << 21)).unwrap();
+        assert_eq!(grown.span, dirty.span);
+        assert!(grown.map.runs().eq(dirty.map.runs()));
     }
 
     /// The bytes of version 1. They may never change.

@@ -277,6 +277,10 @@ impl Io {
         self.call(move |engine| engine.size(file)).await
     }
 
+    pub(crate) async fn extend(&self, file: FileId, len: u64) -> io::Result<()> {
+        self.call(move |engine| engine.extend(file, len)).await
+    }
+
     pub(crate) async fn stretch(&self, file: FileId, start: u64, end: u64) -> (u64, bool) {
         self.call(move |engine| engine.stretch(file, start, end)).await
     }

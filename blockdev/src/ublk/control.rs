@@ -91,8 +91,11 @@ impl Device {
             return Err(DeviceError::Missing);
         }
         if let Some(found) = find_left_over(shape.label)? {
-            if size_of_device(&found)? == shape.size_bytes {
-                return Self::take_up(&found, shape);
+            // A device that is older than a growth stays as large as it was made, for those who
+            // have it open; the next one that is made has the new size.
+            let size_bytes = size_of_device(&found)?;
+            if size_bytes <= shape.size_bytes {
+                return Self::take_up(&found, Shape { size_bytes, ..shape });
             }
             remove(&found)?;
         }

@@ -39,7 +39,7 @@ enum Order {
 
 impl Keeper {
     /// Takes up the device with the label of `shape`, if one waits for somebody to serve it; makes
-    /// one otherwise. One of another size is of no use, and taken away.
+    /// one otherwise. One that is larger is of no use, and taken away.
     ///
     /// # Errors
     /// [`DeviceError`].

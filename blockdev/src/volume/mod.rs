@@ -14,13 +14,14 @@ mod store;
 pub use hold::Hold;
 pub use overlay::{Content, Overlay, Piece};
 pub use reads::{ReadDone, Region};
-pub use store::{Store, StoreError, base_of, check_store, create_store};
+pub use store::{Store, StoreError, base_of, check_store, check_store_in_use, create_store};
 
 use std::io;
 
 use hadrian_protocol::frame::{Frame, LogPosition, Record};
 use hadrian_protocol::ids::{Lsn, VolumeIndex};
 use hadrian_protocol::range::ByteRange;
+use hadrian_protocol::replica::VolumeGeometry;
 
 use crate::engine::{Completion, Engine, Op, Token};
 use crate::history::{Batch, Point};
@@ -100,6 +101,13 @@ impl Volumes {
             buffered: volume.store.buffered(),
         };
         self.volumes.iter().map(pair).collect()
+    }
+
+    /// The volumes are so large from here on: their stores have room for it.
+    pub(crate) fn resize(&mut self, sizes: &[VolumeGeometry]) {
+        for (volume, size) in self.volumes.iter_mut().zip(sizes) {
+            volume.store.resize(size.size_bytes);
+        }
     }
 
     /// Whether everything that is allowed into the stores is there, and nothing is on its way.

@@ -1,5 +1,6 @@
 //! Backing stores: any regular file or block device, used in place (design §2.4).
 
+use std::cmp::Ordering;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::num::NonZeroU64;
@@ -29,17 +30,18 @@ pub enum StoreError {
     /// Neither a regular file nor a block device.
     #[error("backing store {} is neither a regular file nor a block device", .0.display())]
     Kind(PathBuf),
-    /// Its size is not the configured one.
+    /// It is smaller than its volume, or, where a replica is created, of another size.
     #[error(
-        "backing store {} has {found} bytes, the configuration says {wanted}; \
-         correct the size in the file, the same on every member", .path.display()
+        "backing store {} has {found} bytes, and the volume {wanted}; correct the size in the \
+         configuration, the same on every member, before the replicas are created, or make the \
+         store as large again as it was", .path.display()
     )]
     Size {
         /// Which.
         path: PathBuf,
         /// Its size in bytes.
         found: u64,
-        /// The size in the configuration, in bytes.
+        /// The size of the volume, in bytes.
         wanted: u64,
     },
     /// A device whose blocks are larger than those of the volume.
@@ -76,7 +78,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store at `path`, which must have the size of `geometry`.
+    /// Opens the store at `path`, which must be as large as `geometry` says, or larger: room for a
+    /// growth that has not come to its end, or never will, harms nobody.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -93,7 +96,7 @@ impl Store {
                 other => io(other.into()),
             }
         })?;
-        let is_file = fits(&lock, path, geometry)?;
+        let is_file = fits(&lock, path, geometry, Ordering::Less)?;
         let direct = engine.open(path, OpenAs::Direct).map_err(io)?;
         let buffered = engine.open(path, OpenAs::Claimed).map_err(|error| {
             match Errno::from_io_error(&error) {
@@ -118,13 +121,18 @@ impl Store {
         let direct = engine.open(path, OpenAs::Direct).map_err(io)?;
         let buffered = engine.open(path, OpenAs::Buffered).map_err(io)?;
         let (found, wanted) = (engine.size(direct).map_err(io)?, geometry.size_bytes);
-        if found != wanted {
+        if found < wanted {
             return Err(StoreError::Size { path: path.into(), found, wanted });
         }
         Ok(Self { lock: None, direct, buffered, size_bytes: wanted, is_file: false })
     }
 
-    /// Size in bytes.
+    /// The volume has so many bytes from here on; the store has room for them.
+    pub(super) fn resize(&mut self, size_bytes: u64) {
+        self.size_bytes = self.size_bytes.max(size_bytes);
+    }
+
+    /// Size of the volume in bytes; the store has as many at least.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes
@@ -159,18 +167,34 @@ impl Store {
     }
 }
 
-/// Whether the store at `path` fits `geometry`, without claiming it: for `check` and `create`.
+/// Whether the store at `path` fits `geometry`, without claiming it: for `create`.
 ///
 /// # Errors
 /// [`StoreError`]
 pub fn check_store(path: &Path, geometry: VolumeGeometry) -> Result<(), StoreError> {
     let io = |source| StoreError::Io { path: path.into(), source };
     let file = File::open(path).map_err(io)?;
-    fits(&file, path, geometry).map(drop)
+    fits(&file, path, geometry, Ordering::Greater).map(drop)
 }
 
-/// Kind, size and blocks of an open store; whether it is a regular file.
-fn fits(file: &File, path: &Path, geometry: VolumeGeometry) -> Result<bool, StoreError> {
+/// Whether a replica that has these volumes can be opened over the store at `path`: for `check`.
+///
+/// # Errors
+/// [`StoreError`]
+pub fn check_store_in_use(path: &Path, geometry: VolumeGeometry) -> Result<(), StoreError> {
+    let io = |source| StoreError::Io { path: path.into(), source };
+    let file = File::open(path).map_err(io)?;
+    fits(&file, path, geometry, Ordering::Less).map(drop)
+}
+
+/// Kind, size and blocks of an open store; whether it is a regular file. It must not be smaller,
+/// and where `up_to` says so not larger either.
+fn fits(
+    file: &File,
+    path: &Path,
+    geometry: VolumeGeometry,
+    up_to: Ordering,
+) -> Result<bool, StoreError> {
     let io = |source| StoreError::Io { path: path.into(), source };
     let kind = file.metadata().map_err(io)?.file_type();
     if !kind.is_file() && !kind.is_block_device() {
@@ -179,7 +203,8 @@ fn fits(file: &File, path: &Path, geometry: VolumeGeometry) -> Result<bool, Stor
     // Of a block device, only its end tells the size.
     let found = (&*file).seek(SeekFrom::End(0)).map_err(io)?;
     let wanted = geometry.size_bytes;
-    if found != wanted {
+    let order = found.cmp(&wanted);
+    if order == Ordering::Less || order == up_to {
         return Err(StoreError::Size { path: path.into(), found, wanted });
     }
     // Zeroing and trimming work in whole blocks of the device.

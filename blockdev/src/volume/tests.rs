@@ -152,16 +152,20 @@ fn what_is_not_allowed_is_not_applied_and_can_be_cut() {
 }
 
 #[test]
-fn a_store_has_one_user_and_the_configured_size() {
+fn a_store_has_one_user_and_is_as_large_as_its_volume_or_larger() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store");
     let _bench = bench(dir.path());
     let mut engine = Uring::new(64).unwrap();
     assert!(matches!(Store::open(&mut engine, &path, geometry(512)), Err(StoreError::Busy(_))));
     drop(_bench);
-    let wrong = VolumeGeometry { size_bytes: 4096, block_size: 512 };
-    let error = Store::open(&mut engine, &path, wrong).unwrap_err().to_string();
+    let size = |size_bytes| VolumeGeometry { size_bytes, block_size: 512 };
+    let error = Store::open(&mut engine, &path, size(1 << 20)).unwrap_err().to_string();
+    assert!(error.contains("262144") && error.contains("1048576"), "{error}");
+    let error = check_store(&path, size(4096)).unwrap_err().to_string();
     assert!(error.contains("262144") && error.contains("4096"), "{error}");
+    assert!(check_store_in_use(&path, size(4096)).is_ok());
+    assert_eq!(Store::open(&mut engine, &path, size(4096)).unwrap().size_bytes(), 4096);
 }
 
 #[test]

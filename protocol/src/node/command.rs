@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Epoch, MemberId, SessionId};
+use crate::ids::{Epoch, MemberId, SessionId, VolumeIndex};
 use crate::replica::Mode;
+use crate::wire::CannotGrow;
 
 /// What an operator can ask of a resource.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -41,6 +42,15 @@ pub enum Command {
         session: SessionId,
         /// Who will be created from it.
         absent: Option<MemberId>,
+    },
+    /// Make a volume larger on every member.
+    Grow {
+        /// Which.
+        volume: VolumeIndex,
+        /// How large, in bytes.
+        size_bytes: u64,
+        /// Only make room for it, and answer whether it could be done.
+        test: bool,
     },
     /// A diverged replica returns to its primary: what it holds of its own goes to quarantine
     /// (design §6.4).
@@ -129,6 +139,10 @@ pub enum Done {
     Verifies,
     /// The export of a seed has begun; status tells how far it is.
     Seeds,
+    /// The volume is larger, on every member that is connected.
+    Grown,
+    /// Every member has room for it.
+    CouldGrow,
     /// It returns to the primary as soon as that is heard.
     Rejoins,
     /// The resource is stopped.
@@ -154,6 +168,14 @@ impl Denied {
             Self::Delayed => "delayed_standby",
             Self::NotOfTheTwo => "not_of_the_two",
             Self::RestedTooLong => "rested_too_long",
+            Self::Grows => "grows",
+            Self::NoSuchVolume => "no_such_volume",
+            Self::NotLarger { .. } => "not_larger",
+            Self::NoSize { .. } => "no_size",
+            Self::CopyUnderWay => "copy_under_way",
+            Self::DoesNotFollow { .. } => "does_not_follow",
+            Self::CannotGrow { .. } => "cannot_grow",
+            Self::RoomTakesLong { .. } => "room_takes_long",
             Self::InGate => "in_gate",
             Self::WindowRuns { .. } => "window_runs",
             Self::NotInSet { .. } => "not_in_set",
@@ -228,6 +250,62 @@ pub enum Denied {
          ask again when less is written"
     )]
     RestedTooLong,
+    /// A volume is just being made larger.
+    #[error("a volume of this resource is just being made larger; wait for the end of that")]
+    Grows,
+    /// There is no such volume.
+    #[error("the replica has no such volume; see the volumes of the resource in hadrian status")]
+    NoSuchVolume,
+    /// Volumes do not shrink.
+    #[error(
+        "the volume has {has} bytes already, and volumes are only made larger; for a smaller one \
+         create another resource, and copy what is to be kept"
+    )]
+    NotLarger {
+        /// Its size.
+        has: u64,
+    },
+    /// It cannot have that size.
+    #[error(
+        "a volume has whole blocks of {block} bytes, and at most 1PiB; ask again for such a size"
+    )]
+    NoSize {
+        /// Its block size.
+        block: u32,
+    },
+    /// Something counts on the sizes.
+    #[error(
+        "a resync, a comparison or the export of a seed is under way, and counts on the sizes; ask \
+         again when it has ended, as status shows"
+    )]
+    CopyUnderWay,
+    /// A member is away, or not yet fed by the log.
+    #[error(
+        "{member} does not follow this primary by the log at the moment, and a volume is made \
+         larger on all members or on none; nothing was changed: wait until status shows that \
+         member in catch-up or in peer"
+    )]
+    DoesNotFollow {
+        /// Which.
+        member: MemberId,
+    },
+    /// A member cannot make room.
+    #[error("{member} has no room, and nothing was changed: {why}")]
+    CannotGrow {
+        /// Which.
+        member: MemberId,
+        /// Why.
+        why: CannotGrow,
+    },
+    /// Making room takes its time.
+    #[error(
+        "{member} has not made room within a minute, and nothing was changed; a device is \
+         overwritten with zeroes there, which goes on: ask again in a while"
+    )]
+    RoomTakesLong {
+        /// Which.
+        member: MemberId,
+    },
     /// The bytes of a third member cannot be had.
     #[error(
         "the right bytes can only be those of this primary or of the standby that is compared with \

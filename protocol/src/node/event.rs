@@ -10,10 +10,10 @@ use crate::frame::{Frame, LogPosition};
 use crate::ids::{Epoch, Lsn, MemberId, SessionId};
 use crate::marks::watch::Sight;
 use crate::record::ControlRecord;
-use crate::replica::ReplicaState;
+use crate::replica::{ReplicaState, VolumeGeometry};
 use crate::resync::{Right, Scope, Span, Takes};
 use crate::time::Now;
-use crate::wire::Message;
+use crate::wire::{CannotGrow, Message};
 
 /// Something that happened.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -167,6 +167,9 @@ pub enum Event {
         #[serde(default)]
         repaired: u64,
     },
+    /// The stores have room for the sizes that were asked for last ([`Action::MakeRoom`]), durably;
+    /// or why not.
+    RoomMade(Option<CannotGrow>),
     /// A part of the replica failed for good (design §2.7).
     Failed(FailedPart),
     /// An operator asks for something.
@@ -359,6 +362,14 @@ pub enum Action {
         /// To whom.
         session: SessionId,
     },
+    /// Make every backing store at least as large as these, with zeroes in what is beyond the
+    /// volume as it is now, durably, and say [`Event::RoomMade`]. Nothing else changes.
+    MakeRoom(Vec<VolumeGeometry>),
+    /// The volumes have these sizes from here on, none of them smaller than before: for frames, for
+    /// what is kept of them beside the image, for whatever is begun from here on.
+    Resize(Vec<VolumeGeometry>),
+    /// Clients may use the volumes to there.
+    Offer(Vec<VolumeGeometry>),
     /// The export of a seed came to nothing; its source is ended.
     SeedEnded {
         /// Its number.

@@ -21,6 +21,7 @@
 //! | `proof` | the word that a standby is in the set, and what it is worth |
 //! | `register` | the control record: read, obeyed, proposed to |
 //! | `lease` | the right to serve |
+//! | `grow` | making volumes larger on every member |
 //! | `resync` | bringing up a standby otherwise than by the log; giving up log |
 //! | `alone` | what nobody asks for: taking over by itself, going home |
 //! | `pace` | modes, slow standbys, waits |
@@ -39,6 +40,7 @@ mod config;
 mod event;
 mod feed;
 mod follow;
+mod grow;
 mod handover;
 mod insync;
 mod lead;
@@ -117,6 +119,7 @@ pub struct Node {
     retention: resync::Retention,
     verify: resync::Verify,
     seeding: Option<resync::Seeding>,
+    growing: grow::Growing,
     waits: pace::Waits,
     measured: BTreeMap<MemberId, numbers::Measured>,
     measured_at: Now,
@@ -197,6 +200,7 @@ impl Node {
             retention,
             verify: resync::Verify::default(),
             seeding: None,
+            growing: grow::Growing::new(&state),
             waits: pace::Waits::default(),
             measured: BTreeMap::new(),
             measured_at: clock.now,
@@ -257,6 +261,7 @@ impl Node {
             Event::Compared { session, done, total, differs, repaired } => {
                 self.compared(session, (done, total), (&differs, repaired));
             }
+            Event::RoomMade(cannot) => self.room_made(cannot),
             Event::Failed(part) => self.failed(part),
             Event::Command { id, command } => self.command(id, command),
             Event::Tick => {}
@@ -281,6 +286,7 @@ impl Node {
         self.settle_home();
         self.settle_standing();
         self.settle_resync();
+        self.settle_growing();
         self.settle_insync();
         self.settle_feeds();
         self.settle_congestion();
@@ -337,6 +343,7 @@ impl Node {
             .chain(self.asking_deadline())
             .chain(self.verify_deadline())
             .chain(self.rest_deadline())
+            .chain(self.growing_deadline())
             .chain(self.congestion_deadline())
             .fold(heartbeat, Now::min)
     }
@@ -366,6 +373,7 @@ impl Node {
             (Command::Verify(member), _) => Some(self.begin_verify(member, None)),
             (Command::Repair { standby, from }, _) => Some(self.begin_verify(standby, Some(from))),
             (Command::Seed { session, absent }, _) => Some(self.begin_seed(session, absent)),
+            (Command::Grow { .. }, _) => self.begin_growth(id, command),
             (Command::Stop, _) => self.stop(id),
         };
         if let Some(result) = result {

@@ -8,7 +8,7 @@ use super::{Denied, FailedPart, TakeoverPhase};
 use crate::ids::{Epoch, Lsn, MemberId};
 use crate::replica::Mode;
 use crate::resync::{Takes, Way};
-use crate::wire::Refusal;
+use crate::wire::{CannotGrow, Refusal};
 
 /// Something that people should know; the driver logs it and keeps the newest of them. Members are
 /// named by number; who prints it knows their names and tells with [`Note::in_words`].
@@ -126,6 +126,10 @@ pub enum Note {
     },
     /// The comparison ended before everything was compared.
     VerifyCutShort(MemberId),
+    /// The volumes here are larger than they were.
+    Grew,
+    /// They were grown while this member was away, and it cannot follow.
+    CannotGrow(CannotGrow),
     /// A part of this replica failed for good.
     Failed(FailedPart),
     /// Stopped in order.
@@ -171,6 +175,8 @@ impl Note {
             Self::MapLost(_) => "map_lost",
             Self::Verified { .. } => "verified",
             Self::VerifyCutShort(_) => "verify_cut_short",
+            Self::Grew => "grew",
+            Self::CannotGrow(_) => "cannot_grow",
             Self::Failed(_) => "failed",
             Self::Stopped => "stopped",
         }
@@ -193,6 +199,7 @@ impl Note {
                 | Self::Resyncs { .. }
                 | Self::Landed(_)
                 | Self::Verified { differs: 0, .. }
+                | Self::Grew
                 | Self::Stopped
         )
     }
@@ -342,6 +349,11 @@ impl Note {
                  the primary waits until some are applied"
             ),
             Self::SpoolHasRoom => "half of the spool is applied; there is room again".into(),
+            Self::Grew => "a volume is larger than before; status shows the sizes".into(),
+            Self::CannotGrow(why) => format!(
+                "a volume was made larger while this member was away, and cannot be here: {why}; \
+                 it is tried again by itself"
+            ),
             Self::Failed(part) => {
                 format!("the {} failed for good; see the log of hadriand", part.name())
             }

@@ -38,6 +38,8 @@ pub(super) enum After {
     Switch(LogPosition),
     /// They have followed: nothing staged is needed any more.
     Settled,
+    /// The volumes have their new sizes.
+    Grown,
 }
 
 /// The part of the state that is spoken of without being asked for: only what is durable may be
@@ -144,6 +146,7 @@ impl Node {
             After::Checkpointed(position) => self.checkpoint_recorded(position),
             After::AskResync(session, epoch) => self.resync_promised(session, epoch),
             After::Switch(at) => self.out.push_back(Action::SwitchImage(at)),
+            After::Grown => self.sizes_persisted(),
             After::Settled => self.out.push_back(Action::DropStaging),
         }
     }

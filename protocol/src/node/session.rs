@@ -107,6 +107,8 @@ impl Node {
             (Message::HandedOver(release), _) => self.on_handed_over(member, release),
             (Message::AskResync(ask), _) => self.on_ask_resync(session, member, ask),
             (Message::Landed(landed), _) => self.on_landed(session, landed),
+            (Message::Grow(grow), _) => self.on_grow(session, *grow),
+            (Message::Grown(grown), _) => self.on_grown(session, member, grown),
             // The driver's affair; that it came is all that counts here.
             (Message::Copying(_), _) => {}
         }
@@ -125,7 +127,7 @@ impl Node {
             log_start: self.log.start(),
             image: words.image,
             base: state.base,
-            volumes: state.volumes.clone(),
+            sizes: self.growing.durable().clone(),
             release: words.release,
         };
         self.send(session, Message::Hello(Box::new(hello)));
@@ -134,8 +136,8 @@ impl Node {
     fn on_hello(&mut self, session: SessionId, member: MemberId, hello: Box<Hello>) {
         let refusal = if hello.life.member != member {
             Some(Refusal::Protocol)
-        } else if hello.volumes != self.state.volumes {
-            Some(Refusal::GeometryDiffers)
+        } else if let Some(refusal) = self.sizes_stand_between(&hello) {
+            Some(refusal)
         } else if self.base_stands_between(hello.base, hello.image, hello.end.lsn)
             && !self.is_leading()
         {

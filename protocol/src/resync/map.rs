@@ -85,11 +85,15 @@ impl BlockMap {
         Self { volumes: volumes.map(|volume| Units::new(volume.size_bytes)).collect() }
     }
 
-    /// Whether it is for volumes of these sizes.
+    /// The same marks for volumes of these sizes, none of them smaller; none where it is of others.
     #[must_use]
-    pub fn fits(&self, volumes: &[VolumeGeometry]) -> bool {
-        self.volumes.len() == volumes.len()
-            && self.volumes.iter().zip(volumes).all(|(own, of)| own.size == of.size_bytes)
+    pub fn grown_to(&self, volumes: &[VolumeGeometry]) -> Option<Self> {
+        let mut sizes = self.volumes.iter().zip(volumes);
+        let fits =
+            self.volumes.len() == volumes.len() && sizes.all(|(own, of)| own.size <= of.size_bytes);
+        let mut grown = Self::new(volumes);
+        self.runs().filter(|_| fits).for_each(|(volume, range)| grown.mark(volume, range));
+        fits.then_some(grown)
     }
 
     /// Marks a range; what lies behind the volume is left out.
@@ -260,6 +264,22 @@ mod tests {
         assert_eq!(runs[2], (1, 1 << 45, (1 << 45) + 512));
         map.clear();
         assert_eq!(map.marked_bytes(), 0);
+    }
+
+    #[test]
+    fn a_map_grows_with_its_volumes_and_loses_no_mark() {
+        let of = |size_bytes| VolumeGeometry { size_bytes, block_size: 512 };
+        let mut map = BlockMap::new(&[of(UNIT_MIN / 2), of(1 << 20)]);
+        mark(&mut map, (0, 0, 512));
+        mark(&mut map, (1, 3 * UNIT_MIN, 1));
+        let mut grown = map.grown_to(&[of(1 << 20), of(1 << 45)]).unwrap();
+        // The last leaf of the small volume was a short one.
+        assert!(grown.marked_bytes() >= map.marked_bytes());
+        mark(&mut grown, (0, (1 << 20) - 512, 512));
+        let runs: Vec<_> = grown.runs().map(|(v, r)| (v.index(), r.start())).collect();
+        assert_eq!(runs, [(0, 0), (0, (1 << 20) - UNIT_MIN), (1, 0)]);
+        assert!(grown.grown_to(&[of(1 << 20), of(1 << 20)]).is_none(), "nothing shrinks");
+        assert!(grown.grown_to(&[of(1 << 20)]).is_none(), "no volume goes away");
     }
 
     proptest! {

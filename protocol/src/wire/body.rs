@@ -6,14 +6,15 @@ use bytes::BufMut;
 
 use super::WireError;
 use super::message::{
-    Ack, AskPromise, AskResync, Goodbye, Hello, Join, Landed, Lead, Message, Progress, Promised,
-    Refusal, Refuse, TakeoverAsk,
+    Ack, AskPromise, AskResync, CannotGrow, Goodbye, Grow, GrowStep, Grown, Hello, Join, Landed,
+    Lead, Message, Progress, Promised, Refusal, Refuse, TakeoverAsk,
 };
 use crate::codec::{CodecError, Put, Reader};
 use crate::history::History;
 use crate::ids::{Epoch, Lsn};
 use crate::replica;
 use crate::resync::Numbered;
+use crate::sizes::{self, Sizes};
 use crate::time::Now;
 
 impl Message {
@@ -35,6 +36,8 @@ impl Message {
             Self::TakeoverCancel(_) => 16,
             Self::AskResync(_) => 17,
             Self::Landed(_) => 18,
+            Self::Grow(_) => 20,
+            Self::Grown(_) => 21,
             Self::Copying(_) => super::COPYING_KIND,
         }
     }
@@ -88,6 +91,8 @@ impl Message {
                 landed.history.put(out);
                 replica::put_base(out, landed.base);
             }
+            Self::Grow(grow) => grow.put(out),
+            Self::Grown(grown) => grown.put(out),
             Self::Copying(copying) => copying.put(out),
         }
     }
@@ -142,6 +147,8 @@ impl Message {
                 history: History::get(r)?,
                 base: replica::get_base(r)?,
             })),
+            20 => Self::Grow(Box::new(Grow::get(r)?)),
+            21 => Self::Grown(Grown::get(r)?),
             super::COPYING_KIND => Self::Copying(Numbered::get(r)?),
             other => return Err(WireError::Kind(other)),
         };
@@ -162,12 +169,14 @@ impl Hello {
         out.put_lsn(self.log_start);
         replica::put_image(out, self.image);
         replica::put_base(out, self.base);
-        replica::put_volumes(out, &self.volumes);
+        sizes::put_volumes(out, &self.sizes.volumes);
         out.put_option(self.release, replica::put_release);
+        // Added later; who has never grown says what it said before.
+        sizes::put_growths(out, self.sizes.growths);
     }
 
     fn get(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
-        Ok(Self {
+        let mut hello = Self {
             life: reader.incarnate("member")?,
             role: replica::get_role(reader)?,
             leading: reader.flag("leading")?,
@@ -178,9 +187,11 @@ impl Hello {
             log_start: reader.lsn("start of log")?,
             image: replica::get_image(reader)?,
             base: replica::get_base(reader)?,
-            volumes: replica::get_volumes(reader)?,
+            sizes: Sizes { growths: 0, volumes: sizes::get_volumes(reader)? },
             release: reader.option("release", replica::get_release)?,
-        })
+        };
+        hello.sizes.growths = sizes::get_growths(reader)?;
+        Ok(hello)
     }
 }
 
@@ -250,6 +261,74 @@ impl Progress {
     }
 }
 
+impl GrowStep {
+    const fn code(self) -> u8 {
+        match self {
+            Self::MakeRoom => 1,
+            Self::Take => 2,
+        }
+    }
+
+    fn get(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
+        match reader.u8("step of a growth")? {
+            1 => Ok(Self::MakeRoom),
+            2 => Ok(Self::Take),
+            other => Err(CodecError::Value { field: "step of a growth", value: u64::from(other) }),
+        }
+    }
+}
+
+impl Grow {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.put_epoch(self.epoch);
+        out.put_u64_le(self.number);
+        out.put_u8(self.step.code());
+        out.put_u32_le(self.sizes.growths);
+        sizes::put_volumes(out, &self.sizes.volumes);
+    }
+
+    fn get(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
+        let (epoch, number) = (reader.epoch("epoch")?, reader.u64("number of a growth")?);
+        let (step, growths) = (GrowStep::get(reader)?, reader.u32("count of growths")?);
+        let sizes = Sizes { growths, volumes: sizes::get_volumes(reader)? };
+        Ok(Self { epoch, number, step, sizes })
+    }
+}
+
+impl Grown {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.put_epoch(self.epoch);
+        out.put_u64_le(self.number);
+        out.put_u8(self.step.code());
+        let (code, first, second) = match self.cannot {
+            None => (0, 0, 0),
+            Some(CannotGrow::DeviceTooSmall { has, missing }) => (1, has, missing),
+            Some(CannotGrow::System { errno }) => (2, u64::from(errno.unsigned_abs()), 0),
+            Some(CannotGrow::Busy) => (3, 0, 0),
+        };
+        out.put_u8(code);
+        out.put_u64_le(first);
+        out.put_u64_le(second);
+    }
+
+    fn get(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
+        let (epoch, number) = (reader.epoch("epoch")?, reader.u64("number of a growth")?);
+        let (step, code) = (GrowStep::get(reader)?, reader.u8("answer to a growth")?);
+        let (first, second) = (reader.u64("answer to a growth")?, reader.u64("missing bytes")?);
+        let cannot = match code {
+            0 => None,
+            1 => Some(CannotGrow::DeviceTooSmall { has: first, missing: second }),
+            2 => Some(CannotGrow::System { errno: i32::try_from(first).unwrap_or(0) }),
+            3 => Some(CannotGrow::Busy),
+            other => {
+                let (field, value) = ("answer to a growth", u64::from(other));
+                return Err(CodecError::Value { field, value });
+            }
+        };
+        Ok(Self { epoch, number, step, cannot })
+    }
+}
+
 impl Refuse {
     fn put(&self, out: &mut Vec<u8>) {
         let (code, number) = match self.refusal {
@@ -257,6 +336,7 @@ impl Refuse {
             Refusal::Unrelated => (2, 0),
             Refusal::BaseDiffers => (3, 0),
             Refusal::GeometryDiffers => (4, 0),
+            Refusal::Growing => (10, 0),
             Refusal::LogGone { start } => (5, start.get()),
             Refusal::Overtaken { promised, owned: false } => (6, promised.get()),
             Refusal::Overtaken { promised, owned: true } => (9, promised.get()),
@@ -282,6 +362,7 @@ impl Refuse {
             },
             7 => Refusal::NotNow,
             8 => Refusal::Protocol,
+            10 => Refusal::Growing,
             other => {
                 return Err(CodecError::Value { field: "reason", value: u64::from(other) });
             }

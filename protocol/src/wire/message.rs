@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::frame::LogPosition;
 use crate::history::History;
 use crate::ids::{Epoch, Incarnate, Lsn, MemberId};
-use crate::replica::{Base, Image, Mode, Release, Role, VolumeGeometry};
+use crate::replica::{Base, Image, Mode, Release, Role, Sizes};
 use crate::resync::Numbered;
 use crate::time::Now;
 
@@ -46,6 +46,10 @@ pub enum Message {
     AskResync(AskResync),
     /// A primary: everything of this point was sent.
     Landed(Box<Landed>),
+    /// A primary wants a volume to be larger: first whether it can be, then that it is to be.
+    Grow(Box<Grow>),
+    /// A standby's answer.
+    Grown(Grown),
     /// The data of a resync, which is not the core's affair.
     Copying(Numbered),
 }
@@ -73,8 +77,8 @@ pub struct Hello {
     pub image: Image,
     /// Content at the start of its history.
     pub base: Base,
-    /// Its volumes.
-    pub volumes: Vec<VolumeGeometry>,
+    /// Its volumes; durable.
+    pub sizes: Sizes,
     /// Its durable note of a handover that nobody has followed up.
     pub release: Option<Release>,
 }
@@ -131,6 +135,73 @@ pub struct Landed {
     pub base: Base,
 }
 
+/// The word of a primary about the sizes that volumes are to have.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Grow {
+    /// In which epoch.
+    pub epoch: Epoch,
+    /// Which attempt of this life of the primary.
+    pub number: u64,
+    /// What is wanted.
+    pub step: GrowStep,
+    /// The sizes.
+    pub sizes: Sizes,
+}
+
+/// A standby's answer to [`Grow`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Grown {
+    /// Whom it follows.
+    pub epoch: Epoch,
+    /// To which attempt.
+    pub number: u64,
+    /// To which question.
+    pub step: GrowStep,
+    /// Why not, if so.
+    pub cannot: Option<CannotGrow>,
+}
+
+/// The two questions of a growth.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GrowStep {
+    /// Make room in the stores, and change nothing else. Answered when the room is durable.
+    MakeRoom,
+    /// The primary has these sizes, durably: have them, too. Answered when they are durable.
+    Take,
+}
+
+/// Why a member cannot have larger volumes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum CannotGrow {
+    /// A backing store is a device, and smaller.
+    #[error(
+        "its backing store is a device of {has} bytes, and {missing} are missing; make that larger \
+         there first (lvextend, or a larger disk), and ask again"
+    )]
+    DeviceTooSmall {
+        /// Its bytes.
+        has: u64,
+        /// How many more it needs.
+        missing: u64,
+    },
+    /// The file system of a backing store, or the device under it, refuses.
+    #[error(
+        "its backing store cannot be made larger, with error {errno} of the system; see the log of \
+         hadriand there"
+    )]
+    System {
+        /// What the system says; zero where that is no number.
+        errno: i32,
+    },
+    /// Something that counts on the size is under way there.
+    #[error(
+        "a resync, a comparison or the export of a seed is under way there, or it makes its \
+         stores larger for an earlier question; ask again when that has ended"
+    )]
+    Busy,
+}
+
 /// Why a session cannot go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case", tag = "code")]
@@ -156,8 +227,18 @@ pub enum Refusal {
     )]
     BaseDiffers,
     /// Their volumes differ in number, size or block size.
-    #[error("their volumes differ in number, size or block size; make the configurations alike")]
+    #[error(
+        "their volumes differ in number, size or block size; make the configurations alike, and \
+         create the one anew that was made with the wrong ones"
+    )]
     GeometryDiffers,
+    /// One of the two was away when a volume was grown.
+    #[error(
+        "a volume was grown while one of the two was away; that one makes its backing store larger \
+         now, and this ends by itself, unless the store is a device that is too small: its log \
+         says so then"
+    )]
+    Growing,
     /// The sender's log does not reach back to where the receiver is.
     #[error(
         "the primary's log begins at {start} and what is needed is older; the standby asks for \
@@ -193,6 +274,7 @@ impl Refusal {
             Self::Unrelated => "unrelated",
             Self::BaseDiffers => "base_differs",
             Self::GeometryDiffers => "geometry_differs",
+            Self::Growing => "growing",
             Self::LogGone { .. } => "log_gone",
             Self::Overtaken { .. } => "overtaken",
             Self::NotNow => "not_now",

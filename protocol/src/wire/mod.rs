@@ -20,8 +20,8 @@ mod message;
 mod preamble;
 
 pub use message::{
-    Ack, AskPromise, AskResync, Goodbye, Hello, Join, Landed, Lead, Message, Progress, Promised,
-    Refusal, Refuse, TakeoverAsk,
+    Ack, AskPromise, AskResync, CannotGrow, Goodbye, Grow, GrowStep, Grown, Hello, Join, Landed,
+    Lead, Message, Progress, Promised, Refusal, Refuse, TakeoverAsk,
 };
 pub use preamble::{PREAMBLE_LEN, Preamble, PreambleError};
 

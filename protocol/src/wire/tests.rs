@@ -10,7 +10,7 @@ use crate::frame::{Began, ChainHash, LogPosition};
 use crate::history::{EpochEntry, History};
 use crate::ids::VolumeIndex;
 use crate::ids::{EPOCH_MAX, Epoch, Incarnate, Incarnation, Lsn, MemberId, ResourceId};
-use crate::replica::{Base, Image, Mode, Release, Role, VolumeGeometry};
+use crate::replica::{Base, Image, Mode, Release, Role, Sizes, VolumeGeometry};
 use crate::resync::digest::Digest;
 use crate::resync::{Copying, Numbered};
 use crate::time::Now;
@@ -36,9 +36,10 @@ pub(crate) fn one_of_each() -> Vec<(&'static str, Message)> {
         log_start: Lsn::new(0x1000),
         image: Image::Incomplete,
         base: Base::Digest([8; 32]),
-        volumes: vec![VolumeGeometry { size_bytes: 1 << 30, block_size: 4096 }],
+        sizes: sizes(0),
         release: Some(release),
     };
+    let grown_hello = Hello { sizes: sizes(2), ..hello.clone() };
     let lead = Lead { epoch, life, history: history.clone(), end, mode: Mode::Async };
     let progress = Progress {
         epoch,
@@ -61,6 +62,7 @@ pub(crate) fn one_of_each() -> Vec<(&'static str, Message)> {
         Landed { epoch, said: 8, at: end, history: history.clone(), base: Base::Digest([8; 32]) };
     vec![
         ("hello", Message::Hello(Box::new(hello))),
+        ("hello-grown", Message::Hello(Box::new(grown_hello))),
         ("lead", Message::Lead(Box::new(lead))),
         ("join", Message::Join(Join { epoch, from: end, durable: Lsn::new(0x4000) })),
         ("refuse", Message::Refuse(Refuse { refusal: Refusal::Diverged { fork } })),
@@ -76,6 +78,28 @@ pub(crate) fn one_of_each() -> Vec<(&'static str, Message)> {
         ("goodbye", Message::Goodbye(Goodbye::Stopping)),
         ("ask_resync", Message::AskResync(AskResync { epoch, from: Some(fork) })),
         ("landed", Message::Landed(Box::new(landed))),
+    ]
+}
+
+fn sizes(growths: u32) -> Sizes {
+    Sizes { growths, volumes: vec![VolumeGeometry { size_bytes: 1 << 30, block_size: 4096 }] }
+}
+
+/// Both questions of a growth, and every answer.
+pub(crate) fn every_growth() -> Vec<(&'static str, Message)> {
+    let (epoch, number) = (Epoch::new(17), 3);
+    let grow = |step| Message::Grow(Box::new(Grow { epoch, number, step, sizes: sizes(2) }));
+    let grown = |step, cannot| Message::Grown(Grown { epoch, number, step, cannot });
+    let (room, take) = (GrowStep::MakeRoom, GrowStep::Take);
+    let too_small = CannotGrow::DeviceTooSmall { has: 1 << 29, missing: 1 << 29 };
+    vec![
+        ("grow-make-room", grow(room)),
+        ("grow-take", grow(take)),
+        ("grown-room", grown(room, None)),
+        ("grown-taken", grown(take, None)),
+        ("grown-device-too-small", grown(room, Some(too_small))),
+        ("grown-system", grown(room, Some(CannotGrow::System { errno: 28 }))),
+        ("grown-busy", grown(room, Some(CannotGrow::Busy))),
     ]
 }
 
@@ -122,6 +146,7 @@ pub(crate) fn every_other_refusal() -> Vec<(&'static str, Message)> {
         ("unrelated", Refusal::Unrelated),
         ("base_differs", Refusal::BaseDiffers),
         ("geometry_differs", Refusal::GeometryDiffers),
+        ("growing", Refusal::Growing),
         ("log_gone", Refusal::LogGone { start: Lsn::new(9) }),
         ("overtaken", Refusal::Overtaken { promised: Epoch::new(9), owned: false }),
         ("overtaken-by-owner", Refusal::Overtaken { promised: Epoch::new(9), owned: true }),
@@ -154,6 +179,13 @@ fn every_message_reads_back_as_it_was_sent() {
 #[test]
 fn every_piece_of_a_resync_reads_back_as_it_was_sent() {
     for (name, message) in every_copying() {
+        assert_eq!(read_back(&message.encode()), Ok(message), "{name}");
+    }
+}
+
+#[test]
+fn every_word_of_a_growth_reads_back_as_it_was_sent() {
+    for (name, message) in every_growth() {
         assert_eq!(read_back(&message.encode()), Ok(message), "{name}");
     }
 }
@@ -209,7 +241,7 @@ fn a_preamble_reads_back_and_agrees_on_the_highest_common_version() {
 proptest! {
     #[test]
     fn no_body_makes_the_reader_panic(
-        kind in 0u8..20,
+        kind in 0u8..23,
         body in proptest::collection::vec(any::<u8>(), 0..400)
     ) {
         let _ = Message::get(kind, &body);

@@ -60,7 +60,7 @@ pub enum Happened {
 /// when `stop` says so, with the device taken down.
 ///
 /// # Errors
-/// If the kernel refuses, or the volume changed its size.
+/// If the kernel refuses, or the volume became smaller, as another one under its name may be.
 pub fn attach(
     wanted: &Attachment,
     stop: &dyn Fn() -> bool,
@@ -106,7 +106,7 @@ fn served(
 fn keep(
     wanted: &Attachment,
     driver: &Driver,
-    (device, facts): (u32, Facts),
+    (device, mut facts): (u32, Facts),
     mut sockets: Vec<UnixStream>,
     stop: &dyn Fn() -> bool,
     tell: &mut dyn FnMut(Happened),
@@ -117,15 +117,16 @@ fn keep(
         }
         tell(Happened::Held(device));
         let Some((fresh, now)) = again(wanted, stop) else { return Ok(()) };
-        if now != facts {
+        let same = Facts { size_bytes: facts.size_bytes, ..now } == facts;
+        if !same || now.size_bytes < facts.size_bytes {
             anyhow::bail!(
                 "the volume had {} bytes and has {} now; the device is taken down, attach it again",
                 facts.size_bytes,
                 now.size_bytes
             );
         }
-        driver.reconfigure(device, &fresh)?;
-        sockets = fresh;
+        driver.reconfigure(device, now.size_bytes, &fresh)?;
+        (sockets, facts) = (fresh, now);
         tell(Happened::Resumed(device));
     }
 }

@@ -80,9 +80,15 @@ impl Driver {
         answer.context("the kernel does not say which device it has set up")
     }
 
-    /// Gives a device new sockets.
-    pub(super) fn reconfigure(&self, device: u32, sockets: &[UnixStream]) -> anyhow::Result<()> {
-        let wanted = vec![attribute(INDEX, device)?, fds(sockets)?];
+    /// Gives a device new sockets, and the size of what is behind them, which may have grown.
+    pub(super) fn reconfigure(
+        &self,
+        device: u32,
+        size_bytes: u64,
+        sockets: &[UnixStream],
+    ) -> anyhow::Result<()> {
+        let wanted =
+            vec![attribute(INDEX, device)?, attribute(SIZE_BYTES, size_bytes)?, fds(sockets)?];
         self.ask(RECONFIGURE, wanted).context("the kernel takes no new connection").map(drop)
     }
 

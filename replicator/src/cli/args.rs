@@ -130,6 +130,8 @@ pub(super) enum Verb {
         #[arg(long, value_name = "MEMBER", requires = "repair")]
         from: Option<String>,
     },
+    /// Make a volume larger on every member, while clients use it; on the primary
+    Grow(Grow),
     /// Bring a replica that holds writes of its own back to its primary: what is its own is saved
     /// first, then what differs is fetched
     Rejoin {
@@ -360,6 +362,26 @@ pub(super) struct QuarantineExport {
     /// Of a file of blocks, the image alone, without the frames that were saved with it
     #[arg(long)]
     pub(super) no_frames: bool,
+}
+
+/// A larger volume.
+///
+/// Backing stores that are files are made larger. A device has to be larger before, on each member
+/// (lvextend, or a larger disk): what it holds beyond the volume is overwritten with zeroes.
+/// Nothing is changed unless every member is connected and has room. Clients find the new size when
+/// they connect again. Volumes do not become smaller.
+#[derive(Debug, clap::Args)]
+pub(super) struct Grow {
+    /// Of which resource
+    pub(super) resource: String,
+    /// Which volume
+    pub(super) volume: String,
+    /// How large it is to be in all: 20GiB
+    #[arg(long, value_name = "SIZE")]
+    pub(super) size: bytesize::ByteSize,
+    /// Only say whether every member has room; files are made larger for that, volumes are not
+    #[arg(long)]
+    pub(super) dry_run: bool,
 }
 
 /// What makes the block device.

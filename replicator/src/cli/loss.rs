@@ -107,6 +107,7 @@ pub(super) mod tests {
             members: vec!["alpha".into(), "beta".into()],
             socket: PathBuf::new(),
             exports: Vec::new(),
+            volumes: Vec::new(),
             segment_bytes: None,
             opening_bytes: None,
             withdrawn: false,

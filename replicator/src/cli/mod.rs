@@ -7,6 +7,7 @@ mod check;
 mod create;
 mod detach;
 mod explain;
+mod grow;
 mod hadr;
 mod history;
 mod inspect;
@@ -141,6 +142,7 @@ fn carry_out(args: Args) -> anyhow::Result<()> {
                 verify::Wish { resource, standby: standby.as_deref(), from: from.as_deref() };
             verify::verify(&args, wish, *repair)
         }
+        Verb::Grow(wish) => grow::grow(&args, wish),
         Verb::Seed { what } => seed::seed(&args, what),
         Verb::Rejoin { resource, dry_run, yes } => rejoin::rejoin(&args, resource, *dry_run, *yes),
         Verb::History { resource, all } => history::list(&args, resource.as_deref(), *all),
@@ -152,18 +154,28 @@ fn carry_out(args: Args) -> anyhow::Result<()> {
         }
         Verb::Stop { resource } => command(&args, Request::Stop { resource: resource.clone() }),
         Verb::Start { resource, primary, force, yes } => {
-            if *primary {
-                if !*force {
-                    bail!(
-                        "start --primary leaves the start gate without the members that cannot be \
-                         heard; add --force"
-                    );
-                }
-                confirm(*yes, GATE_WARNING)?;
-            }
-            command(&args, Request::Start { resource: resource.clone(), primary: *primary })
+            start(&args, resource, *primary, (*force, *yes))
         }
     }
+}
+
+/// Starts a stopped resource; as primary without the others, where that is forced.
+fn start(
+    args: &Args,
+    resource: &str,
+    primary: bool,
+    (force, yes): (bool, bool),
+) -> anyhow::Result<()> {
+    if primary {
+        if !force {
+            bail!(
+                "start --primary leaves the start gate without the members that cannot be heard; \
+                 add --force"
+            );
+        }
+        confirm(yes, GATE_WARNING)?;
+    }
+    command(args, Request::Start { resource: resource.to_owned(), primary })
 }
 
 const GATE_WARNING: &str = "Starting as primary without hearing the other members can lose writes \

@@ -57,6 +57,12 @@ pub(super) fn done(done: Done) -> String {
         Done::Fenced => "the owner is fenced: it serves nothing any more".into(),
         Done::Verifies => "the comparison has begun; hadrian status shows what it finds".into(),
         Done::Seeds => "the export has begun; hadrian status shows how far it is".into(),
+        Done::Grown => {
+            "the volume is larger on every member; clients find that when they connect again, and \
+             size in the configuration should say so, too"
+                .into()
+        }
+        Done::CouldGrow => "every member has room for it; no volume was changed".into(),
         Done::ModeSet => "the mode is changed".into(),
         Done::Rejoins => {
             "it returns to its primary; status shows how far that is, and what it held of its own \
@@ -79,6 +85,9 @@ fn screen(status: &ResourceStatus) -> String {
     table.add_row(vec![format!("{} on {}", status.resource, status.member), standing]);
     let epoch = format!("{}, epoch {}", node.mode.name(), node.epoch);
     table.add_row(vec!["mode".into(), epoch]);
+    if !status.volumes.is_empty() {
+        table.add_row(vec!["volumes".into(), volumes(status)]);
+    }
     let positions = format!("end {}, durable {}, applied {}", node.end, node.durable, node.applied);
     table.add_row(vec!["log".into(), positions]);
     if node.waits.count > 0 || node.waits.current_us > 0 {
@@ -90,13 +99,8 @@ fn screen(status: &ResourceStatus) -> String {
     if node.settings.replay_delay_us > 0 {
         table.add_row(vec!["replay delay".into(), delay(node)]);
     }
-    if let Some(bytes) = status.opening_bytes {
-        let left = words::bytes(bytes);
-        table.add_row(vec!["clients".into(), format!("wait until {left} more are applied")]);
-    }
-    if status.withdrawn {
-        let text = "are refused until this member has a lease again (on_lease_end)";
-        table.add_row(vec!["clients".to_owned(), text.to_owned()]);
+    for line in clients(status) {
+        table.add_row(vec!["clients".to_owned(), line]);
     }
     if let Some(divergence) = &status.divergence {
         table.add_row(vec!["a return".into(), words::divergence(divergence)]);
@@ -143,6 +147,23 @@ fn beside(status: &ResourceStatus) -> Vec<(&'static str, String)> {
     let quarantine = status.quarantine;
     all.extend(quarantine.map(|kept| ("quarantine", words::quarantine(kept, &status.resource))));
     all
+}
+
+/// What keeps clients out.
+fn clients(status: &ResourceStatus) -> Vec<String> {
+    let left = status.opening_bytes.map(words::bytes);
+    let opening = left.map(|left| format!("wait until {left} more are applied"));
+    let withdrawn = "are refused until this member has a lease again (on_lease_end)";
+    let withdrawn = status.withdrawn.then(|| withdrawn.to_owned());
+    opening.into_iter().chain(withdrawn).collect()
+}
+
+fn volumes(status: &ResourceStatus) -> String {
+    let named = status.exports.iter().zip(&status.volumes).map(|(export, bytes)| {
+        let name = export.split_once('/').map_or(export.as_str(), |(_, name)| name);
+        format!("{name} {}", words::bytes(*bytes))
+    });
+    named.collect::<Vec<_>>().join(", ")
 }
 
 /// What a standby lacks, as far as it knows.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use hadrian_blockdev::quarantine::Room;
 use hadrian_protocol::divergence::Divergence;
-use hadrian_protocol::ids::MemberId;
+use hadrian_protocol::ids::{MemberId, VolumeIndex};
 use hadrian_protocol::marks::watch::Sight;
 use hadrian_protocol::node::{Command, Denied, Done, How};
 pub use hadrian_protocol::node::{NodeStatus, StandbyState};
@@ -98,6 +98,17 @@ pub enum Request {
         resource: String,
         /// The name.
         name: PointName,
+    },
+    /// Make a volume larger on every member; asked of the primary.
+    Grow {
+        /// Of which resource.
+        resource: String,
+        /// Which volume, by its place in the configuration.
+        volume: VolumeIndex,
+        /// How large it is to be, in bytes.
+        size_bytes: u64,
+        /// Only answer whether every member has room for it.
+        test: bool,
     },
     /// Bring a diverged replica back to its primary; asked of its own member.
     Rejoin {
@@ -199,6 +210,9 @@ pub struct ResourceStatus {
     pub socket: PathBuf,
     /// Export names.
     pub exports: Vec<String>,
+    /// Bytes of each export, in their order, while the resource runs.
+    #[serde(default)]
+    pub volumes: Vec<u64>,
     /// Bytes of one file of the log.
     pub segment_bytes: Option<u64>,
     /// Bytes of log that this primary applies before it lets clients in.
@@ -302,6 +316,10 @@ impl Request {
             Self::Cancel { .. } => Some(Command::CancelTakeover),
             Self::Mode { mode, .. } => Some(Command::SetMode(*mode)),
             Self::Rejoin { .. } => Some(Command::Rejoin),
+            Self::Grow { volume, size_bytes, test, .. } => {
+                let (volume, size_bytes, test) = (*volume, *size_bytes, *test);
+                Some(Command::Grow { volume, size_bytes, test })
+            }
             Self::Verify { standby, from: Some(from), .. } => {
                 Some(Command::Repair { standby: *standby, from: *from })
             }

@@ -25,17 +25,37 @@ impl ExportTable for ExportBook {
 }
 
 impl Shared {
-    pub(super) fn open_exports(self: &Rc<Self>, volumes: &[(String, VolumeGeometry)]) {
+    pub(super) fn open_exports(self: &Rc<Self>) {
         let mut exports = self.exports.borrow_mut();
-        for (index, (name, geometry)) in volumes.iter().enumerate() {
-            let Some(volume) = u16::try_from(index).ok().and_then(VolumeIndex::new) else { return };
-            let info = ExportInfo::new(geometry.size_bytes, geometry.block_size);
-            let backend = Rc::new(VolumeBackend { resource: self.clone(), volume, info });
-            exports.insert(name.clone(), Export::new(backend.clone()));
+        for (index, (name, backend)) in self.backends().into_iter().enumerate() {
+            exports.insert(name, Export::new(backend.clone()));
             if let Some(devices) = &self.devices {
                 devices.borrow_mut().open(index, backend);
             }
         }
+    }
+
+    /// Clients that connect from here on find the volumes as they are now. Those that are there
+    /// keep what they were told, and so do block devices.
+    pub(super) fn resize_exports(self: &Rc<Self>) {
+        let mut exports = self.exports.borrow_mut();
+        for (name, backend) in self.backends() {
+            if let Some(found) = exports.find(&name) {
+                exports.insert(name, found.export.with_backend(backend));
+            }
+        }
+    }
+
+    /// What serves each volume, under its name.
+    fn backends(self: &Rc<Self>) -> Vec<(String, Rc<VolumeBackend>)> {
+        let inner = self.inner.borrow();
+        let named = (0..).zip(self.export_names.iter().zip(&inner.sizes));
+        let backend = |(index, (name, geometry)): (u16, (&String, &VolumeGeometry))| {
+            let volume = VolumeIndex::new(index)?;
+            let info = ExportInfo::new(geometry.size_bytes, geometry.block_size);
+            Some((name.clone(), Rc::new(VolumeBackend { resource: self.clone(), volume, info })))
+        };
+        named.filter_map(backend).collect()
     }
 
     pub(super) fn close_exports(&self) {

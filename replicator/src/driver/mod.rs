@@ -36,7 +36,10 @@ pub use resource::ResourceOptions;
 pub use resync::CopyStatus;
 pub use seed::{SeedState, SeedStatus, SeedWish};
 pub use share::Share;
-pub use thread::{Ask, ResourceHandle, ResourceStart, Starting, TcpStreamParts, start};
+pub use thread::{
+    Ask, ResourceHandle, ResourceStart, Starting, TcpStreamParts, of_configuration, sizes_in_words,
+    start,
+};
 pub use told::ToldEvent;
 
 /// What people see of a running resource.
@@ -49,6 +52,8 @@ pub struct Seen {
     /// Bytes of log that this primary applies before it lets clients in; none: they are in, or it
     /// is no primary.
     pub opening_bytes: Option<u64>,
+    /// Bytes of each volume, as clients find it.
+    pub volumes: Vec<u64>,
     /// Clients were thrown out until this member has a lease again.
     pub withdrawn: bool,
     /// Microseconds until this member's right to serve ends, from whichever source lasts longer.

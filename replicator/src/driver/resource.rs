@@ -79,6 +79,8 @@ pub(super) struct Shared {
     pub(super) stopped: Cell<bool>,
     pub(super) ended: Notify,
     pub(super) exports: RefCell<Exports>,
+    /// Under which its volumes are exported, in their order.
+    pub(super) export_names: Vec<String>,
     pub(super) devices: Option<RefCell<Devices>>,
     /// Of what the thread has done last in one go, beginning and end; kept during a resync.
     pub(super) busy: Cell<(Now, Now)>,
@@ -109,6 +111,9 @@ pub(super) struct Inner {
     pub(super) holding: bool,
     events: Vec<ReplicaEvent>,
     change: Option<bool>,
+    /// The volumes as clients may use them, and whether that has changed since the last look.
+    pub(super) sizes: Vec<VolumeGeometry>,
+    resized: bool,
     /// Somebody else leads, since the last look.
     pub(super) follows: bool,
     /// Bytes of frames that came since the node was last settled.
@@ -145,6 +150,7 @@ impl Shared {
         member: MemberId,
         options: &ResourceOptions,
     ) -> Rc<Self> {
+        let sizes = node.state().volumes.clone();
         let inner = Inner {
             node,
             replica,
@@ -165,6 +171,8 @@ impl Shared {
             holding: false,
             events: Vec::new(),
             change: None,
+            sizes,
+            resized: false,
             follows: false,
             unsettled: 0,
             surveyed: None,
@@ -185,6 +193,7 @@ impl Shared {
             stopped: Cell::new(false),
             ended: Notify::new(),
             exports: RefCell::default(),
+            export_names: options.exports.clone(),
             busy: Cell::default(),
             devices: options.ublk_queues.map(|queues| {
                 RefCell::new(Devices::new((resource, member), &options.exports, queues))
@@ -281,13 +290,11 @@ impl Shared {
     /// Settles everything that happened: messages, frames and answers lie in the queues of their
     /// sockets then, and the disks are asked by [`Shared::work_disks`] behind them. Returns when
     /// it must be called again at the latest.
-    pub(super) fn settle(
-        self: &Rc<Self>,
-        volumes: &[(String, VolumeGeometry)],
-    ) -> std::time::Duration {
+    pub(super) fn settle(self: &Rc<Self>) -> std::time::Duration {
         let mut inner = self.inner.borrow_mut();
         inner.settle();
         let (change, follows) = (inner.change.take(), std::mem::take(&mut inner.follows));
+        let resized = std::mem::take(&mut inner.resized) && inner.serving;
         let (stopped, announces) = (inner.stopped, inner.announces.take());
         if inner.has_frame_room() {
             self.room.notify_waiters();
@@ -299,12 +306,13 @@ impl Shared {
         let wait = inner.hold_changes().map_or(wait, |quiet| quiet.min(wait));
         drop(inner);
         match change {
-            Some(true) => self.open_exports(volumes),
+            Some(true) => self.open_exports(),
             Some(false) => {
                 self.close_exports();
                 // What was closed may be waited for, to be opened again.
                 self.wake.notify_one();
             }
+            None if resized => self.resize_exports(),
             None => {}
         }
         if let Some((owner, epoch)) = announces {
@@ -427,6 +435,7 @@ impl Inner {
                 tracing::error!(resource = %name, ?part, %error, "the replica failed for good");
                 Event::Failed(part)
             }
+            ReplicaEvent::RoomMade(cannot) => Event::RoomMade(cannot),
             ReplicaEvent::Read(done) => {
                 self.read_done(clock.now, done);
                 return;
@@ -489,6 +498,9 @@ impl Inner {
             }
             Action::Fence { owner, epoch } => self.fence(owner, epoch),
             Action::Announce { owner, epoch } => self.announces = Some((owner, epoch)),
+            Action::MakeRoom(volumes) => self.replica.make_room(&volumes),
+            Action::Resize(volumes) => self.replica.resize(&volumes),
+            Action::Offer(volumes) => (self.sizes, self.resized) = (volumes, true),
             Action::Stopped => self.stopped = true,
             Action::Note(note) => self.note(note),
             resync => self.resync(resync),

@@ -22,6 +22,7 @@ impl Inner {
             node,
             segment_bytes: self.replica.segment_len(),
             opening_bytes: self.opening.then_some(spooled),
+            volumes: self.sizes.iter().map(|volume| volume.size_bytes).collect(),
             withdrawn: self.node.is_withdrawn(),
             right_us: self.node.lease_end().map(|end| micros(end.since(now))),
             divergence: self.node.diverged_at().and_then(|_| self.replica.divergence()),

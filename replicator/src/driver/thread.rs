@@ -1,5 +1,6 @@
 //! The thread of a resource: its runtime, its pump, its sockets.
 
+use std::cmp::Ordering;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use hadrian_protocol::node::{
     Command, Denied, Done, Event, NodeConfig, RECORDING_VERSION, Recorded, Start,
 };
 use hadrian_protocol::point::PointName;
-use hadrian_protocol::replica::{VolumeGeometry, describe};
+use hadrian_protocol::replica::{ReplicaState, VolumeGeometry, describe};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local};
@@ -62,7 +63,7 @@ pub struct ResourceStart {
     pub history: Option<HistoryLimits>,
     /// The backing stores, in order.
     pub stores: Vec<PathBuf>,
-    /// Their sizes, as configured; the replica was made for the same ones.
+    /// Their sizes, as configured; the replica was made for the same ones, and may have grown.
     pub geometry: Vec<VolumeGeometry>,
     /// The NBD unix socket.
     pub socket: PathBuf,
@@ -159,7 +160,7 @@ pub fn start(start: ResourceStart) -> Result<Starting, ReplicaError> {
                 Wishes { memory: share.spool(), history: start.history },
             );
             match replica {
-                Ok((_, state, _)) if state.volumes != start.geometry => {
+                Ok((_, state, _)) if !of_configuration(&state, &start.geometry) => {
                     let _ = opened.send(Err(ReplicaError::Geometry {
                         has: describe(&state.volumes),
                         says: describe(&start.geometry),
@@ -170,6 +171,9 @@ pub fn start(start: ResourceStart) -> Result<Starting, ReplicaError> {
                     let _ = opened.send(Err(ReplicaError::Member { has, says }));
                 }
                 Ok((replica, state, recovered)) => {
+                    for note in sizes_in_words(&state, &start.geometry, &start.options.exports) {
+                        tracing::warn!(resource = %start.options.name, "{note}");
+                    }
                     let _ = opened.send(Ok(()));
                     run(start, replica, state, recovered, asked);
                 }
@@ -183,6 +187,44 @@ pub fn start(start: ResourceStart) -> Result<Starting, ReplicaError> {
     Ok(Starting { handle: ResourceHandle { asks, thread }, opened: open, dir })
 }
 
+/// Whether a replica is one of the volumes that the configuration names. The superblock has the
+/// sizes; what the file says was true once, or is to become so.
+#[must_use]
+pub fn of_configuration(state: &ReplicaState, says: &[VolumeGeometry]) -> bool {
+    let alike = |(has, says): (&VolumeGeometry, &VolumeGeometry)| {
+        // Where nothing has grown, a smaller size in the file is a mistake in it.
+        has.block_size == says.block_size
+            && (state.growths > 0 || has.size_bytes <= says.size_bytes)
+    };
+    state.volumes.len() == says.len() && state.volumes.iter().zip(says).all(alike)
+}
+
+/// Where the sizes of a replica and those of the configuration differ, a sentence each.
+#[must_use]
+pub fn sizes_in_words(
+    state: &ReplicaState,
+    says: &[VolumeGeometry],
+    names: &[String],
+) -> Vec<String> {
+    let pairs = state.volumes.iter().zip(says).zip(names);
+    let sentence = |((has, says), name): ((&VolumeGeometry, &VolumeGeometry), &String)| {
+        let (has, says) = (has.size_bytes, says.size_bytes);
+        let (resource, volume) = name.split_once('/').unwrap_or(("", name));
+        match has.cmp(&says) {
+            Ordering::Equal => None,
+            Ordering::Greater => Some(format!(
+                "{name} has grown to {has} bytes, and the configuration says {says}; that is what \
+                 new replicas are created with: write size = \"{has}B\" there"
+            )),
+            Ordering::Less => Some(format!(
+                "{name} has {has} bytes, and the configuration says {says}; what makes that true \
+                 is: hadrian grow {resource} {volume} --size {says}B, on the primary"
+            )),
+        }
+    };
+    pairs.filter_map(sentence).collect()
+}
+
 /// What was written to clones was never to outlive a daemon.
 fn clear_clones(dir: &Path) {
     let engine = AnyEngine::choose(EngineChoice::Plain, 1).map_err(std::io::Error::other);
@@ -194,7 +236,7 @@ fn clear_clones(dir: &Path) {
 fn run(
     start: ResourceStart,
     replica: Replica,
-    state: hadrian_protocol::replica::ReplicaState,
+    state: ReplicaState,
     recovered: hadrian_protocol::node::Recovered,
     asked: mpsc::Receiver<Ask>,
 ) {
@@ -203,7 +245,6 @@ fn run(
         Err(error) => return tracing::error!(%error, "no runtime for a resource"),
     };
     let clock = hadrian_fencing::clock::now();
-    let geometry = state.volumes.clone();
     let mut replica = replica;
     replica.set_copy_rate(start.options.copy_rate);
     let config = fit(start.node.clone(), replica.log_capacity());
@@ -219,7 +260,7 @@ fn run(
     });
     let node = Recorded::start(Start { version, program, config, state, recovered, clock }, tape);
     let shared = Shared::new(node, replica, start.resource, start.member, &start.options);
-    LocalSet::new().block_on(&runtime, serve(shared, start, geometry, asked));
+    LocalSet::new().block_on(&runtime, serve(shared, start, asked));
 }
 
 /// A small log asks for earlier checkpoints, and for syncs that leave room in the standby's.
@@ -231,15 +272,9 @@ fn fit(mut config: NodeConfig, capacity: u64) -> NodeConfig {
     config
 }
 
-async fn serve(
-    shared: Rc<Shared>,
-    start: ResourceStart,
-    geometry: Vec<VolumeGeometry>,
-    asked: mpsc::Receiver<Ask>,
-) {
-    let volumes: Vec<_> = start.options.exports.iter().cloned().zip(geometry).collect();
+async fn serve(shared: Rc<Shared>, start: ResourceStart, asked: mpsc::Receiver<Ask>) {
     let descriptor = shared.inner.borrow().replica.descriptor();
-    spawn_local(pump(shared.clone(), volumes, descriptor));
+    spawn_local(pump(shared.clone(), descriptor));
     if let Err(error) = listen(&shared, &start).await {
         tracing::error!(resource = %start.options.name, %error, "clients cannot connect");
     }
@@ -264,15 +299,11 @@ async fn serve(
 ///
 /// What goes over sockets is sent before the disks are asked: another member has the longer way to
 /// its acknowledgement, and to hand operations to a disk takes as long as to send a frame.
-async fn pump(
-    shared: Rc<Shared>,
-    volumes: Vec<(String, VolumeGeometry)>,
-    descriptor: Option<OwnedFd>,
-) {
+async fn pump(shared: Rc<Shared>, descriptor: Option<OwnedFd>) {
     let disks = DisksReady::new(descriptor);
     loop {
         let began = shared.stopwatch();
-        let wait = shared.settle(&volumes);
+        let wait = shared.settle();
         behind_the_others().await;
         let disks_have = shared.work_disks();
         shared.was_busy(began);

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use rand::Rng;
 use rand::rngs::SmallRng;
 
-use crate::host::{Ask, BLOCKS, Change};
+use crate::host::{Ask, Change};
 
 /// Blocks of a page. Changes of whole pages are large ones, which may wait in the log.
 const PAGE: u64 = 8;
@@ -48,43 +48,43 @@ impl Clients {
         self.unknown.remove(place).map(|(_, ask)| ask)
     }
 
-    /// The next request of a client.
-    pub(crate) fn draw(&mut self, rng: &mut SmallRng) -> Ask {
+    /// The next request of a client, of a volume of so many blocks.
+    pub(crate) fn draw(&mut self, rng: &mut SmallRng, blocks: u64) -> Ask {
         match rng.random_range(0..10) {
             0..=5 => {
                 let fua = rng.random_bool(0.1);
                 let changes = if self.write_pages && rng.random_bool(0.5) {
-                    vec![self.pages(rng)]
+                    vec![self.pages(rng, blocks)]
                 } else {
-                    (0..rng.random_range(1..=3)).map(|_| self.change(rng)).collect()
+                    (0..rng.random_range(1..=3)).map(|_| self.change(rng, blocks)).collect()
                 };
                 Ask::Write { changes, fua }
             }
             6 | 7 => Ask::Flush,
             _ => {
-                let (block, count) = place(rng);
+                let (block, count) = place(rng, blocks);
                 Ask::Read { block, count }
             }
         }
     }
 
-    fn change(&mut self, rng: &mut SmallRng) -> Change {
-        let (block, count) = place(rng);
+    fn change(&mut self, rng: &mut SmallRng, blocks: u64) -> Change {
+        let (block, count) = place(rng, blocks);
         self.next_number += 1;
         let number = if rng.random_bool(0.15) { 0 } else { self.next_number };
         Change { block, count, number }
     }
 
-    fn pages(&mut self, rng: &mut SmallRng) -> Change {
-        let (first, count) = (rng.random_range(0..BLOCKS / PAGE - 1), rng.random_range(1..=2));
+    fn pages(&mut self, rng: &mut SmallRng, blocks: u64) -> Change {
+        let (first, count) = (rng.random_range(0..blocks / PAGE - 1), rng.random_range(1..=2));
         self.next_number += 1;
         Change { block: first * PAGE, count: count * PAGE, number: self.next_number }
     }
 }
 
 /// Most requests go to a few blocks, so that they meet each other.
-fn place(rng: &mut SmallRng) -> (u64, u64) {
+fn place(rng: &mut SmallRng, blocks: u64) -> (u64, u64) {
     let count = rng.random_range(1..=8);
-    let most = if rng.random_bool(0.5) { 16 } else { BLOCKS };
+    let most = if rng.random_bool(0.5) { 16 } else { blocks };
     (rng.random_range(0..=most - count), count)
 }

@@ -61,6 +61,10 @@ impl Engine for Disk {
         self.0.borrow_mut().size(file)
     }
 
+    fn extend(&mut self, file: FileId, len: u64) -> io::Result<()> {
+        self.0.borrow_mut().extend(file, len)
+    }
+
     fn submit(&mut self, token: Token, op: Op) {
         self.0.borrow_mut().submit(token, op);
     }

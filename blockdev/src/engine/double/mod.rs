@@ -66,6 +66,8 @@ pub struct Double {
     /// The next write to a file in this folder goes astray.
     astray_in: Option<PathBuf>,
     is_full: bool,
+    /// Files that cannot be made longer: devices.
+    fixed: Vec<Inode>,
     is_cut: bool,
     /// How often the host was started.
     boots: u64,
@@ -123,6 +125,7 @@ impl Double {
             fail_read_at: None,
             astray_in: None,
             is_full: false,
+            fixed: Vec::new(),
             is_cut: false,
             boots: 1,
         }
@@ -224,6 +227,15 @@ impl Double {
     /// Makes a durable file of `len` zeroes, for what is there before the story begins.
     pub fn put_file(&mut self, path: &Path, len: usize) {
         self.disk.put_file(path, len);
+    }
+
+    /// From here on the file at `path` is a device, which no process makes larger.
+    ///
+    /// # Panics
+    /// If there is no such file.
+    pub fn make_device(&mut self, path: &Path) {
+        let inode = self.disk.find(path);
+        self.fixed.push(inode.unwrap_or_else(|| panic!("{} is not there", path.display())));
     }
 
     /// Takes back what [`Double::cut_power_at`], [`Double::fail_at`] and [`Double::fail_read_at`]
@@ -469,6 +481,18 @@ impl Engine for Double {
     fn size(&mut self, file: FileId) -> io::Result<u64> {
         self.alive()?;
         Ok(self.disk.len(self.inode(file)?))
+    }
+
+    fn extend(&mut self, file: FileId, len: u64) -> io::Result<()> {
+        self.alive()?;
+        let inode = self.inode(file)?;
+        let has = self.disk.len(inode);
+        if has < len && self.fixed.contains(&inode) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        // Like any content, the new end may be lost until a sync.
+        self.disk.zero(inode, has, len.saturating_sub(has));
+        Ok(())
     }
 
     fn submit(&mut self, token: Token, op: Op) {

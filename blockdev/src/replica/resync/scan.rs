@@ -75,7 +75,11 @@ impl Copies {
         // A map that does not reach to `from` would have a gap: the read below fails, and it goes.
         let known = self.maps.get(&peer).filter(|dirty| dirty.span.to == from && from <= to);
         let (at, found) = match known {
-            Some(dirty) => (from, Found::Map(dirty.clone())),
+            // It may be of a time when the volumes were smaller.
+            Some(dirty) => match dirty.map.grown_to(&self.volumes) {
+                Some(map) => (from, Found::Map(DirtyMap { map, span: dirty.span })),
+                None => (Lsn::new(u64::MAX), Found::Leaves(LeafSet::default())),
+            },
             None => (Lsn::new(u64::MAX), Found::Leaves(LeafSet::default())),
         };
         self.scans.push_back(Scan { whom: Whom::Fold(peer), at, end: to, found });

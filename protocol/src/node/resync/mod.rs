@@ -103,6 +103,17 @@ impl Node {
         self.resync.switching || open.any(|open| open.phase.is_sinking())
     }
 
+    /// Whether something is under way that counts on the sizes of the volumes.
+    pub(super) fn counts_on_sizes(&self) -> bool {
+        self.is_sinking()
+            || self.resync.sink.is_some()
+            || self.resync.compared.is_some()
+            || !self.resync.sources.is_empty()
+            || self.seeding.is_some()
+            || self.is_comparing()
+            || self.follow.cutting
+    }
+
     /// Whether nothing is on its way into the image, and nothing will be while that is wanted.
     fn image_rests(&self) -> bool {
         self.log.applied() == self.state.apply_limit

@@ -32,6 +32,9 @@ impl Node {
         if self.seeding.is_some() {
             return Err(Denied::Busy);
         }
+        if self.growing.is_under_way() {
+            return Err(Denied::Grows);
+        }
         self.can_seed()?;
         self.seeding = Some(Seeding { session, rest: Rest::Far, absent });
         let scope = Scope { way: Way::Digests, map_of: self.state.member, log_from: Lsn::START };

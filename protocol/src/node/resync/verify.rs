@@ -109,6 +109,9 @@ impl Node {
         if self.verify.running.is_some() {
             return Err(Denied::Busy);
         }
+        if self.growing.is_under_way() {
+            return Err(Denied::Grows);
+        }
         if !self.config.replay_delay.is_zero() {
             return Err(Denied::Delayed);
         }

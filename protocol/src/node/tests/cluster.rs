@@ -12,7 +12,7 @@ use crate::record::ControlRecord;
 use crate::replica::{Base, Image, Mode, VolumeGeometry};
 use crate::resync::Span;
 use crate::time::WallTime;
-use crate::wire::Message;
+use crate::wire::{CannotGrow, Message};
 
 pub(super) fn member(index: u8) -> MemberId {
     MemberId::new(index).unwrap()
@@ -48,6 +48,10 @@ pub(super) struct Host {
     pub(super) notes: Vec<Note>,
     /// Why exports of a seed came to nothing.
     pub(super) seeds_ended: Vec<Denied>,
+    /// What its disks say when they are to make room; none: nothing yet.
+    pub(super) room: Option<Option<CannotGrow>>,
+    /// What clients were offered, one after the other.
+    pub(super) offered: Vec<u64>,
     /// What was to be added to dirty maps.
     pub(super) folds: Vec<(MemberId, Option<Lsn>, Lsn)>,
 }
@@ -101,6 +105,8 @@ impl Cluster {
                 notes: Vec::new(),
                 seeds_ended: Vec::new(),
                 folds: Vec::new(),
+                room: Some(None),
+                offered: Vec::new(),
             }
         };
         let hosts = (0..count).map(host).collect();
@@ -385,10 +391,20 @@ impl Cluster {
         }
     }
 
-    /// What a resync brings is not there in these hosts, but each of its steps is.
+    /// What a resync brings is not there in these hosts, but each of its steps is; and so it is
+    /// with room.
     fn resync(&mut self, index: u8, action: Action) {
         let host = &mut self.hosts[usize::from(index)];
         match action {
+            Action::MakeRoom(_) => {
+                if let Some(cannot) = host.room {
+                    self.tell(index, Event::RoomMade(cannot));
+                }
+            }
+            Action::Offer(volumes) => {
+                assert_eq!(host.state.volumes, volumes, "what is offered is durable");
+                host.offered.push(volumes[0].size_bytes);
+            }
             _ if !host.brings_up => {}
             Action::Source { session, .. } => self.tell(index, Event::SourceNearEnd { session }),
             Action::FinishSource { session } => {

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod figures;
+mod grows;
 mod holds;
 mod leases;
 mod resyncs;

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use super::super::{Denied, FailedPart, Why, picture};
 use super::cluster::member;
 use crate::ids::{Epoch, Lsn};
-use crate::wire::Refusal;
+use crate::wire::{CannotGrow, Refusal};
 
 #[test]
 fn the_tables_are_as_they_were_looked_over() {
@@ -56,7 +56,8 @@ fn after_refusal(refusal: Refusal) -> Option<Refusal> {
         Refusal::Diverged { .. } => Refusal::Unrelated,
         Refusal::Unrelated => Refusal::BaseDiffers,
         Refusal::BaseDiffers => Refusal::GeometryDiffers,
-        Refusal::GeometryDiffers => Refusal::LogGone { start: Lsn::START },
+        Refusal::GeometryDiffers => Refusal::Growing,
+        Refusal::Growing => Refusal::LogGone { start: Lsn::START },
         Refusal::LogGone { .. } => Refusal::Overtaken { promised: Epoch::NONE_YET, owned: false },
         Refusal::Overtaken { .. } => Refusal::NotNow,
         Refusal::NotNow => Refusal::Protocol,
@@ -77,7 +78,18 @@ fn after_denied(denied: Denied) -> Option<Denied> {
         Denied::NobodyFollows => Denied::Delayed,
         Denied::Delayed => Denied::NotOfTheTwo,
         Denied::NotOfTheTwo => Denied::RestedTooLong,
-        Denied::RestedTooLong => Denied::InGate,
+        Denied::RestedTooLong => Denied::Grows,
+        Denied::Grows => Denied::NoSuchVolume,
+        Denied::NoSuchVolume => Denied::NotLarger { has: 4096 },
+        Denied::NotLarger { .. } => Denied::NoSize { block: 512 },
+        Denied::NoSize { .. } => Denied::CopyUnderWay,
+        Denied::CopyUnderWay => Denied::DoesNotFollow { member: member(0) },
+        Denied::DoesNotFollow { .. } => {
+            let why = CannotGrow::DeviceTooSmall { has: 4096, missing: 512 };
+            Denied::CannotGrow { member: member(0), why }
+        }
+        Denied::CannotGrow { .. } => Denied::RoomTakesLong { member: member(0) },
+        Denied::RoomTakesLong { .. } => Denied::InGate,
         Denied::InGate => Denied::WindowRuns { ms: 1 },
         Denied::WindowRuns { .. } => Denied::NotInSet { owner: member(0), epoch: Epoch::NONE_YET },
         Denied::NotInSet { .. } => Denied::OwnerLives { owner: member(0), epoch: Epoch::NONE_YET },
@@ -148,5 +160,5 @@ fn every_reason_has_a_code_of_its_own_and_a_way_out() {
 #[test]
 fn every_denial_has_a_code_of_its_own_and_a_way_out() {
     let codes = check(Denied::AlreadyPrimary, after_denied, Denied::code);
-    assert_eq!(codes.len(), 24);
+    assert_eq!(codes.len(), 32);
 }

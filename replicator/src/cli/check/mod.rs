@@ -9,7 +9,7 @@ use std::path::Path;
 
 use hadrian_blockdev::replica::{Found, ReplicaError, read_state};
 use hadrian_blockdev::superblock::{self, SuperblockError, Whose};
-use hadrian_blockdev::volume::{StoreError, check_store};
+use hadrian_blockdev::volume::{StoreError, check_store, check_store_in_use};
 use hadrian_fencing::watchdog::{SYS, WatchdogError, WatchdogSettings, look};
 use hadrian_protocol::node::OnWindowEnd;
 use hadrian_protocol::replica::describe;
@@ -21,6 +21,7 @@ use super::{Ended, Exit, words};
 use crate::config::{Config, Fencing, Member, Resource};
 use crate::control::QuarantineStatus;
 use crate::daemon::{DaemonError, load_keys};
+use crate::driver::{of_configuration, sizes_in_words};
 use crate::tls::TlsError;
 
 /// What design §5.3 wants everybody to know who runs without marks.
@@ -142,8 +143,16 @@ impl Findings {
     }
 
     fn look_at_stores(&mut self, resource: &Resource, me: &Member) {
-        for (path, geometry) in resource.stores(me.id).iter().zip(resource.geometry()) {
-            match check_store(path, geometry) {
+        let found = read_state(&me.replica_dir(resource)).ok().map(|found| found.state.volumes);
+        // A replica knows how large its volumes are; before there is one, the file has to.
+        let is_made = found.is_some();
+        let volumes = found.unwrap_or_else(|| resource.geometry());
+        for (path, geometry) in resource.stores(me.id).iter().zip(volumes) {
+            let fits = match is_made {
+                true => check_store_in_use(path, geometry),
+                false => check_store(path, geometry),
+            };
+            match fits {
                 Ok(()) => {}
                 Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                     let (name, shown) = (&resource.name, path.display());
@@ -193,7 +202,10 @@ impl Findings {
             let text = format!("{name}: in quarantine, {}", words::quarantine(kept, name));
             self.notes.push(text);
         }
-        if state.volumes != resource.geometry() {
+        if of_configuration(&state, &resource.geometry()) {
+            let notes = sizes_in_words(&state, &resource.geometry(), &resource.exports());
+            self.notes.extend(notes);
+        } else {
             let (has, says) = (describe(&state.volumes), describe(&resource.geometry()));
             let text = ReplicaError::Geometry { has, says }.to_string();
             let text = format!("{name}: {text}");

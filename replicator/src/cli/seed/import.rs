@@ -9,12 +9,13 @@ use bytes::Bytes;
 use hadrian_blockdev::replica::{self, Import};
 use hadrian_blockdev::superblock::Whose;
 use hadrian_blockdev::volume::{base_of, check_store, create_store};
-use hadrian_protocol::replica::{Base, ReplicaState, Role, describe};
+use hadrian_protocol::replica::{Base, ReplicaState, Role, VolumeGeometry, describe};
 
 use super::super::args::Args;
 use super::super::create::progress;
 use super::super::{configuration, resource as resource_of};
 use crate::config::{Member, Resource};
+use crate::driver::of_configuration;
 use crate::seed::{Piece, SeedReader};
 
 /// Checks a seed to its end, and only then makes anything of it. The replica is begun before its
@@ -24,12 +25,22 @@ pub(super) fn import(args: &Args, name: &str, file: &Path) -> anyhow::Result<()>
     let resource = resource_of(&config, name)?;
     let shown = || file.display().to_string();
     let dir = me.replica_dir(resource);
-    let is_begun = is_begun(&dir, name)?;
+    let begun = begun_of(&dir, name)?;
+    let is_begun = begun.is_some();
     let state = check(resource, file, args.json).with_context(shown)?;
+    if let Some(begun) = begun.filter(|begun| *begun != state.volumes) {
+        bail!(
+            "the replica in {} was begun for {}, and the seed is of {}: the volumes have grown \
+             since; move that away, and import again",
+            dir.display(),
+            describe(&begun),
+            describe(&state.volumes)
+        );
+    }
     let whose = Whose { resource: resource.id, label: config.label(&me)? };
     let stores = resource.stores(me.id);
     if !is_begun {
-        begin((resource, &me), &whose, &dir, args.json)?;
+        begin((resource, &me), &whose, (&dir, &state.volumes), args.json)?;
     }
     let mut import = Import::open(&dir, &whose, &stores)?;
     if is_begun {
@@ -53,30 +64,31 @@ pub(super) fn import(args: &Args, name: &str, file: &Path) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Whether there is a replica that is begun and no more: an import of it was interrupted, or it
-/// was created to be given another's content.
-fn is_begun(dir: &Path, name: &str) -> anyhow::Result<bool> {
+/// The volumes of a replica that is begun and no more, if there is one: an import of it was
+/// interrupted, or it was created to be given another's content.
+fn begun_of(dir: &Path, name: &str) -> anyhow::Result<Option<Vec<VolumeGeometry>>> {
     if !dir.join(hadrian_blockdev::superblock::FILE_NAME).exists() {
-        return Ok(false);
+        return Ok(None);
     }
-    if !replica::is_begun(&replica::read_state(dir)?.state) {
+    let state = replica::read_state(dir)?.state;
+    if !replica::is_begun(&state) {
         bail!(
             "{} holds a replica of {name} already; move it away first if the seed is to take its \
              place",
             dir.display()
         );
     }
-    Ok(true)
+    Ok(Some(state.volumes))
 }
 
 /// Makes a replica that has nothing yet, of stores that hold nothing.
 fn begin(
     (resource, me): (&Resource, &Member),
     whose: &Whose,
-    dir: &Path,
+    (dir, volumes): (&Path, &[VolumeGeometry]),
     json: bool,
 ) -> anyhow::Result<()> {
-    let (stores, geometry) = (resource.stores(me.id), resource.geometry());
+    let (stores, geometry) = (resource.stores(me.id), volumes.to_vec());
     for (path, geometry) in stores.iter().zip(&geometry) {
         create_store(path, geometry.size_bytes)?;
         check_store(path, *geometry)?;
@@ -126,19 +138,20 @@ fn check(resource: &Resource, file: &Path, json: bool) -> anyhow::Result<Replica
             resource.id
         );
     }
-    if found.volumes != resource.geometry() {
+    let bar = progress("checking", len, json);
+    while seed.next_piece()?.is_some() {
+        bar.set_position(seed.at());
+    }
+    bar.finish_and_clear();
+    let state = seed.state().cloned().context("it has no end")?;
+    if !of_configuration(&state, &resource.geometry()) || found.volumes != state.volumes {
         bail!(
             "its volumes are {}, those of {name} in the configuration are {}; they must agree",
             describe(&found.volumes),
             describe(&resource.geometry())
         );
     }
-    let bar = progress("checking", len, json);
-    while seed.next_piece()?.is_some() {
-        bar.set_position(seed.at());
-    }
-    bar.finish_and_clear();
-    seed.state().cloned().context("it has no end")
+    Ok(state)
 }
 
 /// What the seed does not name has to be zero.

@@ -75,7 +75,7 @@ impl Side {
     /// Works until it has nothing left to do.
     fn turn(&self) {
         loop {
-            self.shared.settle(&[]);
+            self.shared.settle();
             if self.shared.work_disks() == Disks::Quiet {
                 return;
             }

@@ -1,6 +1,7 @@
 //! Bugs that somebody could make: a rule of the contract each, taken out of the code.
 
 mod disk;
+mod grow;
 mod marks;
 mod members;
 mod resync;
@@ -88,7 +89,6 @@ impl Mutant {
 
 /// All of them.
 pub(crate) fn mutants() -> impl Iterator<Item = &'static Mutant> {
-    [members::MUTANTS, set::MUTANTS, disk::MUTANTS, marks::MUTANTS, resync::MUTANTS, seeds::MUTANTS]
-        .into_iter()
-        .flatten()
+    let all = [members::MUTANTS, set::MUTANTS, disk::MUTANTS, marks::MUTANTS, resync::MUTANTS];
+    all.into_iter().chain([seeds::MUTANTS, grow::MUTANTS]).flatten()
 }

@@ -82,6 +82,9 @@ impl Cluster {
             | Action::EndCompare { .. }
             | Action::AnswerCompare { .. }
             | Action::EndAnswers { .. }
+            | Action::MakeRoom(_)
+            | Action::Resize(_)
+            | Action::Offer(_)
             | Action::SeedEnded { .. }
             | Action::ReleaseLog(_)
             | Action::Hold(false)

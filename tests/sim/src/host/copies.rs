@@ -1,7 +1,5 @@
-//! Resyncs of a process: what its core decides goes to its replica, and what that has done to the
-//! core and the oracle.
-
-use std::path::Path;
+//! Resyncs and growths of a process: what its core decides goes to its replica, and what that has
+//! done to the core and the oracle.
 
 use hadrian_blockdev::replica::ReplicaEvent;
 use hadrian_protocol::ids::{MemberId, SessionId};
@@ -9,11 +7,11 @@ use hadrian_protocol::node::{Action, Event};
 use hadrian_protocol::resync::Numbered;
 use hadrian_protocol::wire::Message;
 
-use super::{Outward, Process, STORE};
+use super::{BLOCK, Outward, Process};
 use crate::oracle::Oracle;
 
 impl Process {
-    /// Carries out what the core wants of a resync.
+    /// Carries out what the core wants of a resync or a growth.
     pub(super) fn resync(&mut self, member: MemberId, action: Action, oracle: &mut Oracle) {
         match action {
             Action::Source { session, scope } => {
@@ -45,6 +43,12 @@ impl Process {
             Action::EndCompare { session } => self.replica.end_compare(session.get()),
             Action::AnswerCompare { session } => self.replica.answer_compare(session.get()),
             Action::EndAnswers { session } => self.replica.end_answers(session.get()),
+            Action::MakeRoom(volumes) => self.replica.make_room(&volumes),
+            Action::Resize(volumes) => self.replica.resize(&volumes),
+            Action::Offer(volumes) => {
+                oracle.offers(member, &volumes);
+                self.offered = super::process::blocks(&volumes);
+            }
             other => unreachable!("everything else is carried out elsewhere: {other:?}"),
         }
     }
@@ -107,7 +111,8 @@ impl Process {
         self.replica.copying(session.get(), copying).is_ok()
     }
 
-    fn image(&self) -> Vec<u8> {
-        self.disk.with(|disk| disk.contents(Path::new(STORE)).unwrap_or_default().to_vec())
+    /// The volume, which its store may be larger than.
+    pub(crate) fn image(&self) -> Vec<u8> {
+        super::image_of(&self.disk, super::process::blocks(&self.node.state().volumes) * BLOCK)
     }
 }

@@ -16,9 +16,9 @@ use hadrian_blockdev::volume::Store;
 use hadrian_protocol::frame::{Frame, HEAD_LEN, LogPosition};
 use hadrian_protocol::ids::{Epoch, Lsn, MemberId, ResourceId, SessionId, VolumeIndex};
 use hadrian_protocol::node::{
-    Denied, Done, Event, NodeConfig, Note, RECORDING_VERSION, Recorded, Start,
+    Command, Denied, Done, Event, NodeConfig, Note, RECORDING_VERSION, Recorded, Start,
 };
-use hadrian_protocol::replica::{Base, Mode, ReplicaState, Role, VolumeGeometry};
+use hadrian_protocol::replica::{Base, Mode, ReplicaState, Role, Sizes, VolumeGeometry};
 use hadrian_protocol::resync::Numbered;
 use hadrian_protocol::time::{Clock, Now, WallTime};
 use hadrian_protocol::wire::Message;
@@ -34,8 +34,10 @@ pub(crate) use seeds::Seed;
 
 /// Bytes of a block, the unit in which clients write.
 pub(crate) const BLOCK: u64 = 512;
-/// Blocks of the volume.
+/// Blocks of the volume when a run begins.
 pub(crate) const BLOCKS: u64 = 128;
+/// Most blocks that it is grown to.
+pub(crate) const BLOCKS_MAX: u64 = 512;
 const DIR: &str = "/replica";
 const STORE: &str = "/store/data";
 /// Wall time when a run begins; any will do.
@@ -54,6 +56,19 @@ pub(crate) enum Ask {
         block: u64,
         count: u64,
     },
+}
+
+impl Ask {
+    /// The end of what it touches, in blocks.
+    fn end(&self) -> u64 {
+        match self {
+            Self::Write { changes, .. } => {
+                changes.iter().map(|change| change.block + change.count).max().unwrap_or(0)
+            }
+            Self::Flush => 0,
+            Self::Read { block, count } => block + count,
+        }
+    }
 }
 
 /// Blocks and what they shall hold.
@@ -246,6 +261,30 @@ impl Host {
         self.process().is_some_and(|process| process.serving && !process.holding)
     }
 
+    /// Blocks that clients may use here.
+    pub(crate) fn blocks(&self) -> u64 {
+        self.process().map_or(BLOCKS, |process| process.offered)
+    }
+
+    /// The command that makes the volume larger than it is here, by a part that shares a leaf with
+    /// what there was.
+    pub(crate) fn grow_command(&self, test: bool) -> Option<Command> {
+        let has = self.process()?.node.state().volumes.first()?.size_bytes;
+        let size_bytes = (has + 40 * BLOCK).min(BLOCKS_MAX * BLOCK);
+        Some(Command::Grow { volume: volume(), size_bytes, test })
+    }
+
+    /// The backing store is a device from here on, which only its operator makes larger.
+    pub(crate) fn store_is_device(&self) {
+        self.disk.with(|disk| disk.make_device(Path::new(STORE)));
+    }
+
+    /// The operator has made it larger, and left in it whatever was there.
+    pub(crate) fn enlarge_device(&self) {
+        let len = (BLOCKS_MAX * BLOCK) as usize;
+        self.disk.with(|disk| disk.tamper(Path::new(STORE), |file| file.resize(len, 0xEE)));
+    }
+
     pub(crate) fn has_stopped(&self) -> bool {
         self.process().is_some_and(|process| process.stopped)
     }
@@ -291,9 +330,18 @@ impl Host {
         })
     }
 
-    /// The volume as a reader of the backing store sees it.
+    /// The volume as a reader of the backing store sees it. Of a replica that does not run it is
+    /// all of the store, which may be larger.
     pub(crate) fn image(&self) -> Vec<u8> {
-        self.disk.with(|disk| disk.contents(Path::new(STORE)).unwrap_or_default().to_vec())
+        match self.process() {
+            Some(process) => process.image(),
+            None => image_of(&self.disk, u64::MAX),
+        }
+    }
+
+    /// The sizes of its volumes, while it runs.
+    pub(crate) fn sizes(&self) -> Option<Sizes> {
+        Some(self.process()?.node.state().sizes())
     }
 
     /// Starts the daemon: the replica is opened, and its core wakes up.
@@ -316,7 +364,9 @@ impl Host {
         self.disk.with(Double::forget_plans);
         self.fails = false;
         let clock = self.clock(now);
-        oracle.opened(self.member, &state, &recovered, (&self.image(), clock.wall));
+        let size = state.volumes.first().map_or(0, |volume| volume.size_bytes);
+        let image = image_of(&self.disk, size);
+        oracle.opened(self.member, &state, &recovered, (&image, clock.wall));
         let start = Start {
             version: RECORDING_VERSION,
             program: "simulator".into(),
@@ -384,7 +434,8 @@ impl Host {
             // Whoever stood still may have lost the right to serve meanwhile.
             process.pump(clock, member, oracle);
         }
-        let taken = process.serving && !process.holding && process.has_room();
+        let fits = ask.end() <= process.offered;
+        let taken = process.serving && !process.holding && process.has_room() && fits;
         if taken {
             process.take(clock, member, id, ask, oracle);
             process.pump(clock, member, oracle);
@@ -406,6 +457,14 @@ impl Host {
         let at = i64::try_from(at.as_micros()).unwrap_or(i64::MAX).min(i64::MAX / 2_000);
         began + u64::try_from(at * 1000 / (1000 + self.drift) + 1).unwrap_or_default()
     }
+}
+
+/// The first bytes of a backing store.
+fn image_of(disk: &Disk, size: u64) -> Vec<u8> {
+    disk.with(|disk| {
+        let all = disk.contents(Path::new(STORE)).unwrap_or_default();
+        all[..all.len().min(usize::try_from(size).unwrap_or(usize::MAX))].to_vec()
+    })
 }
 
 /// What blocks hold that were written with `number`.

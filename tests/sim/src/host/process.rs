@@ -8,14 +8,15 @@ use hadrian_blockdev::buffer::IoBuf;
 use hadrian_blockdev::engine::Engine as _;
 use hadrian_blockdev::replica::{Replica, ReplicaEvent};
 use hadrian_blockdev::volume::Hold;
-use hadrian_protocol::frame::Draft;
+use hadrian_protocol::frame::{Draft, Frame};
 use hadrian_protocol::ids::{Lsn, MemberId, SessionId};
 use hadrian_protocol::node::{Action, Event, FailedPart, Note, Recorded};
 use hadrian_protocol::range::ByteRange;
+use hadrian_protocol::replica::VolumeGeometry;
 use hadrian_protocol::time::{Clock, Now};
 
 use super::seeds::Exporting;
-use super::{Ask, BLOCK, Change, DIR, Outward, STORE, content, volume};
+use super::{Ask, BLOCK, Change, DIR, Outward, content, volume};
 use crate::Micros;
 use crate::disk::Disk;
 use crate::oracle::Oracle;
@@ -40,6 +41,8 @@ pub(crate) struct Process {
     pub(super) disk: Disk,
     pub(super) began: Micros,
     pub(crate) serving: bool,
+    /// Blocks that clients may use.
+    pub(crate) offered: u64,
     /// It leads, and serves when nothing waits in the log alone.
     opening: bool,
     pub(super) holding: bool,
@@ -75,7 +78,9 @@ impl Process {
         disk: Disk,
         (began, wait_bytes): (Micros, u64),
     ) -> Self {
+        let offered = blocks(&node.state().volumes);
         Self {
+            offered,
             node,
             replica,
             disk,
@@ -99,6 +104,11 @@ impl Process {
             out: Vec::new(),
             events: Vec::new(),
         }
+    }
+
+    /// Whether a frame lies inside the volume as it is here: a link is closed where it does not.
+    pub(crate) fn holds(&self, frame: &Frame) -> bool {
+        self.replica.holds(frame)
     }
 
     pub(crate) fn has_room(&self) -> bool {
@@ -276,6 +286,7 @@ impl Process {
                 }
                 return;
             }
+            ReplicaEvent::RoomMade(cannot) => Event::RoomMade(cannot),
             resync => match self.resync_event(member, resync, oracle) {
                 Some(event) => event,
                 None => return,
@@ -359,10 +370,7 @@ impl Process {
         }
         self.settled += 1;
         if self.settled.is_multiple_of(COMPARE_EVERY) {
-            self.disk.with(|disk| {
-                let image = disk.contents(Path::new(STORE)).unwrap_or_default();
-                oracle.image_holds(member, lsn, image);
-            });
+            oracle.image_holds(member, lsn, &self.image());
         }
     }
 
@@ -392,6 +400,10 @@ impl Process {
             self.reads.clear();
         }
     }
+}
+
+pub(super) fn blocks(volumes: &[VolumeGeometry]) -> u64 {
+    volumes.first().map_or(0, |volume| volume.size_bytes / BLOCK)
 }
 
 fn draft(changes: &[Change]) -> Draft<IoBuf> {

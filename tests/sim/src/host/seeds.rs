@@ -8,7 +8,7 @@ use hadrian_blockdev::superblock::{self, Label, Whose};
 use hadrian_blockdev::volume::Store;
 use hadrian_protocol::frame::LogPosition;
 use hadrian_protocol::ids::{MemberId, SessionId};
-use hadrian_protocol::replica::{Base, ReplicaState, Role, VolumeGeometry};
+use hadrian_protocol::replica::{Base, ReplicaState, Role};
 use hadrian_protocol::resync::seed::Sink;
 use hadrian_protocol::resync::{LEAF, Numbered};
 
@@ -37,7 +37,8 @@ impl Process {
             return false;
         }
         let sink = Sink::new(&self.node.state().volumes);
-        let image = vec![0; (BLOCK * BLOCKS) as usize];
+        let size = self.node.state().volumes.first().map_or(0, |volume| volume.size_bytes);
+        let image = vec![0; size as usize];
         self.exporting = Some(Exporting { session, sink, image });
         true
     }
@@ -101,7 +102,9 @@ impl Host {
     /// `cut_at` the power goes at that change of the disk.
     pub(crate) fn import(&mut self, seed: &Seed, cut_at: Option<u64>) {
         let before = self.replica_state();
-        if before.as_ref().is_some_and(|state| !replica::is_begun(state)) {
+        let other =
+            |state: &ReplicaState| !replica::is_begun(state) || state.volumes != seed.state.volumes;
+        if before.as_ref().is_some_and(other) {
             return;
         }
         cut_at.into_iter().for_each(|change| self.disk.with(|disk| disk.cut_power_at(change)));
@@ -116,7 +119,8 @@ impl Host {
         let whose = Whose { resource: resource(), label: Label::default() };
         let (mode, log_bytes) = self.first;
         if !is_begun {
-            let volumes = vec![VolumeGeometry { size_bytes: BLOCK * BLOCKS, block_size: 512 }];
+            let volumes = seed.state.volumes.clone();
+            self.disk.with(|disk| disk.put_file(Path::new(STORE), seed.image.len()));
             let (role, base) = (Role::Standby, Base::Zero);
             let new = ReplicaState::created(resource(), self.member, role, mode, base, volumes);
             let new = (&whose.label, &replica::begun(new));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hadrian_protocol::frame::{ChainHash, Frame, LogPosition, Record};
 use hadrian_protocol::ids::{Epoch, Lsn};
 
-use crate::host::{BLOCK, BLOCKS, genesis};
+use crate::host::{BLOCK, BLOCKS_MAX, genesis};
 
 /// All frames of a run, as a tree: each names the one before by its hash.
 #[derive(Debug, Default)]
@@ -76,7 +76,7 @@ impl Path {
 
 impl Ledger {
     pub(super) fn new() -> Self {
-        Self { blocks: vec![Vec::new(); BLOCKS as usize], ..Self::default() }
+        Self { blocks: vec![Vec::new(); BLOCKS_MAX as usize], ..Self::default() }
     }
 
     pub(super) fn frame(&self, chain: ChainHash) -> Option<&Frame> {
@@ -136,13 +136,14 @@ impl Ledger {
     }
 
     /// The whole volume as of `lsn` on `path`, compared with `image`: the first block that
-    /// differs, if any.
+    /// differs, if any. What is beyond the image was never written.
     pub(super) fn differs(&self, path: &Path, lsn: Lsn, image: &[u8]) -> Option<u64> {
-        (0..BLOCKS).find(|block| {
+        (0..BLOCKS_MAX).find(|block| {
             let start = (block * BLOCK) as usize;
             let is = image.get(start..start + BLOCK as usize);
             let number = self.value(path, *block, lsn).to_le_bytes();
-            !is.is_some_and(|bytes| bytes.chunks_exact(8).all(|chunk| chunk == number))
+            let zero = u64::to_le_bytes(0);
+            !is.map_or(number == zero, |bytes| bytes.chunks_exact(8).all(|chunk| chunk == number))
         })
     }
 }

@@ -15,12 +15,12 @@ mod seeds;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use hadrian_protocol::frame::{Frame, LogPosition};
+use hadrian_protocol::frame::{Frame, LogPosition, Record};
 use hadrian_protocol::ids::{Epoch, Incarnation, Lsn, MemberId};
 use hadrian_protocol::node::{Node, Recovered};
-use hadrian_protocol::replica::{Image, ReplicaState, Role};
+use hadrian_protocol::replica::{Image, ReplicaState, Role, Sizes, VolumeGeometry};
 use hadrian_protocol::time::{WallTime, micros};
-use hadrian_protocol::wire::{Message, Refusal};
+use hadrian_protocol::wire::{GrowStep, Message, Refusal};
 
 use crate::Micros;
 use crate::plan::Plan;
@@ -226,7 +226,36 @@ impl Oracle {
         if let Err(what) = self.ledger.note(frame) {
             self.broken("I1", what);
         }
+        self.stays_inside(member, frame);
         self.of(member).path.push(frame);
+    }
+
+    /// Nothing is in a log that a crash could leave beyond the end of the volume (design §2.4).
+    fn stays_inside(&mut self, member: MemberId, frame: &Frame) {
+        let state = self.see(member).state.as_ref();
+        let size = state.and_then(|state| state.volumes.first()).map_or(0, |v| v.size_bytes);
+        let beyond = frame.records().find_map(|record| match record {
+            Record::Write { range, .. }
+            | Record::Zero { range, .. }
+            | Record::Trim { range, .. } => (range.end() > size).then_some(range),
+            _ => None,
+        });
+        self.demand(beyond.is_none(), "§2.4", || {
+            format!("{member} appends {beyond:?}, and has {size} bytes durably")
+        });
+    }
+
+    /// Clients may use the volume to there.
+    pub(crate) fn offers(&mut self, member: MemberId, volumes: &[VolumeGeometry]) {
+        let state = self.see(member).state.as_ref();
+        let durable = state.is_some_and(|state| state.volumes == volumes);
+        self.demand(durable, "§2.4", || format!("{member} offers {volumes:?}, not durably"));
+    }
+
+    /// When everybody is together, volumes are equally large everywhere.
+    pub(crate) fn same_sizes(&mut self, members: &[(MemberId, Sizes)]) {
+        let differs = members.windows(2).find(|pair| pair[0].1 != pair[1].1);
+        self.demand(differs.is_none(), "§2.4", || format!("sizes differ: {differs:?}"));
     }
 
     pub(crate) fn written(&mut self, member: MemberId, lsn: Lsn) {
@@ -316,6 +345,7 @@ impl Oracle {
                 && (is.owned >= was.owned || !self.has_begun(was.owned))
                 && (is.apply_limit >= was.apply_limit || is.image == Image::Switching)
                 && is.incarnation >= was.incarnation
+                && (is.sizes() == was.sizes() || was.sizes().grow_to(&is.sizes()))
         });
         self.demand(grows, "I9", || format!("something in the superblock of {member} went back"));
     }
@@ -385,6 +415,7 @@ impl Oracle {
                 hello.life.incarnation == state.incarnation
                     && hello.promised <= state.promised
                     && hello.owned <= state.owned
+                    && hello.sizes == state.sizes()
             }
             Message::Lead(lead) => lead.epoch == state.owned,
             Message::Join(join) => join.epoch <= state.promised && join.durable <= durable,
@@ -397,6 +428,11 @@ impl Oracle {
             Message::HandedOver(release) => state.release == Some(*release),
             Message::AskResync(ask) => ask.epoch <= state.promised,
             Message::Landed(landed) => landed.at.lsn <= witness.applied,
+            Message::Grow(grow) => grow.step == GrowStep::MakeRoom || grow.sizes == state.sizes(),
+            Message::Grown(grown) => {
+                let taken = grown.step == GrowStep::Take && grown.cannot.is_none();
+                !taken || state.sizes() == node.state().sizes()
+            }
             Message::Refuse(_)
             | Message::Copying(_)
             | Message::Alive

@@ -112,6 +112,12 @@ pub enum Happening {
     MarkerHeals(Host, u8),
     /// A marker holds what it held when the run began: a snapshot was rolled back.
     MarkerForgets(u8),
+    /// An operator makes the volume larger, or only asks whether that could be done; on any member.
+    Grow(Host, bool),
+    /// The backing store of a host is a device, which only its operator makes larger.
+    StoreIsDevice(Host),
+    /// That operator has done so.
+    DeviceEnlarged(Host),
     /// An operator takes over against what the record says, naming its owner.
     Override(Host),
     /// An operator's command.
@@ -175,6 +181,16 @@ impl fmt::Display for Happening {
             Self::MadeAnew(a, anew) => {
                 write!(f, "the replica of {} is created {}", name(a), anew.in_words())
             }
+            of_disks => of_disks.fmt_further(f),
+        }
+    }
+}
+
+impl Happening {
+    /// What happens to disks, markers and people.
+    fn fmt_further(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |host: &Host| NAMES.get(usize::from(*host)).copied().unwrap_or("?");
+        match self {
             Self::Rots(a, block) => write!(f, "block {block} on the disk of {} rots", name(a)),
             Self::WriteGoesAstray(a) => write!(f, "a log write of {} goes astray", name(a)),
             Self::DiskFills(a, n) => write!(f, "the disk of {} is full {n} changes on", name(a)),
@@ -186,14 +202,25 @@ impl fmt::Display for Happening {
             Self::MarkerFails(a, n) => write!(f, "marker {n} fails for {}", name(a)),
             Self::MarkerHeals(a, n) => write!(f, "marker {n} works again for {}", name(a)),
             Self::MarkerForgets(n) => write!(f, "marker {n} is what it was in the beginning"),
+            Self::Grow(a, test) => {
+                let test = if *test { " --dry-run" } else { "" };
+                write!(f, "operator on {}: grow{test}", name(a))
+            }
+            Self::StoreIsDevice(a) => write!(f, "the store of {} is a device", name(a)),
+            Self::DeviceEnlarged(a) => write!(f, "the device of {} is larger now", name(a)),
             Self::Override(a) => write!(f, "operator on {}: override the owner", name(a)),
             Self::Exports(a, None) => write!(f, "operator on {}: seed export", name(a)),
             Self::Exports(a, Some(b)) => {
                 write!(f, "operator on {}: seed export --for {}", name(a), name(b))
             }
-            Self::Imports(a, None) => write!(f, "operator on {}: seed import", name(a)),
-            Self::Imports(a, Some(n)) => write!(f, "{}: seed import, power cut at {n}", name(a)),
-            Self::Command(a, how) => write!(f, "operator on {}: {}", name(a), in_words(*how)),
+            Self::Imports(a, None) => write!(f, "operator on {}: seed import, anew", name(a)),
+            Self::Imports(a, Some(n)) => {
+                write!(f, "{} loses power at change {n} of the disk of a seed import", name(a))
+            }
+            Self::Command(a, command) => {
+                write!(f, "operator on {}: {}", name(a), in_words(*command))
+            }
+            links => unreachable!("told above: {links:?}"),
         }
     }
 }
@@ -219,6 +246,7 @@ fn in_words(command: Command) -> String {
         Command::Rejoin => "rejoin".into(),
         Command::Verify(_) => "verify".into(),
         Command::Repair { from, .. } => format!("verify --repair --from {from}"),
+        Command::Grow { size_bytes, .. } => format!("grow --size {size_bytes}"),
         Command::Seed { .. } => "seed export".into(),
         Command::Stop => "stop".into(),
     }

@@ -219,6 +219,9 @@ impl Plan {
             plan.happenings.push((200 * MS, Happening::Disorder(first, second)));
         }
         plan.vary_faults();
+        if seed % 6 == 2 {
+            plan.add_growths(at);
+        }
         plan.happenings.sort_by_key(|(at, _)| *at);
         let last = plan.happenings.last().map_or(0, |(at, _)| *at);
         plan.length = at.max(last) + SECOND;
@@ -246,6 +249,22 @@ impl Plan {
         plan.happenings.sort_by_key(|(at, _)| *at);
         plan.length = plan.length.max(at + SECOND);
         plan
+    }
+
+    /// The volume is made larger now and then, on whoever leads; mostly near something that goes
+    /// wrong.
+    fn add_growths(&mut self, until: Micros) {
+        let mut rng = SmallRng::seed_from_u64(self.seed ^ 0x6A07_5EED);
+        for _ in 0..rng.random_range(1..=4) {
+            let mut at = rng.random_range(0..until.max(1));
+            if rng.random_bool(0.7) && !self.happenings.is_empty() {
+                let (near, _) = self.happenings[rng.random_range(0..self.happenings.len())];
+                at = (near + rng.random_range(0..4 * MS)).saturating_sub(2 * MS);
+            }
+            let test = rng.random_bool(0.1);
+            let all = (0..self.members).map(|host| (at, Happening::Grow(host, test)));
+            self.happenings.extend(all);
+        }
     }
 
     /// Disks fail in more ways than one.

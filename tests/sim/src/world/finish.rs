@@ -1,7 +1,9 @@
 //! The end of a run: nothing goes wrong any more, so the cluster must come together, and then stop
 //! in order with the same content everywhere.
 
+use hadrian_protocol::ids::MemberId;
 use hadrian_protocol::node::{Command, Event, NodeStatus, PeerStatus, StandbyState, Standing};
+use hadrian_protocol::replica::Sizes;
 use hadrian_protocol::wire::Refusal;
 
 use super::{Act, Due, World};
@@ -21,7 +23,10 @@ impl World<'_> {
             false => Err("nobody serves".to_string()),
         });
         match together {
-            Ok(()) => return self.stop_all(),
+            Ok(()) => {
+                self.oracle.same_sizes(&self.sizes_of_those_together(&all));
+                return self.stop_all();
+            }
             Err(why) if times >= TOO_LATE => {
                 self.oracle.broken("liveness", format!("mended, and yet {why}"));
             }
@@ -47,6 +52,20 @@ impl World<'_> {
         for status in back {
             self.command(status.member.index(), Command::Rejoin);
         }
+    }
+
+    /// The sizes of the primary and of all that follow it.
+    fn sizes_of_those_together(&self, all: &[Option<NodeStatus>]) -> Vec<(MemberId, Sizes)> {
+        let leads = |status: &&NodeStatus| status.standing == Standing::Primary;
+        let primary = all.iter().flatten().find(leads);
+        let with = |member: MemberId| {
+            primary.is_some_and(|primary| {
+                let follows = |peer: &PeerStatus| peer.member == member && peer.state.is_some();
+                primary.member == member || primary.peers.iter().any(follows)
+            })
+        };
+        let with = self.hosts.iter().filter(|host| with(host.member));
+        with.filter_map(|host| Some((host.member, host.sizes()?))).collect()
     }
 
     fn status(&self, index: Index) -> Option<NodeStatus> {

@@ -149,6 +149,13 @@ impl World<'_> {
                 let durable = self.hosts[usize::from(host)].process();
                 let durable = durable.map_or(Lsn::START, |process| process.node.log_durable());
                 let frame = host::over_the_wire(&frame, durable);
+                let process = self.hosts[usize::from(host)].process();
+                if process.is_some_and(|process| !process.holds(&frame)) {
+                    let what =
+                        format!("{} is sent {frame:?}, beyond its end", NAMES[usize::from(host)]);
+                    self.oracle.broken("§2.4", what);
+                    return self.close(host, session);
+                }
                 self.event(host, Event::FrameIn { session, frame });
             }
             Parcel::End => self.end_closed(conn, end, host),

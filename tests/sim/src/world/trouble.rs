@@ -129,6 +129,11 @@ impl World<'_> {
             Happening::Override(index) => self.override_owner(index),
             Happening::WallJumps(index, by) => self.host(index).wall_jumps(by),
             Happening::Command(index, command) => self.command(index, command),
+            Happening::Grow(index, test) => {
+                if let Some(command) = self.host(index).grow_command(test) {
+                    self.command(index, command);
+                }
+            }
             Happening::Exports(index, absent) => self.export(index, absent),
             Happening::Imports(index, cut_at) => self.import(index, cut_at),
             disk => self.disk_happens(disk),
@@ -183,6 +188,8 @@ impl World<'_> {
                     self.oracle.made_anew(member);
                 }
             }
+            Happening::StoreIsDevice(index) => self.host(index).store_is_device(),
+            Happening::DeviceEnlarged(index) => self.host(index).enlarge_device(),
             Happening::Rots(index, block) => {
                 let host = self.host(index);
                 let (member, holds) = (host.member, host.rots(block));

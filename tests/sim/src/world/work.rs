@@ -53,7 +53,8 @@ impl World<'_> {
     fn draw(&mut self, client: usize, index: Index) -> u64 {
         let id = self.clients.next_id();
         let again = self.clients.again(client);
-        let ask = again.unwrap_or_else(|| self.clients.draw(&mut self.rng));
+        let blocks = self.hosts[usize::from(index)].blocks();
+        let ask = again.unwrap_or_else(|| self.clients.draw(&mut self.rng, blocks));
         self.oracle.client_asks(id, ask.clone());
         self.outstanding.insert(id, Waiting { client, at: index, ask });
         id

@@ -2,6 +2,7 @@
 
 mod crashes;
 mod failures;
+mod growth;
 mod maps;
 mod real;
 mod repairs;
