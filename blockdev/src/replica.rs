@@ -199,7 +199,11 @@ impl<E: Engine> Replica<E> {
         Self::open_as(engine, dir, whose, paths, open_store, Wishes::default())
     }
 
-    fn open_as(
+    /// The same as somebody wishes it.
+    ///
+    /// # Errors
+    /// [`ReplicaError`]
+    pub fn open_as(
         mut engine: E,
         dir: &Path,
         whose: &Whose,

@@ -11,7 +11,7 @@ use hadrian_protocol::range::ByteRange;
 use hadrian_protocol::replica::Mode;
 use hadrian_protocol::time::WallTime;
 use hadrian_protocol::wire::Envelope;
-use hadrian_replicator::control::{self, Request};
+use hadrian_replicator::control::{self, At, Request};
 
 use crate::mend::u32_at;
 
@@ -326,7 +326,20 @@ pub(crate) fn control() -> Vec<Seed> {
     let requests = [
         ("status", Request::Status { resource: None }),
         ("status-of-one", Request::Status { resource: Some(resource()) }),
-        ("takeover", Request::Takeover { resource: resource(), how: How::Force, test: false }),
+        (
+            "takeover",
+            Request::Takeover { resource: resource(), how: How::Force, test: false, to: None },
+        ),
+        (
+            "take-back",
+            Request::Takeover {
+                resource: resource(),
+                how: How::Force,
+                test: true,
+                to: Some(At::WallUs(7)),
+            },
+        ),
+        ("find", Request::Find { resource: resource(), at: At::Applied }),
         ("mode", Request::Mode { resource: resource(), mode: Mode::Sync }),
         ("stop", Request::Stop { resource: resource() }),
         ("start", Request::Start { resource: resource(), primary: true }),

@@ -182,13 +182,14 @@ fn what_stands_on_a_marker_in_version_1_has_these_bytes_and_is_read_back_from_th
 /// Names of its files.
 const MARKS: [&str; 4] = ["marks-header", "marks-label", "marks-lease", "marks-control"];
 
-fn states() -> [(&'static str, ReplicaState); 4] {
-    use crate::replica::tests::{full, grown, just_created, verified};
+fn states() -> [(&'static str, ReplicaState); 5] {
+    use crate::replica::tests::{full, grown, just_created, taken_back, verified};
     [
         ("state-full", full()),
         ("state-created", just_created()),
         ("state-verified", verified()),
         ("state-grown", grown()),
+        ("state-taken-back", taken_back()),
     ]
 }
 

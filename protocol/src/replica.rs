@@ -176,6 +176,15 @@ pub struct Found {
     pub repaired: u64,
 }
 
+/// A replica was taken back to a point of its own history, to lead from there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WentBack {
+    /// The point.
+    pub to: LogPosition,
+    /// The end of the log before: what was between the two is in quarantine.
+    pub from: Lsn,
+}
+
 /// All that a replica must not forget. It is written whole, atomically, and before anything that
 /// rests on it is said or done.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -216,6 +225,9 @@ pub struct ReplicaState {
     pub rejoin: bool,
     /// As primary: when the images of the others were compared with this one.
     pub verified: Vec<Verified>,
+    /// It went back, and has led nobody since. Until it does, or an operator gives that up, it
+    /// follows nobody (design §6.2).
+    pub went_back: Option<WentBack>,
     /// Content at the start of the history.
     pub base: Base,
     /// Its volumes.
@@ -257,6 +269,7 @@ impl ReplicaState {
             image: Image::Whole,
             rejoin: false,
             verified: Vec::new(),
+            went_back: None,
             base,
             volumes,
             growths: 0,
@@ -319,8 +332,12 @@ impl ReplicaState {
         put_volumes(&mut out, &self.volumes);
         // Added later, so it stands at the end, and only where there is something: superblocks
         // without it stay as they were.
-        if !self.verified.is_empty() || self.growths > 0 {
+        let (went_back, grown) = (self.went_back, self.growths > 0);
+        if !self.verified.is_empty() || went_back.is_some() || grown {
             out.put_list(&self.verified, put_verified);
+        }
+        if went_back.is_some() || grown {
+            out.put_option(went_back, put_went_back);
         }
         put_growths(&mut out, self.growths);
         out
@@ -368,6 +385,10 @@ impl ReplicaState {
                 true => Vec::new(),
                 false => reader.list("comparisons", usize::from(MEMBERS_MAX), get_verified)?,
             },
+            went_back: match reader.is_empty() {
+                true => None,
+                false => reader.option("going back", get_went_back)?,
+            },
             growths: get_growths(&mut reader)?,
         };
         reader.finish()?;
@@ -401,6 +422,16 @@ pub(crate) fn put_release(out: &mut Vec<u8>, release: Release) {
 pub(crate) fn get_release(reader: &mut Reader<'_>) -> Result<Release, CodecError> {
     let to = reader.member("release")?;
     Ok(Release { to, epoch: reader.epoch("release")?, lsn: reader.lsn("release")? })
+}
+
+fn put_went_back(out: &mut Vec<u8>, went: WentBack) {
+    out.put_position(went.to);
+    out.put_lsn(went.from);
+}
+
+fn get_went_back(reader: &mut Reader<'_>) -> Result<WentBack, CodecError> {
+    let to = reader.position("going back")?;
+    Ok(WentBack { to, from: reader.lsn("going back")? })
 }
 
 fn put_verified(out: &mut Vec<u8>, verified: &Verified) {
@@ -496,9 +527,17 @@ pub(crate) mod tests {
         ReplicaState { growths: 3, ..just_created() }
     }
 
+    /// The same as a verified one that was taken back.
+    pub(crate) fn taken_back() -> ReplicaState {
+        let to = LogPosition { lsn: Lsn::new(0x5000), chain: ChainHash::from_bytes([4; 32]) };
+        ReplicaState { went_back: Some(WentBack { to, from: Lsn::new(0x8000) }), ..verified() }
+    }
+
     #[test]
     fn a_state_reads_back_as_it_was_written() {
-        for state in [full(), verified(), grown()] {
+        let alone = ReplicaState { verified: Vec::new(), ..taken_back() };
+        let both = ReplicaState { growths: 3, ..taken_back() };
+        for state in [full(), verified(), taken_back(), alone, grown(), both] {
             assert_eq!(ReplicaState::decode(&state.encode()), Ok(state));
         }
     }
@@ -513,8 +552,10 @@ pub(crate) mod tests {
 
     #[test]
     fn a_state_cut_short_anywhere_is_refused() {
-        let (bytes, before) = (verified().encode(), full().encode().len());
-        for len in (0..bytes.len()).filter(|len| *len != before) {
+        let bytes = taken_back().encode();
+        // What was added later is missing where it was not there yet.
+        let before = [full(), verified()].map(|state| state.encode().len());
+        for len in (0..bytes.len()).filter(|len| !before.contains(len)) {
             assert!(ReplicaState::decode(&bytes[..len]).is_err(), "cut to {len} bytes");
         }
     }

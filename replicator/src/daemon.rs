@@ -1,6 +1,7 @@
 //! The daemon: starts the resources of one member, lets members and operators in, and stops all
 //! of it in order.
 
+mod back;
 mod past;
 
 use std::collections::BTreeMap;
@@ -477,6 +478,10 @@ impl Handler for Daemon {
                 let wish = SeedWish { path, absent };
                 let result = self.asked(&resource, |reply| Ask::Seed(wish, reply)).await;
                 result.map_or_else(|refused| refused, Response::of)
+            }
+            (Request::Find { resource, at }, _) => self.find(&resource, at).await,
+            (Request::Takeover { resource, how, test, to: Some(at) }, _) => {
+                self.go_back(&resource, how, at, test).await
             }
             (Request::Point { resource, name }, _) => self.name_point(&resource, name).await,
             (Request::NamedPoints { resource, most }, _) => {

@@ -40,6 +40,7 @@ runbooks! {
     a_diverged_replica: "A replica has diverged", with_alpha_diverged, nothing;
     room: "Quarantine takes room", with_alpha_back, nothing;
     yesterday: "Look at yesterday", with_a_past, nothing;
+    a_disaster: "Undo a disaster that was replicated", with_a_past, nothing;
     a_rehearsal: "Rehearse a takeover", with_a_file_system, nothing;
     the_other_side_counts:
         "Both sides have written, and the other one counts", with_alpha_diverged, nothing;

@@ -12,6 +12,7 @@ use hadrian_protocol::range::ByteRange;
 use hadrian_protocol::replica::VolumeGeometry;
 
 use super::book::{Segment, Shelf};
+use super::cut::CUT_PART;
 use super::layout::{
     BEGIN_LEN_MAX, ENTRIES_MAX, Entry, PAGE, PIECE_MAX, Place, Point, Record, SegmentHeader, begin,
     begin_fits, parse_segment_name, segment_name,
@@ -60,7 +61,9 @@ pub(crate) async fn forget(io: &Io, replica_dir: &Path) -> io::Result<()> {
     };
     io.remove(&path.join(BEGIN)).await?;
     io.sync(dir.id).await?;
-    let is_ours = |name: &String| name == BEGIN_PART || parse_segment_name(name).is_some();
+    let parts = [BEGIN_PART, CUT_PART];
+    let is_ours =
+        |name: &String| parts.contains(&name.as_str()) || parse_segment_name(name).is_some();
     for name in io.list(&path).await?.into_iter().filter(is_ours) {
         io.remove(&path.join(name)).await?;
     }
@@ -315,7 +318,7 @@ async fn create_segment(
 }
 
 /// Whether the history in a directory is of this replica; none where there is none.
-async fn is_ours(io: &Io, dir: &Path, kept: &Kept) -> io::Result<Option<bool>> {
+pub(super) async fn is_ours(io: &Io, dir: &Path, kept: &Kept) -> io::Result<Option<bool>> {
     let file = match io.open(&dir.join(BEGIN), OpenAs::ReadOnly).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?,

@@ -39,6 +39,9 @@
 //! history: an error, a full disk, a start without it. Replication never waits for history to be
 //! repaired.
 //!
+//! Where the image goes back to a point of its own history, that is cut there instead (`cut`): what
+//! was before stays true.
+//!
 //! What no order of writes can find out: a last record that was durable and was damaged later,
 //! while the host was also stopped by a crash, is taken for a torn one. After a stop in order the
 //! checkpoint tells.
@@ -46,11 +49,13 @@
 
 mod backend;
 mod book;
+mod cut;
 mod door;
 pub mod fuzz;
 mod keeper;
 mod layout;
 mod names;
+mod past;
 mod resolve;
 mod scan;
 mod scratch;
@@ -66,10 +71,12 @@ use hadrian_protocol::range::ByteRange;
 pub use backend::VolumeView;
 pub use book::Reach;
 pub(crate) use book::Shelf;
+pub(crate) use cut::cut;
 pub use door::Door;
 pub(crate) use keeper::{Keeper, Kept, forget};
 pub use layout::Point;
 pub use names::NamedPoints;
+pub(crate) use past::{Past, PastFault};
 pub use resolve::{Resolved, Target, Unresolved};
 pub use view::{View, ViewError, clear_scratch};
 

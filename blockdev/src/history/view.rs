@@ -31,9 +31,9 @@ use crate::pieces::{self, Pieces};
 use crate::resync::task::{Task, Tasks};
 
 /// Most pieces of the volumes of a view together: some hundreds of megabytes of memory.
-const PIECES_MAX: usize = 4 << 20;
+pub(super) const PIECES_MAX: usize = 4 << 20;
 /// Segments that are open at a time.
-const OPEN_MAX: usize = 32;
+pub(super) const OPEN_MAX: usize = 32;
 
 /// Why the image cannot be looked at as it was.
 #[derive(Debug, thiserror::Error)]

@@ -13,7 +13,7 @@ use hadrian_protocol::wire::CannotGrow;
 
 use crate::engine::UringError;
 use crate::journal::{CreateError, OpenError, TruncateError};
-use crate::resync::SinkError;
+use crate::resync::{RewindError, SinkError};
 use crate::superblock::SuperblockError;
 use crate::volume::{ReadDone, StoreError};
 
@@ -180,6 +180,9 @@ pub enum ReplicaEvent {
     },
     /// The stores have room for the sizes that were asked for, durably; or why not.
     RoomMade(Option<CannotGrow>),
+    /// What the image held at a point is staged beside it, whole and durable, and what is given up
+    /// for it is in quarantine; or it cannot be.
+    Rewound(Result<(), RewindError>),
     /// The image is that of this position, and the log begins there.
     Switched(LogPosition),
     /// The dirty map of a standby was written.

@@ -11,7 +11,7 @@ use hadrian_protocol::replica::{Image, ReplicaState, VolumeGeometry};
 
 use super::{Replica, ReplicaError, ReplicaEvent};
 use crate::engine::Engine;
-use crate::history::{Batch, Door, Fault, Keeper, Kept, Limits, Reach, Shelf, forget};
+use crate::history::{Batch, Door, Fault, Keeper, Kept, Limits, Reach, Shelf, cut, forget};
 use crate::resync::task::{Io, Task, Tasks};
 
 /// The history of a replica.
@@ -37,6 +37,8 @@ enum Step {
     Recording(Task<(Box<Keeper>, Result<(), Fault>)>, Lsn),
     /// It is forgotten, before anything that is not on record goes in.
     Forgetting(Task<io::Result<()>>),
+    /// It is cut where the image goes back to, before that does.
+    Cutting(Task<io::Result<Option<Keeper>>>),
     /// It begins at where the stores are.
     Beginning(Task<io::Result<Keeper>>),
 }
@@ -63,9 +65,18 @@ impl History {
     ) -> Result<Self, ReplicaError> {
         let mut history =
             Self { kept, wanted: Lsn::START, step: Step::Off, shelf: None, ended: None };
-        let found = match history.kept.clone().filter(|_| state.image == Image::Whole) {
-            Some(kept) => tasks.run(Task::new(Keeper::open(tasks.io(), kept)), engine).flatten(),
-            None => Ok(None),
+        // An image that goes back to a point of its own takes what is on record before it along.
+        let back = state.went_back.map(|went| went.to).filter(|to| *to == state.checkpoint);
+        let found = match (history.kept.clone(), state.image, back) {
+            (Some(kept), Image::Whole, _) => {
+                tasks.run(Task::new(Keeper::open(tasks.io(), kept)), engine).flatten()
+            }
+            (Some(kept), Image::Switching, Some(to)) => {
+                let opening = cut_and_open(tasks.io(), kept, to);
+                let kept = tasks.run(Task::new(opening), engine).flatten();
+                kept.map(|kept| kept.map(Ok))
+            }
+            _ => Ok(None),
         };
         match found {
             Ok(Some(Ok(keeper))) => history.take(keeper),
@@ -139,8 +150,9 @@ impl History {
         matches!(self.step, Step::Off)
     }
 
-    pub(super) fn is_forgetting(&self) -> bool {
-        matches!(self.step, Step::Forgetting(_))
+    /// Whether what it says of the image that comes is not settled yet.
+    pub(super) fn is_leaving(&self) -> bool {
+        matches!(self.step, Step::Forgetting(_) | Step::Cutting(_))
     }
 
     /// Begins to forget it: what comes goes into the stores when that is done. Readers are told at
@@ -174,6 +186,14 @@ fn forget_now<E: Engine>(tasks: &Tasks, engine: &mut E, dir: &Path) -> Result<()
     forgotten.flatten().map_err(|source| ReplicaError::Io { path: dir.join("history"), source })
 }
 
+/// The history before a point, if there is one that ends there.
+async fn cut_and_open(io: Io, kept: Kept, at: LogPosition) -> io::Result<Option<Keeper>> {
+    match cut(&io, &kept, at).await? {
+        true => Ok(Keeper::open(io, kept).await?.and_then(Result::ok)),
+        false => Ok(None),
+    }
+}
+
 async fn record(mut keeper: Box<Keeper>, batch: Batch) -> (Box<Keeper>, Result<(), Fault>) {
     let result = keeper.record(&batch).await;
     (keeper, result)
@@ -200,7 +220,9 @@ impl<E: Engine> Replica<E> {
         match self.history.step {
             Step::Off => false,
             Step::Idle(_) => self.volumes.has_to(self.history.wanted),
-            Step::Recording(..) | Step::Forgetting(_) | Step::Beginning(_) => true,
+            Step::Recording(..) | Step::Forgetting(_) | Step::Cutting(_) | Step::Beginning(_) => {
+                true
+            }
         }
     }
 
@@ -219,6 +241,20 @@ impl<E: Engine> Replica<E> {
             self.history.forget(self.copies.tasks().io(), &self.dir, why);
             self.go_on_history();
         }
+    }
+
+    /// The image is about to go back to a point of its history: what is on record behind that goes
+    /// first. Where there is no such record, all of it does.
+    pub(super) fn cut_history(&mut self, at: LogPosition) {
+        let Some(kept) = self.history.kept.clone().filter(|_| !self.history.is_off()) else {
+            return;
+        };
+        if let Some(shelf) = self.history.shelf.take() {
+            shelf.book().ended = Some("the image was taken back to an earlier point".into());
+        }
+        let io = self.copies.tasks().io();
+        self.history.step = Step::Cutting(Task::new(cut_and_open(io, kept, at)));
+        self.go_on_history();
     }
 
     /// The image is another one, at `to`.
@@ -262,6 +298,18 @@ impl<E: Engine> Replica<E> {
                     history.step = Step::Off;
                     self.ready.push(ReplicaEvent::Failed(FailedPart::Log, error));
                     false
+                }
+            },
+            Step::Cutting(task) => match tasks.poll(task, engine) {
+                None => false,
+                Some(Ok(Some(keeper))) => {
+                    history.take(keeper);
+                    true
+                }
+                Some(other) => {
+                    let why = other.err().map_or("it does not end there".into(), |e| e.to_string());
+                    self.suspend_history(&format!("it cannot be cut where the image went: {why}"));
+                    true
                 }
             },
             Step::Beginning(task) => match tasks.poll(task, engine) {

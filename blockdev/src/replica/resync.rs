@@ -5,6 +5,7 @@
 
 mod compare;
 mod counts;
+mod rewind;
 mod scan;
 mod switch;
 
@@ -34,6 +35,7 @@ use crate::resync::staging::drop_staging;
 use crate::resync::task::{Io, Task, Tasks};
 use crate::resync::{BadCopying, SinkError, Tail};
 use counts::Counts;
+use rewind::RewindRun;
 pub(super) use scan::SCAN_READ;
 use scan::{Scan, Whom};
 use switch::Switching;
@@ -84,6 +86,9 @@ pub(super) struct Copies {
     /// The stores may hold parts of what a sink took in place.
     was_in_place: bool,
     dropping: Option<Task<io::Result<()>>>,
+    rewinding: Option<RewindRun>,
+    /// What is staged is the image of this point of the replica's own history.
+    rewound: Option<LogPosition>,
     switching: Option<Switching>,
     maps: BTreeMap<MemberId, DirtyMap>,
     scans: VecDeque<Scan>,
@@ -124,6 +129,8 @@ impl Copies {
             ended: None,
             was_in_place: state.image == Image::Incomplete,
             dropping: None,
+            rewinding: None,
+            rewound: None,
             switching: None,
             maps,
             scans: VecDeque::new(),
@@ -154,7 +161,8 @@ impl Copies {
     /// Whether the stores are to come to rest.
     fn wants_rest(&self) -> bool {
         let mut sources = self.sources.iter().map(|run| run.state.borrow());
-        self.sink.is_some() || sources.any(|state| state.is_finishing)
+        let taken = self.sink.is_some() || self.rewinding.is_some();
+        taken || sources.any(|state| state.is_finishing)
     }
 
     /// Whether nothing of all this is under way, and no step of it is due.
@@ -162,7 +170,11 @@ impl Copies {
         let Self { sources, sink, dropping, switching, scans, folds, removing, .. } = self;
         let lists = sources.is_empty() && scans.is_empty() && folds.is_empty();
         let tasks = sink.is_none() && dropping.is_none() && switching.is_none();
-        lists && tasks && removing.is_empty() && self.comparing.is_idle()
+        lists
+            && tasks
+            && self.rewinding.is_none()
+            && removing.is_empty()
+            && self.comparing.is_idle()
     }
 
     /// The image is about to go on; whether that has to wait for a repair of it.
@@ -215,7 +227,8 @@ impl Copies {
     /// The log from here on is being read, or will be saved: it is not to be released.
     pub(super) fn needs_log_from(&self) -> Option<Lsn> {
         let scans = self.scans.iter().map(|scan| scan.at);
-        scans.chain(self.sink.as_ref().and_then(|sink| sink.apart)).min()
+        let rewinds = self.rewinding.as_ref().map(RewindRun::needs_log_from);
+        scans.chain(self.sink.as_ref().and_then(|sink| sink.apart)).chain(rewinds).min()
     }
 }
 
@@ -343,6 +356,7 @@ impl<E: Engine> Replica<E> {
     /// Forgets what is staged. May be repeated.
     pub fn drop_staging(&mut self) {
         self.end_sink();
+        self.end_rewind();
         if self.copies.dropping.is_none() {
             let (io, dir) = (self.copies.tasks.io(), self.dir.clone());
             let before = self.copies.ended.take();
@@ -478,7 +492,9 @@ impl<E: Engine> Replica<E> {
         let read_back = self.volumes.queue_end().lsn >= limit || self.spooled_bytes() == 0;
         let is_quiet = self.volumes.is_quiet() && !self.history_waits() && read_back;
         // Somebody else writes into the stores, or is about to.
-        let taken = self.copies.sink.is_some() || self.copies.switching.is_some();
+        let copies = &self.copies;
+        let staged = copies.sink.is_some() || copies.rewinding.is_some();
+        let taken = staged || copies.switching.is_some();
         let rests = is_quiet && !taken && applied.lsn == limit;
         self.copies.comparing.rests_at(rests.then_some(applied.lsn));
         // First, so that what a repair has changed is marked before anybody reads it.
@@ -493,6 +509,7 @@ impl<E: Engine> Replica<E> {
         }
         self.go_on_sourcing();
         self.go_on_sinking(is_quiet);
+        self.go_on_rewinding(is_quiet);
         self.go_on_switching();
         self.go_on_folding();
         self.go_on_removing();

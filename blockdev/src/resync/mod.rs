@@ -12,6 +12,7 @@ pub mod fuzz;
 pub(crate) mod image;
 pub(crate) mod maps;
 pub(crate) mod mend;
+pub(crate) mod rewind;
 pub(crate) mod sink;
 pub(crate) mod source;
 pub(crate) mod staging;
@@ -19,6 +20,7 @@ pub(crate) mod switch;
 pub(crate) mod task;
 
 pub use error::{BadCopying, SinkError};
+pub use rewind::RewindError;
 pub(crate) use sink::{LogPart, Tail};
 pub(crate) use staging::fault;
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::frame::LogPosition;
 use crate::ids::{Epoch, MemberId, SessionId, VolumeIndex};
 use crate::replica::Mode;
 use crate::wire::CannotGrow;
@@ -16,6 +17,17 @@ pub enum Command {
     Takeover {
         /// By which right.
         how: How,
+        /// Only answer whether it would be granted.
+        test: bool,
+    },
+    /// Become primary by force, at a point of this replica's own history: what everybody has
+    /// written since is given up, and goes to quarantine (design §6.2, §8.5).
+    GoBack {
+        /// With a control record: the owner and the epoch that it holds; the operator answers for
+        /// both.
+        over: Option<(MemberId, Epoch)>,
+        /// The point, one of those at which the image can be read.
+        to: LogPosition,
         /// Only answer whether it would be granted.
         test: bool,
     },
@@ -180,6 +192,10 @@ impl Denied {
             Self::WindowRuns { .. } => "window_runs",
             Self::NotInSet { .. } => "not_in_set",
             Self::NoRecord => "no_record",
+            Self::LeadsYet => "leads_yet",
+            Self::NoSuchPoint => "no_such_point",
+            Self::NotRewound => "not_rewound",
+            Self::GivesUpSet { .. } => "gives_up_set",
             Self::OwnerLives { .. } => "owner_lives",
             Self::GivenUp => "given_up",
             Self::Busy => "busy",
@@ -356,6 +372,36 @@ pub enum Denied {
         /// In which epoch.
         epoch: Epoch,
     },
+    /// A primary's clients may use what it would take from under them.
+    #[error(
+        "this member is primary, or was when it was stopped, and goes back to no point under its \
+         clients; let another member take over with: hadrian takeover, then go back on a standby \
+         that keeps history"
+    )]
+    LeadsYet,
+    /// It lies behind the end of the log.
+    #[error(
+        "the log of this member does not reach to that point; see hadrian history for the points \
+         that there are, and ask again"
+    )]
+    NoSuchPoint,
+    /// Something is in the way of it; nothing was changed.
+    #[error(
+        "the image could not be brought to that point, and is as it was; the log of hadriand says \
+         why. Where the image has moved past the point since it was chosen, ask again"
+    )]
+    NotRewound,
+    /// The lives in the set have promised to keep what is to be given up.
+    #[error(
+        "to go back gives up what the in-sync set of {owner} in epoch {epoch} has promised to \
+         keep; make sure that this one is down, and name both with --override"
+    )]
+    GivesUpSet {
+        /// Who owns the resource by the record.
+        owner: MemberId,
+        /// In which epoch.
+        epoch: Epoch,
+    },
     /// The control record was not heard yet.
     #[error("the control record cannot be read; see that the marks can be reached, and ask again")]
     NoRecord,
@@ -363,7 +409,10 @@ pub enum Denied {
     #[error("the takeover was given up and the old primary goes on; ask again when it is stable")]
     GivenUp,
     /// Another command of this kind is under way, or the log is just being cut.
-    #[error("another takeover, or a cut of the log, is under way; wait for its end")]
+    #[error(
+        "another takeover, a cut of the log, or a copy or comparison of the image is under way; \
+         wait for its end"
+    )]
     Busy,
     /// Only a primary can do this.
     #[error("only the primary can do this; ask there")]

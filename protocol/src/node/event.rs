@@ -145,6 +145,12 @@ pub enum Event {
     },
     /// The image is the landing, durably, and the log is empty and begins there.
     Switched(LogPosition),
+    /// What differs at the point of [`Action::Rewind`] is whole and durable beside the image, and
+    /// what is given up is in quarantine; or one of them could not be.
+    Rewound {
+        /// Whether they are.
+        whole: bool,
+    },
     /// The dirty map of a member says this, durably ([`Action::Fold`]). None: it could not be
     /// written.
     Folded {
@@ -322,6 +328,11 @@ pub enum Action {
     /// Bring what is staged into the image and begin the log anew here; then say
     /// [`Event::Switched`].
     SwitchImage(LogPosition),
+    /// The image rests. Stage beside it what it held at this point, save to quarantine what the log
+    /// has behind it, and what that has changed (I6), durably; then say [`Event::Rewound`].
+    Rewind(LogPosition),
+    /// Do not go on with that.
+    EndRewind,
     /// Nothing that is staged is needed any more.
     DropStaging,
     /// Add what the log changed from `from` to `to`, or to the end of the frame there, to the dirty

@@ -85,6 +85,10 @@ impl Node {
         }
         self.stop_following();
         self.follow.owner = Some(lead.epoch);
+        if self.went_back().is_some() {
+            // To follow would undo what an operator has asked for, and not taken back.
+            return;
+        }
         if self.asks_instead(session, member, lead) {
             return;
         }
@@ -178,6 +182,9 @@ impl Node {
     pub(super) fn truncated(&mut self, end: LogPosition) {
         self.log.cut(end);
         self.state.history.truncate(end.lsn);
+        if self.back_arrived() {
+            return;
+        }
         self.follow.cutting = false;
         let joining = self.peers.values().find_map(|peer| {
             let open = peer.session.as_ref()?;

@@ -12,7 +12,7 @@ use super::{Action, Denied, Done, How, Node, Note, Part};
 use crate::frame::{Began, Draft, HEAD_LEN};
 use crate::history::EpochEntry;
 use crate::ids::{Epoch, Lsn, MemberId, SessionId};
-use crate::replica::Role;
+use crate::replica::{Role, WentBack};
 use crate::time::Now;
 use crate::wire::{AskPromise, Lead, Message, Promised};
 
@@ -48,6 +48,8 @@ pub(super) struct Beginning {
     pub(super) epoch: Epoch,
     /// What it owned before.
     owned_before: Epoch,
+    /// Where it had gone back to, if it begins there.
+    went_back: Option<WentBack>,
     recording: bool,
     by_proof: bool,
     pub(super) command: Option<u64>,
@@ -148,6 +150,13 @@ impl Node {
             How::Override { owner, epoch } => Some((owner, epoch)),
             _ => None,
         };
+        if let (Part::Standby(None), Some(went)) = (&self.standing, self.went_back()) {
+            // The way there may not have come to its end.
+            return match by_proof {
+                true => Some(Err(Denied::NoProof)),
+                false => self.go_back(id, over, went.to, test),
+            };
+        }
         match &self.standing {
             Part::Leading | Part::Releasing(_) => return Some(Err(Denied::AlreadyPrimary)),
             Part::Beginning(_) => return Some(Err(Denied::Busy)),
@@ -316,7 +325,7 @@ impl Node {
         };
         let ready = self.lease_holds()
             && candidate.promised_self
-            && candidate.later_than(mine).is_none()
+            && (candidate.later_than(mine).is_none() || self.went_back().is_some())
             && candidate.fetching.is_none()
             && candidate.waits_for().is_empty()
             && self.log.durable() == self.log.end().lsn;
@@ -344,10 +353,11 @@ impl Node {
         let mut draft = Draft::new(vec![0; HEAD_LEN]);
         let added = draft.epoch_start(began, previous, self.state.incarnation);
         assert!(added.is_ok(), "an empty frame has room for one record");
-        let owned_before = self.state.owned;
+        let (owned_before, went_back) = (self.state.owned, self.state.went_back);
         self.go(Part::Beginning(Beginning {
             epoch,
             owned_before,
+            went_back,
             recording: false,
             by_proof,
             command,
@@ -377,6 +387,7 @@ impl Node {
         self.state.in_sync = self.set_of_new_epoch();
         self.state.in_set_of = None;
         self.state.release = None;
+        self.state.went_back = None;
         self.persist_then(After::Owned(epoch));
     }
 
@@ -444,6 +455,7 @@ impl Node {
         if let Part::Beginning(beginning) = &self.standing {
             // Nobody was served in it: it was never this member's.
             self.state.owned = beginning.owned_before;
+            self.state.went_back = beginning.went_back;
         }
         self.become_standby();
     }

@@ -14,6 +14,7 @@
 //! | `lead` | candidates: start gate, forced takeover, the beginning of an epoch |
 //! | `promise` | giving promises, collecting them, fetching later logs |
 //! | `rival` | a primary that hears of a higher epoch |
+//! | `back` | takeover by force at a point of the past |
 //! | `handover` | planned takeover, both sides |
 //! | `follow` | a standby's side: joining, cutting a tail, frames, acks |
 //! | `feed` | a primary's side: shipping from memory or from the log |
@@ -35,6 +36,7 @@
 
 mod alone;
 mod answer;
+mod back;
 mod command;
 mod config;
 mod event;
@@ -120,6 +122,7 @@ pub struct Node {
     verify: resync::Verify,
     seeding: Option<resync::Seeding>,
     growing: grow::Growing,
+    back: Option<back::Back>,
     waits: pace::Waits,
     measured: BTreeMap<MemberId, numbers::Measured>,
     measured_at: Now,
@@ -201,6 +204,7 @@ impl Node {
             verify: resync::Verify::default(),
             seeding: None,
             growing: grow::Growing::new(&state),
+            back: None,
             waits: pace::Waits::default(),
             measured: BTreeMap::new(),
             measured_at: clock.now,
@@ -257,6 +261,7 @@ impl Node {
             Event::SourceFailed { session } => self.source_failed(session),
             Event::SinkDone { session, whole } => self.sink_done(session, whole),
             Event::Switched(at) => self.switched(at),
+            Event::Rewound { whole } => self.rewound(whole),
             Event::Folded { peer, span } => self.folded(peer, span),
             Event::Compared { session, done, total, differs, repaired } => {
                 self.compared(session, (done, total), (&differs, repaired));
@@ -285,6 +290,7 @@ impl Node {
         self.settle_lease();
         self.settle_home();
         self.settle_standing();
+        self.settle_back();
         self.settle_resync();
         self.settle_growing();
         self.settle_insync();
@@ -359,14 +365,20 @@ impl Node {
             (_, Part::Unfit(_)) if command != Command::Stop => Some(Err(Denied::Unfit)),
             (_, Part::Stopping(_) | Part::Stopped) => Some(Err(Denied::Stopping)),
             (_, Part::Waking(_)) if command != Command::Stop => Some(Err(Denied::Starting)),
-            (Command::Takeover { .. } | Command::StartPrimary, _) if !self.is_complete() => {
+            (Command::Takeover { .. } | Command::GoBack { .. } | Command::StartPrimary, _)
+                if !self.is_complete() =>
+            {
                 Some(Err(Denied::Incomplete))
             }
             (Command::Takeover { how: How::Planned(limits), test }, _) => {
                 self.planned_takeover(Some(id), limits, test)
             }
             (Command::Takeover { how, test }, _) => self.forced_takeover(id, how, test),
-            (Command::CancelTakeover, _) => Some(self.cancel_takeover()),
+            (Command::GoBack { over, to, test }, _) => self.go_back(id, over, to, test),
+            (Command::CancelTakeover, _) => match self.cancel_back() {
+                Some(result) => Some(result),
+                None => Some(self.cancel_takeover()),
+            },
             (Command::StartPrimary, _) => self.start_primary(id),
             (Command::SetMode(mode), _) => Some(self.set_mode(mode)),
             (Command::Rejoin, _) => Some(self.rejoin()),

@@ -112,6 +112,15 @@ pub enum Note {
     },
     /// This standby has gone over to that point of its primary's history.
     Landed(Lsn),
+    /// This member is to go back, by force: what was written since is given up.
+    GoesBack {
+        /// To where.
+        to: Lsn,
+        /// Where its log ends.
+        from: Lsn,
+    },
+    /// Its image and its log are there.
+    WentBack(Lsn),
     /// What a member lacks of the log that is given up could not be noted.
     MapLost(MemberId),
     /// The image of a standby was compared with this one.
@@ -172,6 +181,8 @@ impl Note {
             Self::Resyncs { .. } => "resyncs",
             Self::AsksForResync { .. } => "asks_for_resync",
             Self::Landed(_) => "landed",
+            Self::GoesBack { .. } => "goes_back",
+            Self::WentBack(_) => "went_back",
             Self::MapLost(_) => "map_lost",
             Self::Verified { .. } => "verified",
             Self::VerifyCutShort(_) => "verify_cut_short",
@@ -329,6 +340,13 @@ impl Note {
             }
             Self::Landed(lsn) => {
                 format!("the image and the log of this standby are those of its primary at {lsn}")
+            }
+            Self::GoesBack { to, from } => format!(
+                "this member goes back to {to}, to take over there by force; what its log has \
+                 from there to {from} goes to quarantine"
+            ),
+            Self::WentBack(lsn) => {
+                format!("the image and the log of this member are those of {lsn}")
             }
             Self::LeaseBack => "this member has a lease again; clients go on".into(),
             Self::Withdrawn => {

@@ -36,6 +36,8 @@ pub(super) enum After {
     AskResync(SessionId, Epoch),
     /// The landing is the checkpoint: the image and the log follow.
     Switch(LogPosition),
+    /// This member has a new life, which begins at that point of the past.
+    WentBack(LogPosition),
     /// They have followed: nothing staged is needed any more.
     Settled,
     /// The volumes have their new sizes.
@@ -147,6 +149,7 @@ impl Node {
             After::AskResync(session, epoch) => self.resync_promised(session, epoch),
             After::Switch(at) => self.out.push_back(Action::SwitchImage(at)),
             After::Grown => self.sizes_persisted(),
+            After::WentBack(to) => self.back_recorded(to),
             After::Settled => self.out.push_back(Action::DropStaging),
         }
     }

@@ -83,6 +83,10 @@ impl Node {
         if candidate.fetching.is_some() || !candidate.waits_for().is_empty() {
             return;
         }
+        if self.went_back().is_some() {
+            // What others hold beyond the point is what it is to be without.
+            return;
+        }
         let Some((member, promised)) = candidate.later_than(mine) else {
             return;
         };

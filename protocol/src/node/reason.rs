@@ -55,6 +55,25 @@ pub enum Why {
         "it saves and cuts a tail of its log that nobody was answered for; this ends by itself"
     )]
     CutsTail,
+    /// An operator has asked it to.
+    #[error(
+        "it goes back to {to} and takes over there by force, as it was asked to; this ends by \
+         itself, or with: hadrian takeover --cancel"
+    )]
+    GoesBack {
+        /// To where.
+        to: Lsn,
+    },
+    /// It was interrupted.
+    #[error(
+        "it was to go back to {to} and take over there, and did not come to lead. It follows \
+         nobody until it is told what to do: hadrian takeover --force leads from there, hadrian \
+         rejoin gives it up"
+    )]
+    WentBack {
+        /// To where.
+        to: Lsn,
+    },
     /// A resync is under way.
     #[error(
         "it is brought up by what differs instead of the log; this ends by itself, and status \
@@ -226,6 +245,8 @@ impl Why {
             Self::Greeting => "greeting",
             Self::Refused(refusal) => refusal.code(),
             Self::CutsTail => "cuts_tail",
+            Self::GoesBack { .. } => "goes_back",
+            Self::WentBack { .. } => "went_back",
             Self::Resyncs => "resyncs",
             Self::Incomplete => "incomplete",
             Self::CatchesUp { .. } => "catches_up",
@@ -285,8 +306,16 @@ impl Node {
             Part::Leading | Part::Releasing(_) => return Vec::new(),
             Part::Waking(_) => (None, Why::Starts),
             Part::Standby(_) if !self.is_complete() => (None, Why::Incomplete),
+            Part::Standby(_) if self.back.is_some() => {
+                let to = self.goes_back_to().map(|to| to.lsn).unwrap_or_default();
+                (None, Why::GoesBack { to })
+            }
             Part::Standby(_) if self.is_sinking() => (None, Why::Resyncs),
             Part::Standby(_) if self.follow.cutting => (None, Why::CutsTail),
+            Part::Standby(_) if self.went_back().is_some() => {
+                let to = self.went_back().map(|went| went.to.lsn).unwrap_or_default();
+                (None, Why::WentBack { to })
+            }
             Part::Standby(_) => match (self.follow.diverged, follows) {
                 (Some(fork), _) => (None, Why::Diverged { fork }),
                 (None, Some(_)) if self.goes_home_too_often() => (None, Why::GoesHomeTooOften),

@@ -33,7 +33,7 @@ impl Node {
             peer.session_at = now;
             peer.refusal = None;
         }
-        if !matches!(self.standing, Part::Waking(_)) {
+        if !self.is_mute() {
             self.say_hello(session);
         }
     }
@@ -234,9 +234,14 @@ impl Node {
         }
     }
 
+    /// Whether the life that would speak is not durable yet.
+    fn is_mute(&self) -> bool {
+        matches!(self.standing, Part::Waking(_)) || self.is_between_lives()
+    }
+
     pub(super) fn send(&mut self, session: SessionId, message: Message) {
         // Nobody hears from a life that is not durable yet; when it is, hellos say it all.
-        if matches!(self.standing, Part::Waking(_)) {
+        if self.is_mute() {
             return;
         }
         let now = self.clock.now;

@@ -477,11 +477,17 @@ pub(super) struct Takeover {
     /// Longest until clients are held; the standby catches up meanwhile; at most 1d
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = total)]
     pub(super) max_total: Duration,
-    /// Only say whether it would be granted
-    #[arg(long)]
+    /// At a point of this member's past, to undo what was written everywhere since: a name (hadrian
+    /// marker), or the last point at or before an LSN, a moment (RFC 3339) or "10m ago"; together
+    /// with --force or --override
+    #[arg(long, value_name = "POINT", value_parser = super::history::at,
+        conflicts_with = "peer_window_only")]
+    pub(super) to: Option<At>,
+    /// Only say whether it would be granted, and with --to what would be given up
+    #[arg(long, visible_alias = "dry-run")]
     pub(super) test: bool,
     /// Give up a takeover that is under way
-    #[arg(long, conflicts_with_all = ["force", "test", "peer_window_only", "override"])]
+    #[arg(long, conflicts_with_all = ["force", "test", "peer_window_only", "override", "to"])]
     pub(super) cancel: bool,
     /// Do not ask
     #[arg(long)]

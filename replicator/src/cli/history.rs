@@ -100,7 +100,8 @@ pub(super) fn in_words(history: Option<&HistoryStatus>) -> String {
     }
 }
 
-fn point(point: &PointStatus) -> String {
+/// A point as people read it.
+pub(super) fn point(point: &PointStatus) -> String {
     let wall = point.wall_us.map(|us| {
         let time = humantime::format_rfc3339_millis(words::moment(us));
         format!(" ({time})")

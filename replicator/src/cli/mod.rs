@@ -3,6 +3,7 @@
 
 mod args;
 mod attach;
+mod back;
 mod check;
 mod create;
 mod detach;

@@ -11,7 +11,7 @@ use crate::control::{Request, Response};
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Events that belong to a takeover.
-const TOLD: [&str; 3] = ["phase", "leads", "given_up"];
+const TOLD: [&str; 5] = ["phase", "leads", "given_up", "goes_back", "went_back"];
 
 /// Asks for something that goes on for as long as the operator lets it, and says on standard error
 /// how far it is, until it is done.

@@ -126,14 +126,7 @@ fn screen(status: &ResourceStatus) -> String {
     for peer in &node.peers {
         table.add_row(vec![words::name(status, peer.member).into(), other(peer)]);
     }
-    if let Some(fencing) = &status.fencing {
-        table.add_row(vec!["fencing".into(), words::fencing(fencing)]);
-        for name in words::unseen(status, node, fencing) {
-            let text = "is connected, and its lease is not seen on the marks: see that both \
-                        members have the same ones, and that it reaches them";
-            table.add_row(vec![name.to_owned(), text.to_owned()]);
-        }
-    }
+    add_fencing(&mut table, status, node);
     table.add_row(vec!["a failure".into(), words::failure(node)]);
     table.to_string()
 }
@@ -164,6 +157,16 @@ fn volumes(status: &ResourceStatus) -> String {
         format!("{name} {}", words::bytes(*bytes))
     });
     named.collect::<Vec<_>>().join(", ")
+}
+
+fn add_fencing(table: &mut Table, status: &ResourceStatus, node: &NodeStatus) {
+    let Some(fencing) = &status.fencing else { return };
+    table.add_row(vec!["fencing".into(), words::fencing(fencing)]);
+    for name in words::unseen(status, node, fencing) {
+        let text = "is connected, and its lease is not seen on the marks: see that both members \
+                    have the same ones, and that it reaches them";
+        table.add_row(vec![name.to_owned(), text.to_owned()]);
+    }
 }
 
 /// What a standby lacks, as far as it knows.

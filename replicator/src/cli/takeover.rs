@@ -5,7 +5,7 @@ use hadrian_protocol::ids::{Epoch, MemberId};
 use hadrian_protocol::node::{How, Limits};
 
 use super::args::{Args, Takeover};
-use super::{ask_within, command, configuration, confirm, loss, progress, report, status_of};
+use super::{ask_within, back, command, configuration, confirm, loss, progress, report, status_of};
 use crate::config::Config;
 use crate::control::Request;
 
@@ -23,6 +23,9 @@ pub(super) fn takeover(args: &Args, wish: &Takeover) -> anyhow::Result<()> {
         return command(args, Request::Cancel { resource });
     }
     let how = how(args, wish)?;
+    if let Some(at) = &wish.to {
+        return back::take_back(args, wish, (how, at));
+    }
     if matches!(how, How::Force | How::Override { .. }) {
         // Before anybody is asked to confirm it, and also where nobody is.
         match status_of(args, &resource) {
@@ -38,13 +41,19 @@ pub(super) fn takeover(args: &Args, wish: &Takeover) -> anyhow::Result<()> {
     if let Some(warning) = warning.filter(|_| !wish.test) {
         confirm(wish.yes, warning)?;
     }
-    if wish.fence {
-        // The command has a limit of its own.
-        let fence = Request::Fence { resource: resource.clone() };
-        report(args, ask_within(args, fence, None)?)?;
-    }
-    let request = Request::Takeover { resource: resource.clone(), how, test: wish.test };
+    fence(args, wish)?;
+    let request = Request::Takeover { resource: resource.clone(), how, test: wish.test, to: None };
     if wish.test { command(args, request) } else { progress::follow(args, &resource, request) }
+}
+
+/// Has the owner stopped first, where that is wanted.
+pub(super) fn fence(args: &Args, wish: &Takeover) -> anyhow::Result<()> {
+    if !wish.fence {
+        return Ok(());
+    }
+    // The command has a limit of its own.
+    let fence = Request::Fence { resource: wish.resource.clone() };
+    report(args, ask_within(args, fence, None)?)
 }
 
 fn how(args: &Args, wish: &Takeover) -> anyhow::Result<How> {

@@ -28,6 +28,15 @@ impl From<Point> for PointStatus {
     }
 }
 
+/// A point that was asked for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FoundPoint {
+    /// Which it is.
+    pub point: PointStatus,
+    /// The image has not reached it yet.
+    pub is_ahead: bool,
+}
+
 /// How far back an image can be read.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct HistoryStatus {

@@ -5,7 +5,7 @@ mod history;
 mod server;
 
 pub use client::{ANSWER, AskError, ask, ask_within};
-pub use history::{At, HistoryStatus, PointStatus, ViewStatus};
+pub use history::{At, FoundPoint, HistoryStatus, PointStatus, ViewStatus};
 pub use server::{Handler, Listener, converse, listen, serve};
 
 use std::path::{Path, PathBuf};
@@ -48,6 +48,16 @@ pub enum Request {
         how: How,
         /// Only say whether it would be granted.
         test: bool,
+        /// At which point of its past; none: at the end of its log.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<At>,
+    },
+    /// Which point of this member's image is meant.
+    Find {
+        /// Of which resource.
+        resource: String,
+        /// The point, as an operator names it.
+        at: At,
     },
     /// What happened to a resource since an event of this number; 0 for all that is kept.
     Events {
@@ -177,6 +187,8 @@ pub enum Response {
     View(Box<ViewStatus>),
     /// To [`Request::Events`].
     Events(Vec<ToldEvent>),
+    /// To [`Request::Find`].
+    Found(FoundPoint),
     /// To [`Request::Point`].
     Named(NamedPoint),
     /// To [`Request::NamedPoints`].
@@ -312,7 +324,9 @@ impl Request {
     #[must_use]
     pub fn command(&self) -> Option<Command> {
         match self {
-            Self::Takeover { how, test, .. } => Some(Command::Takeover { how: *how, test: *test }),
+            Self::Takeover { how, test, to: None, .. } => {
+                Some(Command::Takeover { how: *how, test: *test })
+            }
             Self::Cancel { .. } => Some(Command::CancelTakeover),
             Self::Mode { mode, .. } => Some(Command::SetMode(*mode)),
             Self::Rejoin { .. } => Some(Command::Rejoin),
@@ -327,6 +341,8 @@ impl Request {
             Self::Stop { .. } => Some(Command::Stop),
             Self::Start { primary: true, .. } => Some(Command::StartPrimary),
             Self::Start { .. }
+            | Self::Takeover { .. }
+            | Self::Find { .. }
             | Self::Status { .. }
             | Self::Fence { .. }
             | Self::Events { .. }

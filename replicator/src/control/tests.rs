@@ -9,7 +9,8 @@ use super::*;
 
 #[test]
 fn a_request_reads_back_and_another_version_is_refused() {
-    let request = Request::Takeover { resource: "db".into(), how: How::Force, test: false };
+    let request =
+        Request::Takeover { resource: "db".into(), how: How::Force, test: false, to: None };
     let mut envelope = Envelope { version: VERSION, request: request.clone() };
     assert_eq!(parse(&serde_json::to_vec(&envelope).unwrap()), Ok(request));
     envelope.version = 9;

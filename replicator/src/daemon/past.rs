@@ -39,7 +39,7 @@ impl Daemon {
     }
 
     /// Where the history of a resource is read.
-    async fn door(&self, name: &str) -> Result<Door, Response> {
+    pub(super) async fn door(&self, name: &str) -> Result<Door, Response> {
         let asks = self.asks(name).map_err(|why| Response::refused("not_running", why))?;
         let (reply, answer) = oneshot::channel();
         let asked = asks.send(Ask::History(reply)).await.is_ok();

@@ -29,6 +29,8 @@ const fn is_told(note: &Note) -> bool {
             | Note::Fences(_)
             | Note::Fenced(_)
             | Note::NotFenced(_)
+            | Note::GoesBack { .. }
+            | Note::WentBack(_)
             | Note::Failed(_)
     ) || matches!(note, Note::Verified { differs: 1.., .. })
 }

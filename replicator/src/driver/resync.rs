@@ -109,6 +109,8 @@ impl Inner {
                 replica.end_sink();
             }
             Action::SwitchImage(at) => replica.switch_image(at),
+            Action::Rewind(to) => replica.rewind(to),
+            Action::EndRewind => replica.end_rewind(),
             Action::DropStaging => replica.drop_staging(),
             Action::Fold { peer, from, to } => replica.fold(peer, from, to),
             Action::BeginCompare { session, right } => replica.begin_compare(session.get(), right),
@@ -155,6 +157,12 @@ impl Inner {
                     tracing::error!(resource = %self.name, %error, "a resync came to nothing");
                 }
                 Event::SinkDone { session: SessionId::new(id), whole: result.is_ok() }
+            }
+            ReplicaEvent::Rewound(result) => {
+                if let Err(error) = &result {
+                    tracing::error!(resource = %self.name, %error, "the image does not go back");
+                }
+                Event::Rewound { whole: result.is_ok() }
             }
             ReplicaEvent::Switched(at) => Event::Switched(at),
             ReplicaEvent::Folded { peer, span } => Event::Folded { peer, span },

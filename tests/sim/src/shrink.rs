@@ -12,7 +12,7 @@ use crate::{NAMES, SECOND, world};
 const TRIES_MAX: u32 = 500;
 
 /// What makes a plan simpler; each is tried on its own.
-const SIMPLER: [fn(&mut Plan); 15] = [
+const SIMPLER: [fn(&mut Plan); 16] = [
     two_members,
     |plan| plan.clients = 1,
     |plan| plan.commit_on_write = false,
@@ -25,6 +25,7 @@ const SIMPLER: [fn(&mut Plan); 15] = [
     |plan| (plan.peer_wait_limit, plan.replay_delay) = (Duration::ZERO, Duration::ZERO),
     |plan| (plan.spool_limit, plan.spool_memory) = (u64::MAX, u64::MAX),
     |plan| plan.wait_bytes = 0,
+    |plan| plan.history = false,
     |plan| plan.log_bytes = 4 << 20,
     |plan| plan.mode = Mode::Nearsync,
     |plan| plan.length = plan.happenings.last().map_or(0, |(at, _)| *at) + SECOND,

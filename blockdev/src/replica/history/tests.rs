@@ -1,6 +1,7 @@
 //! History kept by a replica on a disk that loses power: whatever happens, the image at each point
 //! in reach is what it was.
 
+mod back;
 mod crashes;
 mod stories;
 

@@ -61,7 +61,10 @@ impl<E: Engine> Replica<E> {
     pub fn switch_image(&mut self, to: LogPosition) {
         self.end_sink();
         // Before anything of the image changes: what is on record is not of the one that comes.
-        self.suspend_history("a resync has replaced the image");
+        match self.copies.rewound.take() == Some(to) {
+            true => self.cut_history(to),
+            false => self.suspend_history("a resync has replaced the image"),
+        }
         let copies = &mut self.copies;
         let switch = Switch {
             io: copies.tasks.io(),
@@ -84,7 +87,7 @@ impl<E: Engine> Replica<E> {
     fn switch_on(&mut self) -> bool {
         let Self { copies, engine, journal, volumes, history, .. } = self;
         let Some(Switching { to, step }) = &mut copies.switching else { return false };
-        if history.is_forgetting() {
+        if history.is_leaving() {
             return false;
         }
         let to = *to;

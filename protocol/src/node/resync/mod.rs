@@ -50,6 +50,11 @@ pub(super) struct Resync {
 }
 
 impl Resync {
+    /// Whether this standby's image is compared with its primary's at the moment.
+    pub(super) fn is_compared(&self) -> bool {
+        self.compared.is_some()
+    }
+
     /// Opening the replica has finished a switch that a crash interrupted, or not.
     pub(super) fn new(staged_before: bool) -> Self {
         Self { staged_before, ..Self::default() }
@@ -89,6 +94,7 @@ impl Node {
     pub(super) fn image_is_to_rest(&self) -> bool {
         let mut phases = self.peers.values().filter_map(|peer| Some(&peer.session.as_ref()?.phase));
         self.resync.switching
+            || self.goes_back_to().is_some()
             || self.seed_wants_rest()
             || phases.any(|phase| match phase {
                 Phase::Sinking(_) => true,
@@ -115,7 +121,7 @@ impl Node {
     }
 
     /// Whether nothing is on its way into the image, and nothing will be while that is wanted.
-    fn image_rests(&self) -> bool {
+    pub(super) fn image_rests(&self) -> bool {
         self.log.applied() == self.state.apply_limit
     }
 }

@@ -4,7 +4,7 @@ use super::super::follow::Follow;
 use super::super::log::{Log, Recovered};
 use super::super::peer::Phase;
 use super::super::persist::After;
-use super::super::{Action, Denied, Done, Node, Note, Part, answer};
+use super::super::{Action, Answers, Denied, Done, Node, Note, Part, answer};
 use super::Retention;
 use crate::frame::LogPosition;
 use crate::history::Parting;
@@ -246,22 +246,27 @@ impl Node {
             return;
         }
         self.state.image = Image::Whole;
+        self.persist_then(After::Settled);
+        if self.back_arrived() {
+            return;
+        }
         self.follow.cutting = false;
         self.out.push_back(Action::Note(Note::Landed(at.lsn)));
-        self.persist_then(After::Settled);
         self.hear_leads_again();
     }
 
     /// From here on the log is what begins at the landing. The old one may still tell of what it
     /// has done; nobody listens.
-    fn begin_at(&mut self, at: LogPosition) {
+    pub(in super::super) fn begin_at(&mut self, at: LogPosition) {
         let (durable, start) = (at.lsn, at.lsn);
         let (epoch_starts, maps) = (Vec::new(), Vec::new());
         let recovered = Recovered { end: at, durable, start, epoch_starts, maps };
         self.log = Log::new(&mut self.state, recovered, self.clock);
         self.applying = answer::Applying::new(&self.log, self.clock.now);
-        // Positions and maps of another history say nothing of this one.
+        // Positions and maps of another history say nothing of this one. Least of all what was
+        // answered in it: whoever leads again, further back, has answered nothing there.
         self.retention = Retention::default();
+        (self.answers, self.promised_commits) = (Answers::default(), Lsn::START);
     }
 
     fn wants_rejoin(&self) -> bool {
@@ -272,6 +277,9 @@ impl Node {
     pub(in super::super) fn rejoin(&mut self) -> Result<Done, Denied> {
         if !matches!(self.standing, Part::Standby(_)) {
             return Err(Denied::NothingToRejoin);
+        }
+        if !self.follow.cutting && self.give_up_back() {
+            return Ok(Done::Rejoins);
         }
         let apart = |refusal: Refusal| {
             matches!(refusal, Refusal::Diverged { .. } | Refusal::Unrelated | Refusal::BaseDiffers)

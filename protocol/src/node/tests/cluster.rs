@@ -44,6 +44,8 @@ pub(super) struct Host {
     pub(super) unreadable: u32,
     /// Its part of a resync comes to its end by itself; otherwise the story says how far it is.
     pub(super) brings_up: bool,
+    /// Its image and log do not go where the superblock says that they go.
+    pub(super) switches_held: bool,
     /// What people were told.
     pub(super) notes: Vec<Note>,
     /// Why exports of a seed came to nothing.
@@ -102,6 +104,7 @@ impl Cluster {
                 released: Lsn::START,
                 unreadable: 0,
                 brings_up: false,
+                switches_held: false,
                 notes: Vec::new(),
                 seeds_ended: Vec::new(),
                 folds: Vec::new(),
@@ -136,6 +139,12 @@ impl Cluster {
     /// Starts a host's daemon from what survived.
     pub(super) fn start(&mut self, index: u8) {
         let host = &mut self.hosts[usize::from(index)];
+        if host.state.image == Image::Switching {
+            // Opening a replica finishes it.
+            let at = host.state.checkpoint.lsn;
+            host.frames.retain(|frame| frame.end() <= at);
+            host.durable = at;
+        }
         let genesis = LogPosition::genesis(resource());
         let end = host.frames.last().map_or(genesis, Frame::position_after);
         let mut position = genesis;
@@ -416,15 +425,33 @@ impl Cluster {
             Action::FinishSink { session, .. } => {
                 self.tell(index, Event::SinkDone { session, whole: true });
             }
+            Action::Rewind(to) => {
+                assert_eq!(host.applied, host.state.apply_limit, "the image rests");
+                assert!(to.lsn < host.applied, "what is not in the image is cut");
+                self.tell(index, Event::Rewound { whole: true });
+            }
+            Action::SwitchImage(_) if host.switches_held => {}
             Action::SwitchImage(at) => {
                 let says = (host.state.image, host.state.checkpoint);
                 assert_eq!(says, (Image::Switching, at), "the superblock says so first");
-                host.frames.clear();
+                match host.state.went_back {
+                    Some(_) => host.frames.retain(|frame| frame.end() <= at.lsn),
+                    None => host.frames.clear(),
+                }
                 (host.applied, host.durable) = (at.lsn, at.lsn);
                 self.tell(index, Event::Switched(at));
             }
             _ => {}
         }
+    }
+
+    /// Image and log of a host go where its superblock says that they go.
+    pub(super) fn switch_again(&mut self, index: u8) {
+        let host = &mut self.hosts[usize::from(index)];
+        host.switches_held = false;
+        let at = host.state.checkpoint;
+        self.resync(index, Action::SwitchImage(at));
+        self.run();
     }
 
     fn ask_record(&mut self, index: u8, action: Action) {

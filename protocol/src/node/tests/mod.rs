@@ -1,5 +1,6 @@
 //! Stories of two and three members, told on whole nodes.
 
+mod backs;
 mod cluster;
 mod figures;
 mod grows;

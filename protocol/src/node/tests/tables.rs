@@ -18,7 +18,9 @@ fn after_why(why: Why) -> Option<Why> {
     Some(match why {
         Why::NoConnection => Why::Greeting,
         Why::Greeting => Why::CutsTail,
-        Why::CutsTail => Why::Resyncs,
+        Why::CutsTail => Why::GoesBack { to: Lsn::START },
+        Why::GoesBack { .. } => Why::WentBack { to: Lsn::START },
+        Why::WentBack { .. } => Why::Resyncs,
         Why::Resyncs => Why::Incomplete,
         Why::Incomplete => Why::CatchesUp { bytes: 1 },
         Why::CatchesUp { .. } => Why::Superasync,
@@ -93,7 +95,13 @@ fn after_denied(denied: Denied) -> Option<Denied> {
         Denied::InGate => Denied::WindowRuns { ms: 1 },
         Denied::WindowRuns { .. } => Denied::NotInSet { owner: member(0), epoch: Epoch::NONE_YET },
         Denied::NotInSet { .. } => Denied::OwnerLives { owner: member(0), epoch: Epoch::NONE_YET },
-        Denied::OwnerLives { .. } => Denied::NoRecord,
+        Denied::OwnerLives { .. } => {
+            Denied::GivesUpSet { owner: member(0), epoch: Epoch::NONE_YET }
+        }
+        Denied::GivesUpSet { .. } => Denied::LeadsYet,
+        Denied::LeadsYet => Denied::NoSuchPoint,
+        Denied::NoSuchPoint => Denied::NotRewound,
+        Denied::NotRewound => Denied::NoRecord,
         Denied::NoRecord => Denied::GivenUp,
         Denied::GivenUp => Denied::Busy,
         Denied::Busy => Denied::NotPrimary,
@@ -160,5 +168,5 @@ fn every_reason_has_a_code_of_its_own_and_a_way_out() {
 #[test]
 fn every_denial_has_a_code_of_its_own_and_a_way_out() {
     let codes = check(Denied::AlreadyPrimary, after_denied, Denied::code);
-    assert_eq!(codes.len(), 32);
+    assert_eq!(codes.len(), 36);
 }

@@ -100,10 +100,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "a member speaks before its new life is durable",
         "§5.4",
         SESSION,
-        "        if matches!(self.standing, Part::Waking(_)) {\n            return;\n        }\n",
-        "",
-    )
-    .and("        if !matches!(self.standing, Part::Waking(_)) {\n", "        {\n"),
+        "        matches!(self.standing, Part::Waking(_)) || self.is_between_lives()",
+        "        self.is_between_lives()",
+    ),
     mutant(
         "frames are applied before the log is durable",
         "§2.2",

@@ -1,5 +1,6 @@
 //! Bugs that somebody could make: a rule of the contract each, taken out of the code.
 
+mod back;
 mod disk;
 mod grow;
 mod marks;
@@ -89,6 +90,16 @@ impl Mutant {
 
 /// All of them.
 pub(crate) fn mutants() -> impl Iterator<Item = &'static Mutant> {
-    let all = [members::MUTANTS, set::MUTANTS, disk::MUTANTS, marks::MUTANTS, resync::MUTANTS];
-    all.into_iter().chain([seeds::MUTANTS, grow::MUTANTS]).flatten()
+    [
+        members::MUTANTS,
+        set::MUTANTS,
+        disk::MUTANTS,
+        marks::MUTANTS,
+        resync::MUTANTS,
+        seeds::MUTANTS,
+        grow::MUTANTS,
+        back::MUTANTS,
+    ]
+    .into_iter()
+    .flatten()
 }

@@ -76,6 +76,8 @@ impl Cluster {
             | Action::FinishSink { .. }
             | Action::EndSink
             | Action::SwitchImage(_)
+            | Action::Rewind(_)
+            | Action::EndRewind
             | Action::DropStaging
             | Action::BeginCompare { .. }
             | Action::Compare { .. }

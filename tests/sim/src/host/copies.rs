@@ -31,6 +31,8 @@ impl Process {
             }
             Action::EndSink => self.replica.end_sink(),
             Action::SwitchImage(at) => self.replica.switch_image(at),
+            Action::Rewind(to) => self.replica.rewind(to),
+            Action::EndRewind => self.replica.end_rewind(),
             Action::DropStaging => self.replica.drop_staging(),
             Action::Fold { peer, from, to } => self.replica.fold(peer, from, to),
             Action::BeginCompare { session, right } => {
@@ -87,6 +89,7 @@ impl Process {
             ReplicaEvent::SinkDone { id, result } => {
                 Event::SinkDone { session: SessionId::new(id), whole: result.is_ok() }
             }
+            ReplicaEvent::Rewound(result) => Event::Rewound { whole: result.is_ok() },
             ReplicaEvent::Switched(at) => {
                 self.apply_asked = at.lsn;
                 let image = self.image();

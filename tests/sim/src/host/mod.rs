@@ -9,8 +9,9 @@ use std::sync::OnceLock;
 
 use hadrian_blockdev::buffer::IoBuf;
 use hadrian_blockdev::engine::Engine as _;
-use hadrian_blockdev::engine::double::{Copied, Double};
-use hadrian_blockdev::replica::{self, Replica, ReplicaError};
+use hadrian_blockdev::engine::double::{Copied, Double, Order, Unsynced};
+use hadrian_blockdev::history::{Limits, Target};
+use hadrian_blockdev::replica::{self, Replica, ReplicaError, Wishes};
 use hadrian_blockdev::superblock::{Label, Whose};
 use hadrian_blockdev::volume::Store;
 use hadrian_protocol::frame::{Frame, HEAD_LEN, LogPosition};
@@ -138,6 +139,8 @@ pub(crate) struct Host {
     pub(crate) wait_bytes: u64,
     /// Its right to serve ends with time.
     pub(crate) has_leases: bool,
+    /// It keeps history.
+    pub(crate) history: bool,
 }
 
 pub(crate) fn resource() -> ResourceId {
@@ -186,6 +189,7 @@ impl Host {
             spool_memory: u64::MAX,
             wait_bytes: 0,
             has_leases: false,
+            history: false,
         };
         let role = if member.index() == 0 { Role::Primary } else { Role::Standby };
         host.create(role, Base::Zero, BLOCK * BLOCKS);
@@ -358,8 +362,14 @@ impl Host {
         self.frozen = 0;
         let (paths, dir) = ([PathBuf::from(STORE)], Path::new(DIR));
         let whose = Whose { resource: resource(), label: Label::default() };
-        let (mut replica, state, recovered) =
-            Replica::open_over(self.disk.clone(), dir, &whose, &paths, Store::open_in)?;
+        let (mut replica, state, recovered) = Replica::open_as(
+            self.disk.clone(),
+            dir,
+            &whose,
+            &paths,
+            Store::open_in,
+            self.wishes(),
+        )?;
         replica.set_spool_memory(self.spool_memory);
         self.disk.with(Double::forget_plans);
         self.fails = false;
@@ -381,6 +391,25 @@ impl Host {
         self.process = Some(Box::new(process));
         (self.tick_at, self.disk_due) = (None, false);
         Ok(())
+    }
+
+    fn wishes(&self) -> Wishes {
+        let (bytes, segment_bytes, record_bytes) = (16 << 20, 64 << 10, 16 << 10);
+        let limits = Limits { age: None, bytes, segment_bytes, record_bytes };
+        Wishes { history: self.history.then_some(limits), ..Wishes::default() }
+    }
+
+    /// A point of the past, so many thousandths of the way from the oldest that is kept to the end
+    /// of the log. A reader of its own looks for it, on a copy of the disk.
+    pub(crate) fn point(&self, part: u64) -> Option<LogPosition> {
+        let process = self.process()?;
+        let door = process.history_door()?;
+        let oldest = door.reach().oldest.at.lsn;
+        let span = process.node.log_end().since(oldest);
+        let target = Target::Lsn(Lsn::new(oldest.get() + span * part / 1000));
+        let mut copy = Double::new(part, Order::AsSubmitted, Unsynced::Kept);
+        copy.put_back(&self.disk.with(|disk| disk.copy()));
+        Some(door.resolve(&mut copy, &target).ok()?.point.at)
     }
 
     /// The process ends here and now; what it wrote stays.

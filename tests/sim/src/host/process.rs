@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hadrian_blockdev::buffer::IoBuf;
 use hadrian_blockdev::engine::Engine as _;
+use hadrian_blockdev::history::Door;
 use hadrian_blockdev::replica::{Replica, ReplicaEvent};
 use hadrian_blockdev::volume::Hold;
 use hadrian_protocol::frame::{Draft, Frame};
@@ -109,6 +110,10 @@ impl Process {
     /// Whether a frame lies inside the volume as it is here: a link is closed where it does not.
     pub(crate) fn holds(&self, frame: &Frame) -> bool {
         self.replica.holds(frame)
+    }
+
+    pub(super) fn history_door(&self) -> Option<Door> {
+        self.replica.history_door()
     }
 
     pub(crate) fn has_room(&self) -> bool {

@@ -81,6 +81,11 @@ impl Oracle {
         *self.answered.forced.entry(member).or_default() += 1;
     }
 
+    /// Somebody owns an epoch by force.
+    pub(super) fn force_has_won(&mut self) {
+        self.answered.was_forced = true;
+    }
+
     /// The command came to nothing.
     pub(crate) fn force_refused(&mut self, member: MemberId) {
         if let Some(count) = self.answered.forced.get_mut(&member) {
@@ -202,6 +207,7 @@ impl Oracle {
         self.of(member).leads = true;
         self.alone(member, epoch);
         self.nothing_is_lost(member, epoch, began, force);
+        self.of(member).went_back = false;
     }
 
     /// Nobody else serves, unless somebody has used force.

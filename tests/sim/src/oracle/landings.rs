@@ -30,6 +30,18 @@ impl Oracle {
         witness.released = at.lsn;
     }
 
+    /// The superblock of a member says that it is at a point of its own past now.
+    pub(super) fn goes_back(&mut self, member: MemberId, at: LogPosition, saved: &[Vec<u8>]) {
+        let witness = self.of(member);
+        let left = witness.path.cut(at);
+        for chain in left {
+            self.is_saved(member, chain, Some(saved));
+        }
+        let witness = self.of(member);
+        (witness.written, witness.durable, witness.applied) = (at.lsn, at.lsn, at.lsn);
+        witness.released = at.lsn;
+    }
+
     fn is_saved(&mut self, member: MemberId, chain: ChainHash, saved: Option<&[Vec<u8>]>) {
         let (Some(saved), Some(frame)) = (saved, self.ledger.frame(chain)) else { return };
         let ((head, _), lsn) = (frame.wire_parts(), frame.lsn());

@@ -99,7 +99,9 @@ impl Oracle {
             let settled = deaths == 0 || born + NOTICED <= words.at;
             settled && deaths == self.see(member).deaths
         };
-        if words.epoch != epoch || self.members.len() > 2 || !other.is_some_and(known) {
+        // Who goes back gives up more than a takeover would, and is told so.
+        let back = self.see(member).went_back;
+        if words.epoch != epoch || self.members.len() > 2 || back || !other.is_some_and(known) {
             return;
         }
         let common = words.path.common(&self.see(member).path);

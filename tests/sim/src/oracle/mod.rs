@@ -108,6 +108,8 @@ struct Witness {
     /// spoke of.
     strayed: bool,
     forgot: bool,
+    /// An operator has taken it back, and it has not led since.
+    went_back: bool,
 }
 
 impl Oracle {
@@ -187,6 +189,9 @@ impl Oracle {
             format!("{member} had written to {written}, lost no power, and goes on at {}", end.lsn)
         });
         self.same_state(member, state);
+        if let Some(was) = self.see(member).state.clone() {
+            self.leads_from_there(state, &was);
+        }
         let now = self.now;
         let witness = self.of(member);
         witness.path.cut(end);
@@ -199,6 +204,7 @@ impl Oracle {
         (witness.runs, witness.born) = (true, now);
         witness.heard.clear();
         (witness.truncating, witness.leads, witness.told_owned) = (false, false, None);
+        witness.went_back = state.went_back.is_some();
         let whole = state.image != Image::Incomplete && !self.rot.is_on(member);
         let differs = self.ledger.differs(&self.see(member).path, limit, image).filter(|_| whole);
         self.demand(differs.is_none(), "I5", || {
@@ -334,11 +340,23 @@ impl Oracle {
         let (was, is) = (witness.state.take(), before.into_values().next_back());
         witness.state = is.or_else(|| was.clone());
         let both = witness.state.clone().zip(was);
+        if let Some((is, was)) = &both {
+            self.begins_anew(member, is, was);
+            self.leads_from_there(is, was);
+        }
         if let Some((is, was)) = &both
             && is.image == Image::Switching
             && was.image != Image::Switching
+            && is.went_back.is_none()
         {
             self.lands(member, is.checkpoint, Some(saved));
+        }
+        if let Some((is, was)) = &both
+            && is.image == Image::Switching
+            && was.image != Image::Switching
+            && is.went_back.is_some()
+        {
+            self.goes_back(member, is.checkpoint, saved);
         }
         let grows = both.is_none_or(|(is, was)| {
             is.promised >= was.promised
@@ -348,6 +366,26 @@ impl Oracle {
                 && (is.sizes() == was.sizes() || was.sizes().grow_to(&is.sizes()))
         });
         self.demand(grows, "I9", || format!("something in the superblock of {member} went back"));
+    }
+
+    /// A member goes back: its old life has ended.
+    fn begins_anew(&mut self, member: MemberId, is: &ReplicaState, was: &ReplicaState) {
+        let Some(went) = is.went_back.filter(|_| is.incarnation > was.incarnation) else { return };
+        let witness = self.of(member);
+        (witness.life, witness.went_back) = (is.incarnation, true);
+        witness.deaths += 1;
+        let known = witness.path.holds(went.to);
+        self.demand(known, "§8.5", || {
+            format!("{member} goes back to {}, which it never had", went.to.lsn)
+        });
+    }
+
+    /// A member that went back owns an epoch: force has done its work from here on, whether or not
+    /// anybody is served in it.
+    fn leads_from_there(&mut self, is: &ReplicaState, was: &ReplicaState) {
+        if was.went_back.is_some() && is.went_back.is_none() && is.owned > was.owned {
+            self.force_has_won();
+        }
     }
 
     pub(crate) fn truncating(&mut self, member: MemberId, point: LogPosition) {
@@ -367,8 +405,11 @@ impl Oracle {
         let cut = witness.path.cut(end);
         witness.truncating = false;
         (witness.written, witness.durable) = (end.lsn, end.lsn);
+        let by_word = witness.went_back;
         for chain in cut {
-            self.never_answered(member, chain);
+            if !by_word {
+                self.never_answered(member, chain);
+            }
             let Some(frame) = self.ledger.frame(chain) else { continue };
             let (head, _) = frame.wire_parts();
             let kept = saved.iter().any(|file| {

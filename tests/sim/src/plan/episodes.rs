@@ -400,6 +400,39 @@ impl Episodes<'_> {
         500 * MS
     }
 
+    /// Somebody is taken back to a point of the past, or is to be and is interrupted.
+    pub(super) fn back(&mut self) -> Micros {
+        let (a, b) = self.pair();
+        let part = self.rng.random_range(0..1000);
+        if self.rng.random_bool(0.3) {
+            self.add(0, Happening::Kill(a));
+            self.add(self.plan.silence().as_micros() as Micros, Happening::Start(a));
+        }
+        let at = self.rng.random_range(0..400) * MS;
+        self.add(at, Happening::GoesBack(b, part));
+        let moment = at + self.rng.random_range(0..100 * MS);
+        match self.rng.random_range(0..8) {
+            0 | 1 => self.add(moment, Happening::Kill(b)),
+            2 | 3 => self.add(moment, Happening::PowerLoss(b)),
+            4 => {
+                let change = self.rng.random_range(1..40);
+                self.add(moment, Happening::DiskFails(b, change));
+                self.add(moment + 300 * MS, Happening::Kill(b));
+            }
+            5 => self.add(moment, Happening::Command(b, Command::CancelTakeover)),
+            _ => {}
+        }
+        self.add(at + 500 * MS, Happening::Start(b));
+        if self.rng.random_bool(0.5) {
+            let again = if self.rng.random_bool(0.5) { Command::forced() } else { Command::Rejoin };
+            self.add(at + 900 * MS, Happening::Command(b, again));
+        }
+        if self.plan.record && self.rng.random_bool(0.5) {
+            self.add(at + 950 * MS, Happening::Override(b));
+        }
+        at + SECOND
+    }
+
     /// A member is lost, and made of a copy that is carried to it by hand: exported by anybody, at
     /// once or after a time in which the log may be overrun. Something goes wrong with whoever
     /// exports, with the import, or with the beginning of the new replica.

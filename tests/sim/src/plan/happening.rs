@@ -120,6 +120,9 @@ pub enum Happening {
     DeviceEnlarged(Host),
     /// An operator takes over against what the record says, naming its owner.
     Override(Host),
+    /// An operator takes a standby back to a point of its past, so many thousandths of the way from
+    /// the oldest that is kept to the end of its log, to lead from there.
+    GoesBack(Host, u64),
     /// An operator's command.
     Command(Host, Command),
     /// An operator exports the image of a host into a file, for a host that will be made of it, if
@@ -176,6 +179,23 @@ impl fmt::Display for Happening {
             Self::ReadFails(a, n) => {
                 write!(f, "the disk of {} cannot read, {n} reads on", name(a))
             }
+            Self::WallJumps(a, by) => write!(f, "the wall clock of {} jumps by {by} s", name(a)),
+            Self::RecordCut(a) => write!(f, "{} loses sight of the record", name(a)),
+            Self::RecordHeals(a) => write!(f, "{} sees the record again", name(a)),
+            Self::MarkerHangs(a, n) => write!(f, "marker {n} hangs for {}", name(a)),
+            Self::MarkerFails(a, n) => write!(f, "marker {n} fails for {}", name(a)),
+            Self::MarkerHeals(a, n) => write!(f, "marker {n} works again for {}", name(a)),
+            Self::MarkerForgets(n) => write!(f, "marker {n} is what it was in the beginning"),
+            other => other.of_disks_and_people(f),
+        }
+    }
+}
+
+impl Happening {
+    /// What happens to whole disks, and what people do, in words.
+    fn of_disks_and_people(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |host: &Host| NAMES.get(usize::from(*host)).copied().unwrap_or("?");
+        match self {
             Self::Copied(a) => write!(f, "a copy of the disk of {} is kept", name(a)),
             Self::PutBack(a) => write!(f, "the disk of {} is what its copy holds", name(a)),
             Self::MadeAnew(a, anew) => {
@@ -195,13 +215,6 @@ impl Happening {
             Self::WriteGoesAstray(a) => write!(f, "a log write of {} goes astray", name(a)),
             Self::DiskFills(a, n) => write!(f, "the disk of {} is full {n} changes on", name(a)),
             Self::DiskHasRoom(a) => write!(f, "the disk of {} has room again", name(a)),
-            Self::WallJumps(a, by) => write!(f, "the wall clock of {} jumps by {by} s", name(a)),
-            Self::RecordCut(a) => write!(f, "{} loses sight of the record", name(a)),
-            Self::RecordHeals(a) => write!(f, "{} sees the record again", name(a)),
-            Self::MarkerHangs(a, n) => write!(f, "marker {n} hangs for {}", name(a)),
-            Self::MarkerFails(a, n) => write!(f, "marker {n} fails for {}", name(a)),
-            Self::MarkerHeals(a, n) => write!(f, "marker {n} works again for {}", name(a)),
-            Self::MarkerForgets(n) => write!(f, "marker {n} is what it was in the beginning"),
             Self::Grow(a, test) => {
                 let test = if *test { " --dry-run" } else { "" };
                 write!(f, "operator on {}: grow{test}", name(a))
@@ -209,18 +222,17 @@ impl Happening {
             Self::StoreIsDevice(a) => write!(f, "the store of {} is a device", name(a)),
             Self::DeviceEnlarged(a) => write!(f, "the device of {} is larger now", name(a)),
             Self::Override(a) => write!(f, "operator on {}: override the owner", name(a)),
+            Self::GoesBack(a, part) => {
+                write!(f, "operator on {}: takeover --force --to {part} ‰", name(a))
+            }
             Self::Exports(a, None) => write!(f, "operator on {}: seed export", name(a)),
             Self::Exports(a, Some(b)) => {
                 write!(f, "operator on {}: seed export --for {}", name(a), name(b))
             }
-            Self::Imports(a, None) => write!(f, "operator on {}: seed import, anew", name(a)),
-            Self::Imports(a, Some(n)) => {
-                write!(f, "{} loses power at change {n} of the disk of a seed import", name(a))
-            }
-            Self::Command(a, command) => {
-                write!(f, "operator on {}: {}", name(a), in_words(*command))
-            }
-            links => unreachable!("told above: {links:?}"),
+            Self::Imports(a, None) => write!(f, "operator on {}: seed import", name(a)),
+            Self::Imports(a, Some(n)) => write!(f, "{}: seed import, power cut at {n}", name(a)),
+            Self::Command(a, how) => write!(f, "operator on {}: {}", name(a), in_words(*how)),
+            other => unreachable!("everything else is told elsewhere: {other:?}"),
         }
     }
 }
@@ -240,6 +252,7 @@ fn in_words(command: Command) -> String {
             };
             format!("takeover{how}{}", if test { " --test" } else { "" })
         }
+        Command::GoBack { to, .. } => format!("takeover --force --to {}", to.lsn),
         Command::CancelTakeover => "takeover --cancel".into(),
         Command::StartPrimary => "start --primary --force".into(),
         Command::SetMode(mode) => format!("mode {}", mode.name()),

@@ -47,6 +47,8 @@ pub struct Plan {
     /// Bytes of log whose large changes may wait for the image; clients then write whole pages
     /// as well.
     pub wait_bytes: u64,
+    /// Members keep history, so that they can go back.
+    pub history: bool,
     /// Weaker modes for slow standbys.
     pub degrade: Vec<Mode>,
     /// Bytes of each member's log.
@@ -107,6 +109,7 @@ impl Plan {
             spool_limit: u64::MAX,
             spool_memory: u64::MAX,
             wait_bytes: 0,
+            history: false,
             degrade: Vec::new(),
             log_bytes: 4 << 20,
             clients: 2,
@@ -133,6 +136,7 @@ impl Plan {
             (!self.replay_delay.is_zero(), format!("a delay of {:?}", self.replay_delay)),
             (self.spool_limit < u64::MAX, format!("a spool of {} KiB", self.spool_limit >> 10)),
             (self.wait_bytes > 0, format!("{} KiB that wait in the log", self.wait_bytes >> 10)),
+            (self.history, "history".into()),
             (!self.degrade.is_empty(), format!("degrade to {:?}", self.degrade)),
         ];
         words.extend(told.into_iter().filter(|(is, _)| *is).map(|(_, words)| words));
@@ -186,6 +190,7 @@ impl Plan {
             } else {
                 0
             },
+            history: seed % 10 == 7,
             degrade: degrade(&mut rng),
             log_bytes: if rng.random_bool(0.2) { 1 << 20 } else { 4 << 20 },
             clients: rng.random_range(1..=3),
@@ -209,6 +214,9 @@ impl Plan {
         }
         if seed % 25 == 11 {
             at += Episodes { plan: &mut plan, rng: &mut rng, at, mood }.diverged();
+        }
+        if plan.history {
+            at += Episodes { plan: &mut plan, rng: &mut rng, at, mood }.back();
         }
         if seed % 25 == 13 || seed % 25 == 18 {
             at += Episodes { plan: &mut plan, rng: &mut rng, at, mood }.carried();

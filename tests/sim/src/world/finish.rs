@@ -2,7 +2,7 @@
 //! in order with the same content everywhere.
 
 use hadrian_protocol::ids::MemberId;
-use hadrian_protocol::node::{Command, Event, NodeStatus, PeerStatus, StandbyState, Standing};
+use hadrian_protocol::node::{Command, Event, NodeStatus, PeerStatus, StandbyState, Standing, Why};
 use hadrian_protocol::replica::Sizes;
 use hadrian_protocol::wire::Refusal;
 
@@ -45,7 +45,9 @@ impl World<'_> {
             let apart = status.peers.iter().any(|peer| {
                 peer.member == primary.member && peer.refusal.is_some_and(stands_between)
             });
+            let went = |why: &Why| matches!(why, Why::WentBack { .. });
             matches!(status.standing, Standing::Diverged(_))
+                || status.reasons.iter().any(|reason| went(&reason.why))
                 || apart && status.standing == Standing::Standby
         };
         let back: Vec<_> = all.iter().flatten().filter(|status| back(status)).collect();

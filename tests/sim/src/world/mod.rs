@@ -262,6 +262,7 @@ impl<'a> World<'a> {
             let mut host = Host::new(member, plan.mode, plan.log_bytes, seed);
             host.spool_memory = plan.spool_memory;
             host.wait_bytes = plan.wait_bytes;
+            host.history = plan.history;
             host.has_leases = plan.marks.is_some();
             let drift = plan.drifts.get(usize::from(member.index()));
             host.drift = drift.copied().unwrap_or(host.drift);
@@ -576,7 +577,7 @@ fn is_force(command: Command) -> bool {
         Command::Takeover { how, test: false } => {
             matches!(how, How::Force | How::Override { .. })
         }
-        Command::StartPrimary => true,
+        Command::StartPrimary | Command::GoBack { test: false, .. } => true,
         _ => false,
     }
 }

@@ -127,6 +127,7 @@ impl World<'_> {
             Happening::MarkerHeals(index, marker) => self.marks.heal(index, marker),
             Happening::MarkerForgets(marker) => self.marks.forget(marker),
             Happening::Override(index) => self.override_owner(index),
+            Happening::GoesBack(index, part) => self.take_back(index, part),
             Happening::WallJumps(index, by) => self.host(index).wall_jumps(by),
             Happening::Command(index, command) => self.command(index, command),
             Happening::Grow(index, test) => {
@@ -234,6 +235,15 @@ impl World<'_> {
             None => How::Force,
         };
         self.command(index, Command::Takeover { how, test: false });
+    }
+
+    /// An operator takes a standby back; against the record, naming its owner.
+    fn take_back(&mut self, index: Index, part: u64) {
+        let record = self.register.record.as_ref().or(self.marks.newest());
+        let over = record.map(|record| (record.owner.member, record.epoch));
+        if let Some(to) = self.host(index).point(part) {
+            self.command(index, Command::GoBack { over, to, test: false });
+        }
     }
 
     pub(super) fn break_links(&mut self, a: Index, b: Index, both: bool) {
