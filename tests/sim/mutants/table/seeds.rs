@@ -12,7 +12,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "protocol/src/node/resync/mod.rs",
         "            || self.seed_wants_rest()\n",
         "",
-    ),
+    )
+    .tested("an_export_of_a_seed_holds_the_image_for_the_last_of_it_and_then_lets_it_go_on"),
     mutant(
         "what a seed lacks is noted from the end of the log, and not from its position",
         "§8.1, §2.6",

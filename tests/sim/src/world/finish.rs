@@ -62,7 +62,11 @@ impl World<'_> {
         let primary = all.iter().flatten().find(leads);
         let with = |member: MemberId| {
             primary.is_some_and(|primary| {
-                let follows = |peer: &PeerStatus| peer.member == member && peer.state.is_some();
+                let follows = |peer: &PeerStatus| {
+                    // One that was created with another size is told so, and stays out.
+                    let refused = peer.refusal == Some(Refusal::GeometryDiffers);
+                    peer.member == member && peer.state.is_some() && !refused
+                };
                 primary.member == member || primary.peers.iter().any(follows)
             })
         };
