@@ -194,14 +194,7 @@ impl Copies {
         let before = self.ticked.replace(now).unwrap_or(now);
         let speed = self.throttle.speed(now, allowance.read.take());
         allowance.is_gentle.set(speed != Speed::Full);
-        // While the image rests, clients fill the log: that ends soon, whatever they feel of it.
-        let haste = self.sources.iter().map(|run| run.state.borrow().haste).max().unwrap_or(0);
-        let speed = match speed {
-            Speed::Rests if haste > 0 => Speed::AtMost(haste),
-            Speed::AtMost(rate) => Speed::AtMost(rate.max(haste)),
-            speed => speed,
-        };
-        let (rate, most) = match (speed, self.rate.map(|limit| limit.max(haste))) {
+        let (rate, most) = match (speed, self.rate) {
             (Speed::Rests, _) => return allowance.bytes.set(Some(0)),
             (Speed::Full, None) => return allowance.bytes.set(None),
             // What was not used for long is no right to a burst.
@@ -279,7 +272,7 @@ impl<E: Engine> Replica<E> {
     pub fn finish_source(&mut self, id: u64) {
         let run = self.copies.sources.iter().find(|run| run.state.borrow().id == id);
         if let Some(run) = run {
-            run.state.borrow_mut().finish();
+            run.state.borrow_mut().is_finishing = true;
         }
         self.go_on_copying();
     }

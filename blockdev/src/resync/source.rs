@@ -13,7 +13,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
 
 use hadrian_protocol::divergence::Changed;
 use hadrian_protocol::frame::LogPosition;
@@ -35,9 +34,6 @@ const SENT_AT_ONCE: u64 = 16;
 const KEPT_MAX: usize = 32;
 /// Little is left: so many leaves, 32 MiB.
 const LITTLE: u64 = (32 << 20) / LEAF;
-/// So soon the last of it is sent while the image rests and clients fill the log: a third of what
-/// the core allows for it.
-const AT_REST: Duration = Duration::from_secs(10);
 
 /// What a source tells its replica.
 #[derive(Debug)]
@@ -98,8 +94,6 @@ pub(crate) struct SourceState {
     left: u64,
     said_near_end: bool,
     pub(crate) is_finishing: bool,
-    /// Bytes a second that are read at least while the image rests.
-    pub(crate) haste: u64,
     /// What the stores hold, and whether nothing is on its way into them.
     pub(crate) applied: LogPosition,
     pub(crate) is_quiet: bool,
@@ -137,7 +131,6 @@ impl SourceState {
             left: u64::MAX,
             said_near_end: false,
             is_finishing: false,
-            haste: 0,
             applied,
             is_quiet: false,
             out: VecDeque::new(),
@@ -251,13 +244,6 @@ impl SourceState {
         self.left = count;
         std::mem::swap(&mut self.changed, &mut self.differs);
         true
-    }
-
-    /// The image rests: what is left is sent, as fast as it takes to be done in time.
-    pub(crate) fn finish(&mut self) {
-        self.is_finishing = true;
-        let left = (self.differs.count() + self.changed.count()) * LEAF;
-        self.haste = left / AT_REST.as_secs();
     }
 
     /// A round without any sending: whether there was something, and whether it is near its end.

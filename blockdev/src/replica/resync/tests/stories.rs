@@ -225,10 +225,6 @@ fn what_does_not_become_less_by_half_is_near_its_end_all_the_same() {
         state.mark(volume(0), 0, changed << 20);
         assert_eq!(state.round_for_test(), (true, near), "{changed} MiB");
     }
-    assert_eq!(state.haste, 0, "clients are spared");
-    state.mark(volume(0), 0, 1 << 30);
-    state.finish();
-    assert_eq!(state.haste, (1 << 30) / 10, "for the rest there are ten seconds");
 }
 
 #[test]
