@@ -425,9 +425,16 @@ impl Node {
             Step::Taking if self.growing.taking => {}
             Step::Taking => self.end_wish(Ok(Done::Grown)),
             Step::Telling { waits } => {
-                let slow = now >= wish.until || !leads;
-                let (slow, here): (Vec<_>, Vec<_>) =
-                    waits.iter().filter(|(m, s)| same(m, s)).partition(|_| slow);
+                let late = now >= wish.until || !leads;
+                let open = |(member, session): &(&MemberId, &SessionId)| {
+                    let open = self.peers.get(member).and_then(|peer| peer.session.as_ref());
+                    open.is_some_and(|open| open.id == **session)
+                };
+                // Who is not fed any more has not acted on the word: its next hello says it.
+                let (slow, here): (Vec<_>, Vec<_>) = waits
+                    .iter()
+                    .filter(open)
+                    .partition(|(member, session)| late || !same(member, session));
                 let (slow, left): (Vec<_>, _) =
                     (slow.into_iter().map(|(_, session)| *session).collect(), here.len());
                 slow.into_iter().for_each(|session| self.begin_anew(session));

@@ -198,6 +198,10 @@ impl Cluster {
         self.links[&(index, other)].0
     }
 
+    pub(super) fn are_linked(&self, a: u8, b: u8) -> bool {
+        self.links.contains_key(&(a, b))
+    }
+
     /// The link breaks; what was under way is lost.
     pub(super) fn cut(&mut self, a: u8, b: u8) {
         for (from, to) in [(a, b), (b, a)] {

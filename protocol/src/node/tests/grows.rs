@@ -113,6 +113,27 @@ fn a_standby_that_is_lost_before_all_have_room_ends_it() {
     assert_eq!(sizes(&cluster), [(HAS, 0); 2]);
 }
 
+#[test]
+fn a_primary_that_is_overtaken_while_it_tells_of_the_sizes_leaves_that_to_the_next_hellos() {
+    let mut cluster = pair();
+    cluster.hosts[0].room = None;
+    let id = cluster.ask(0, grow(WANTED));
+    // The decision falls just before the primary hears of another epoch: its word of the sizes
+    // comes to a member that has promised that one.
+    cluster.tell(0, Event::RoomMade(None));
+    cluster.ask(1, Command::forced());
+    assert_eq!(cluster.reply(0, id), Some(Ok(Done::Grown)));
+    assert_eq!(sizes(&cluster), [(WANTED, 1), (HAS, 0)]);
+    assert!(!cluster.are_linked(0, 1), "two that work together have the same sizes");
+    for _ in 0..2 {
+        cluster.link(0, 1);
+        cluster.run();
+    }
+    assert_eq!(sizes(&cluster), [(WANTED, 1); 2]);
+    assert!(cluster.hosts[1].serving);
+    assert!(cluster.state_of(1, 0).is_some());
+}
+
 /// Both know nothing of each other's size until they meet again.
 #[test]
 fn whoever_was_away_takes_the_sizes_when_the_two_meet_and_then_they_work_together() {
