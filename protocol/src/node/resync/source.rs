@@ -47,6 +47,10 @@ impl Node {
         if !self.is_leading() || ask.epoch != self.state.owned {
             return;
         }
+        if self.sourcing_mut(session).is_some() {
+            // A second source would wait for what the standby says once, and has said.
+            return self.refuse(session, Refusal::Protocol);
+        }
         let way = self.way_for(member, ask.from);
         // Both are ends of frames, where the log can be read from.
         let log_from = match (way, ask.from, self.retention.span(member)) {

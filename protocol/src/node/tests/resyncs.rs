@@ -6,6 +6,7 @@ use super::super::*;
 use super::cluster::{Cluster, member};
 use crate::frame::Frame;
 use crate::replica::{Image, Mode};
+use crate::wire::{AskResync, Message, Refusal};
 
 /// A pair whose primary remembers no more than its newest frame.
 fn forgetful() -> NodeConfig {
@@ -42,10 +43,10 @@ fn a_standby_of_the_set_that_the_log_cannot_bring_up_within_the_window_is_brough
     let mut cluster = Cluster::with_config(2, forgetful());
     back_to_a_log_that_cannot_be_read(&mut cluster);
     assert_eq!(cluster.state_of(0, 1), Some(StandbyState::Resync));
-    assert!(has_made(&cluster, "DisconnectedPeer -> Resync"));
+    assert!(has_made(&cluster, "primary: DisconnectedPeer -> Resync"));
     cluster.cut(0, 1);
     assert_eq!(cluster.state_of(0, 1), Some(StandbyState::DisconnectedPeer));
-    assert!(has_made(&cluster, "Resync -> DisconnectedPeer"));
+    assert!(has_made(&cluster, "primary: Resync -> DisconnectedPeer"));
 }
 
 #[test]
@@ -62,4 +63,43 @@ fn the_superblock_says_that_the_switch_is_begun_before_it_begins() {
     assert_eq!(cluster.state_of(0, 1), Some(StandbyState::Peer));
     let newest = |index: usize| cluster.hosts[index].frames.last().map(Frame::chain);
     assert_eq!(newest(0), newest(1));
+}
+
+#[test]
+fn a_standby_that_asks_twice_in_one_session_is_cut_off_and_asks_in_the_next() {
+    let mut cluster = Cluster::with_config(2, forgetful());
+    back_to_a_log_that_cannot_be_read(&mut cluster);
+    let (session, epoch) = (cluster.session(0, 1), cluster.node(0).state().owned);
+    let message = Message::AskResync(AskResync { epoch, from: None });
+    cluster.tell(0, Event::Heard { session, message });
+    cluster.run();
+    let broken = Note::Refused { peer: member(1), refusal: Refusal::Protocol };
+    assert!(cluster.hosts[0].notes.contains(&broken));
+    cluster.hosts[0].unreadable = 1;
+    cluster.link(0, 1);
+    cluster.run();
+    assert_eq!(cluster.state_of(0, 1), Some(StandbyState::Resync));
+}
+
+#[test]
+fn a_standby_with_a_proof_may_be_told_to_rejoin_somebody_else() {
+    let mut config = NodeConfig::new((0..3).map(member).collect(), Mode::Nearsync);
+    config.peer_window = Duration::from_secs(60);
+    let mut cluster = Cluster::with_config(3, config);
+    cluster.start_all();
+    cluster.write(0, 0);
+    cluster.pass(Duration::from_secs(2));
+    [0, 1].into_iter().for_each(|other| cluster.cut(2, other));
+    cluster.pass(Duration::from_secs(61));
+    // Those two go on without the third, and it without them.
+    cluster.write(0, 1);
+    cluster.run();
+    cluster.command(2, Command::forced()).unwrap();
+    cluster.link(0, 2);
+    cluster.link(1, 2);
+    cluster.run();
+    let own = |cluster: &Cluster| cluster.node(1).status().state;
+    assert_eq!(own(&cluster), Some(StandbyState::DisconnectedPeer));
+    assert_eq!(cluster.command(1, Command::Rejoin), Ok(Done::Rejoins));
+    assert_eq!(own(&cluster), Some(StandbyState::Resync));
 }
