@@ -20,6 +20,8 @@ pub(super) struct Peer {
     pub(super) session_at: Now,
     /// Furthest durable position of its log that it has told in any session of this life.
     pub(super) kept: Option<Lsn>,
+    /// And how far its image came with that.
+    pub(super) kept_applied: Lsn,
     /// When the last session ended, while it was in the in-sync set.
     pub(super) lost_at: Option<Now>,
     /// It is to be left out of the set, as soon as it can prove nothing any more.
@@ -134,6 +136,7 @@ impl Peer {
             shown: None,
             session_at: now,
             kept: None,
+            kept_applied: Lsn::START,
             lost_at: None,
             leaving: false,
             held_on: false,

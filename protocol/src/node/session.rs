@@ -60,8 +60,8 @@ impl Node {
             self.follow.forget_word();
         }
         if let Some(peer) = self.peers.get_mut(&member) {
-            if let Some(feed) = peer.feed() {
-                peer.kept = Some(feed.durable);
+            if let Some((durable, applied)) = peer.feed().map(|feed| (feed.durable, feed.applied)) {
+                (peer.kept, peer.kept_applied) = (Some(durable), applied);
             }
             if let Some(session) = peer.session.take() {
                 peer.session_at = self.clock.now;

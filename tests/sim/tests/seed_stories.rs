@@ -77,6 +77,17 @@ fn where_the_log_does_not_reach_the_seed_any_more_the_map_or_a_comparison_does()
 }
 
 #[test]
+fn a_standby_that_dies_with_a_log_that_it_has_not_applied_comes_back_by_its_map() {
+    for seed in 0..TELLINGS {
+        let plan = short_log(Plan::quiet(seed)).with(SECOND + seed * 7 * MS, H::Kill(BETA));
+        let plan = lasting(plan.with(9 * SECOND, H::Start(BETA)), 11 * SECOND);
+        let report = hadrian_sim::run(&plan, false);
+        assert_eq!(report.violation, None, "seed {seed}");
+        assert_eq!(ways(&report), [By::Map], "seed {seed}");
+    }
+}
+
+#[test]
 fn a_standby_exports_as_well_and_only_a_primary_notes_what_somebody_lacks() {
     let from_gamma = |plan: Plan, absent| {
         let plan = carried(of_three(plan), GAMMA, absent, 0);

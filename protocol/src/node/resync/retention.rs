@@ -33,10 +33,14 @@ impl Retention {
 
 impl Node {
     /// A member that was not heard yet in this life may lack anything. Whoever it is, the newest
-    /// stretch of the log is kept, and what is older goes only when all have it.
+    /// stretch of the log is kept, and what is older goes only when all have it in their images: a
+    /// map that begins where an image is spares its member a comparison.
     pub(in super::super) fn checkpoint_recorded(&mut self, position: LogPosition) {
-        let kept = self.peers.keys().map(|member| self.kept_by(*member).unwrap_or(Lsn::START));
-        let lowest = kept.fold(position.lsn, Lsn::min);
+        let has = |member: &MemberId| {
+            let kept = self.kept_by(*member).unwrap_or(Lsn::START);
+            kept.min(self.applied_by(*member))
+        };
+        let lowest = self.peers.keys().map(has).fold(position.lsn, Lsn::min);
         let end = self.log.end().lsn.get();
         let stretch = Lsn::new(end.saturating_sub(self.config.retention_bytes));
         self.want_released(position.lsn.min(lowest.max(stretch)));
@@ -88,13 +92,19 @@ impl Node {
         }
         let (start, kept) = (self.log.start(), self.kept_by(peer));
         let span = self.retention.span(peer).filter(|span| span.to >= start);
+        // A map begins where the image is, if it can: what waits in the member's log it would have
+        // to fetch as well, and behind a start that it does not reach back to, everything.
+        let beginning = |kept: Lsn, least: Lsn| match self.applied_by(peer) {
+            applied if applied >= least => applied.min(kept),
+            _ => kept,
+        };
         let (from, to) = match (kept, span) {
             _ if self.retention.given_up.contains(&peer) => return false,
             (_, Some(span)) if span.to >= wanted => return false,
             // It has all of that: the map begins anew, empty, where a frame ends.
-            (Some(kept), _) if kept >= wanted => (None, kept),
+            (Some(kept), _) if kept >= wanted => (None, beginning(kept, wanted)),
             (_, Some(span)) => (Some(span.to), wanted),
-            (Some(kept), None) if kept >= start => (None, kept),
+            (Some(kept), None) if kept >= start => (None, beginning(kept, start)),
             // Nobody knows what it has: everything will be compared.
             _ => return false,
         };
@@ -109,7 +119,7 @@ impl Node {
         let Some(peer) = self.peers.get_mut(&member).filter(|peer| peer.feed().is_none()) else {
             return;
         };
-        peer.kept = Some(lsn);
+        (peer.kept, peer.kept_applied) = (Some(lsn), lsn);
         if self.retention.folding.insert(member) {
             self.out.push_back(Action::Fold { peer: member, from: None, to: lsn });
         }
@@ -127,6 +137,13 @@ impl Node {
                 self.out.push_back(Action::Note(Note::MapLost(peer)));
             }
         }
+    }
+
+    /// How far a member's image is known to be.
+    fn applied_by(&self, member: MemberId) -> Lsn {
+        let peer = self.peers.get(&member);
+        let connected = peer.and_then(|peer| peer.feed().map(|feed| feed.applied));
+        connected.or(peer.map(|peer| peer.kept_applied)).unwrap_or_default()
     }
 
     /// How far a member's own log is known to be durable.

@@ -140,7 +140,7 @@ impl Node {
             open.phase = Phase::Idle;
         }
         if let Some(peer) = self.member_of(session).and_then(|member| self.peers.get_mut(&member)) {
-            peer.kept = Some(at.lsn);
+            (peer.kept, peer.kept_applied) = (Some(at.lsn), at.lsn);
         }
         self.send(session, Message::Landed(Box::new(Landed { epoch, said, at, history, base })));
     }

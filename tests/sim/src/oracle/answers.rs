@@ -27,6 +27,9 @@ pub(super) struct Answered {
     proofs: BTreeMap<MemberId, u32>,
     /// Whose an epoch is, by the control record.
     owners: BTreeMap<Epoch, Incarnate>,
+    /// Which of them were won over the head of whoever the record had named, whether or not the
+    /// winner lived to serve in them.
+    won_by_force: BTreeSet<Epoch>,
     was_forced: bool,
     restarted_by_record: bool,
     force_was_tried: bool,
@@ -111,6 +114,10 @@ impl Oracle {
         let last = self.answered.owners.last_key_value().map(|(epoch, owner)| (*epoch, *owner));
         let grows = last.is_none_or(|last| epoch > last.0 || (epoch, owner) == last);
         self.answered.owners.insert(epoch, owner);
+        if record.began == Began::Forced && self.answered.won_by_force.insert(epoch) {
+            // Thrown away from here on, even if the winner dies before it serves.
+            self.nothing_is_lost(owner.member, epoch, Some(Began::Forced), true);
+        }
         self.demand(grows, "I4", || format!("{owner:?} wins epoch {epoch}, after {last:?}"));
     }
 
@@ -177,8 +184,8 @@ impl Oracle {
                 format!("{life:?} serves in epoch {epoch}, which the record gave to {owner:?}")
             });
         }
-        let inherits = began == Some(Began::Restart)
-            && previous.and_then(|epoch| self.answered.begun.get(&epoch)).is_some_and(|b| b.forced);
+        let inherits =
+            began == Some(Began::Restart) && previous.is_some_and(|epoch| self.is_by_force(epoch));
         let forced = force || proof || inherits;
         self.answered.was_forced |= forced;
         let again = self.answered.begun.insert(epoch, Begun { forced });
@@ -277,7 +284,9 @@ impl Oracle {
             self.answered.writes += 1;
             let deposed = self.deposed_by_force(taken.epoch);
             let excused = match self.by_record {
-                true => !alone && self.overridden(member, &taken),
+                // The one that force has made may be dead again, and the old one not know of it.
+                true if alone => deposed,
+                true => self.overridden(member, &taken),
                 // Nobody keeps an old primary from going on beside one that force has made.
                 false => !alone || deposed,
             };
@@ -296,9 +305,15 @@ impl Oracle {
         }
     }
 
-    /// Whether somebody has begun a later epoch by force, or by a proof.
+    /// Whether somebody has begun a later epoch by force, or by a proof, or the record gave one.
     fn deposed_by_force(&self, epoch: Epoch) -> bool {
-        self.answered.begun.iter().any(|(later, begun)| *later > epoch && begun.forced)
+        let mut begun = self.answered.begun.keys().chain(&self.answered.won_by_force);
+        begun.any(|later| *later > epoch && self.is_by_force(*later))
+    }
+
+    fn is_by_force(&self, epoch: Epoch) -> bool {
+        let begun = self.answered.begun.get(&epoch);
+        begun.is_some_and(|begun| begun.forced) || self.answered.won_by_force.contains(&epoch)
     }
 
     /// A deposed primary may still give an answer for what its successor has; for nothing else,
@@ -408,7 +423,8 @@ impl Oracle {
     fn commits(&mut self, member: MemberId, taken: &Taken) {
         let path = &self.members[usize::from(member.index())].path;
         let before = self.answered.kept.iter_mut().take(taken.before);
-        before.filter(|kept| path.holds(kept.point)).for_each(|kept| kept.committed = true);
+        let open = before.filter(|kept| !kept.committed && path.holds(kept.point));
+        open.for_each(|kept| kept.committed = true);
     }
 
     /// A read sees every write that anybody was answered for before it was asked, at whichever

@@ -200,8 +200,8 @@ impl Plan {
             happenings: Vec::new(),
         };
         if !plan.replay_delay.is_zero() {
-            // What waits to be applied must fit into the log.
-            (plan.log_bytes, plan.spool_limit) = (4 << 20, u64::MAX);
+            // What waits to be applied must fit into the log, also of the fastest clients.
+            (plan.log_bytes, plan.spool_limit) = (8 << 20, u64::MAX);
         }
         let mood = Mood::draw(&mut rng);
         let episodes = rng.random_range(1..=6);
