@@ -26,10 +26,9 @@ use hadrian_protocol::replica::{Image, ReplicaState, VolumeGeometry};
 use history::History;
 pub use history::HistoryStatus;
 pub use import::{Import, begun, is_begun};
-use look::decode;
 pub use look::{Found, read_state};
 pub use opening::log_of;
-use opening::{open_log, take_in};
+use opening::{open_log, open_state, open_volumes, take_in};
 use resync::{Copies, RESYNC, SCAN_READ, durable_after_switch, finish_switch};
 use rustix::fs::FlockOperation;
 use spool::{SPOOL_READ, Spool};
@@ -211,21 +210,8 @@ impl<E: Engine> Replica<E> {
         open_store: impl Fn(&mut E, &Path, VolumeGeometry) -> Result<Store, StoreError>,
         wishes: Wishes,
     ) -> Result<(Self, ReplicaState, Recovered), ReplicaError> {
-        let opened = SuperblockWriter::open(&mut engine, dir, whose, SUPERBLOCK)?;
-        if let Some(fault) = &opened.other_copy {
-            tracing::warn!(dir = %dir.display(), %fault, "one copy of the superblock is not whole");
-        }
-        let state = decode(dir, &opened.body)?;
-        let (has, named) = (state.volumes.len(), paths.len());
-        if has != named {
-            return Err(ReplicaError::Volumes { has, named });
-        }
-        let stores: Result<Vec<_>, _> = paths
-            .iter()
-            .zip(&state.volumes)
-            .map(|(path, geometry)| open_store(&mut engine, path, *geometry))
-            .collect();
-        let mut volumes = Volumes::new(stores?, state.checkpoint, VOLUMES.token(0, 0).0);
+        let (superblock, state) = open_state(&mut engine, dir, whose)?;
+        let mut volumes = open_volumes(&mut engine, &state, paths, open_store)?;
         let tasks = Tasks::new(RESYNC);
         let kept = wishes.history.map(|limits| Kept {
             replica_dir: dir.into(),
@@ -256,7 +242,7 @@ impl<E: Engine> Replica<E> {
             copies,
             history,
             growth: Growth::new(&state.volumes),
-            superblock: opened.writer,
+            superblock,
             persisting: None,
             unneeded: Lsn::START,
             dir: dir.into(),

@@ -20,8 +20,9 @@ use bytes::Bytes;
 use hadrian_protocol::ids::{Incarnation, VolumeIndex};
 use hadrian_protocol::replica::{Image, ReplicaState, VolumeGeometry, describe};
 
+use super::opening::{open_state, open_volumes};
 use super::resync::{RESYNC, finish_switch};
-use super::{ENGINE_DEPTH, ReplicaError, SUPERBLOCK, VOLUMES, decode, lock};
+use super::{ENGINE_DEPTH, ReplicaError, lock};
 use crate::engine::{AnyEngine, Engine, EngineChoice, FileId, Op, run};
 use crate::resync::task::Tasks;
 use crate::superblock::{self, SuperblockError, SuperblockEvent, SuperblockWriter, Whose};
@@ -84,22 +85,12 @@ impl<E: Engine> Import<E> {
         paths: &[PathBuf],
         open_store: impl Fn(&mut E, &Path, VolumeGeometry) -> Result<Store, StoreError>,
     ) -> Result<Self, ReplicaError> {
-        let opened = SuperblockWriter::open(&mut engine, dir, whose, SUPERBLOCK)?;
-        let state = decode(dir, &opened.body)?;
+        let (superblock, state) = open_state(&mut engine, dir, whose)?;
         if !is_begun(&state) {
             return Err(ReplicaError::Used(dir.into()));
         }
-        let (has, named) = (state.volumes.len(), paths.len());
-        if has != named {
-            return Err(ReplicaError::Volumes { has, named });
-        }
-        let stores: Result<Vec<_>, _> = paths
-            .iter()
-            .zip(&state.volumes)
-            .map(|(path, geometry)| open_store(&mut engine, path, *geometry))
-            .collect();
-        let volumes = Volumes::new(stores?, state.checkpoint, VOLUMES.token(0, 0).0);
-        let (dir, superblock) = (dir.into(), opened.writer);
+        let volumes = open_volumes(&mut engine, &state, paths, open_store)?;
+        let dir = dir.into();
         Ok(Self { engine, dir, state, superblock, volumes, _lock: None })
     }
 

@@ -1,16 +1,49 @@
-//! What a replica finds in its log when it is opened.
+//! What is found where a replica is opened: its state, its stores, and its log.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use hadrian_protocol::frame::{Frame, LogPosition};
 use hadrian_protocol::node::Recovered;
-use hadrian_protocol::replica::ReplicaState;
+use hadrian_protocol::replica::{ReplicaState, VolumeGeometry};
 
+use super::look::decode;
 use super::spool::Spool;
-use super::{JOURNAL, ReplicaError};
+use super::{JOURNAL, ReplicaError, SUPERBLOCK, VOLUMES};
 use crate::engine::{Engine, TokenSpace};
 use crate::journal::{Journal, KnownDurable, OpenLog};
-use crate::volume::Volumes;
+use crate::superblock::{SuperblockWriter, Whose};
+use crate::volume::{Store, StoreError, Volumes};
+
+/// What the replica in `dir` says of itself, if it is `whose` it should be.
+pub(super) fn open_state<E: Engine>(
+    engine: &mut E,
+    dir: &Path,
+    whose: &Whose,
+) -> Result<(SuperblockWriter, ReplicaState), ReplicaError> {
+    let opened = SuperblockWriter::open(engine, dir, whose, SUPERBLOCK)?;
+    if let Some(fault) = &opened.other_copy {
+        tracing::warn!(dir = %dir.display(), %fault, "one copy of the superblock is not whole");
+    }
+    let state = decode(dir, &opened.body)?;
+    Ok((opened.writer, state))
+}
+
+/// Its volumes, over the stores at `paths`, as of its checkpoint.
+pub(super) fn open_volumes<E: Engine>(
+    engine: &mut E,
+    state: &ReplicaState,
+    paths: &[PathBuf],
+    open_store: impl Fn(&mut E, &Path, VolumeGeometry) -> Result<Store, StoreError>,
+) -> Result<Volumes, ReplicaError> {
+    let (has, named) = (state.volumes.len(), paths.len());
+    if has != named {
+        return Err(ReplicaError::Volumes { has, named });
+    }
+    let pairs = paths.iter().zip(&state.volumes);
+    let stores: Result<Vec<_>, _> =
+        pairs.map(|(path, geometry)| open_store(engine, path, *geometry)).collect();
+    Ok(Volumes::new(stores?, state.checkpoint, VOLUMES.token(0, 0).0))
+}
 
 /// Keeps a frame in memory until it is applied, or leaves it in the log.
 pub(super) fn take_in(volumes: &mut Volumes, spool: &mut Spool, frame: &Frame) {

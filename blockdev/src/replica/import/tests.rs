@@ -86,8 +86,7 @@ fn state_of(disk: &mut SharedDisk) -> Result<Option<ReplicaState>, ReplicaError>
     if !names.iter().any(|name| name == superblock::FILE_NAME) {
         return Ok(None);
     }
-    let opened = SuperblockWriter::open(disk, dir(), &whose(), SUPERBLOCK)?;
-    decode(dir(), &opened.body).map(Some)
+    open_state(disk, dir(), &whose()).map(|(_, state)| Some(state))
 }
 
 /// Imports as the command line does, from wherever an import before has ended.
