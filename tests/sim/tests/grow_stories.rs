@@ -152,6 +152,26 @@ fn a_link_that_is_cut_in_the_middle_leaves_one_size_in_the_end() {
     }
 }
 
+/// The superblock of one side is on its way to a disk that hangs, and the two meet again meanwhile.
+#[test]
+fn a_hello_tells_of_no_size_that_a_crash_could_take_back() {
+    let grown = Cell::new(0);
+    for (host, moment) in [ALPHA, BETA].into_iter().flat_map(|h| (0..24).map(move |m| (h, m))) {
+        let at = SECOND + moment * 250;
+        tell_one(
+            moment,
+            |plan| {
+                let plan = plan.with(SECOND, GROW).with(at, H::DiskHangs(host, 3 * SECOND));
+                let plan = plan.with(at + MS, H::Reset(ALPHA, BETA));
+                lasting(plan.with(at + 2800 * MS, H::PowerLoss(host)), 6 * SECOND)
+                    .with(at + 3 * SECOND, H::Start(host))
+            },
+            |report| grown.set(grown.get() + grew(report, ALPHA).max(grew(report, BETA))),
+        );
+    }
+    assert!(grown.get() > 0);
+}
+
 #[test]
 fn a_standby_that_takes_over_in_the_middle_serves_one_of_the_two_sizes() {
     for moment in 0..24 {

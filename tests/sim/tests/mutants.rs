@@ -10,6 +10,7 @@ use std::path::Path;
 fn every_bug_of_the_table_has_its_place_in_the_sources() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let units = sources(&root.join("protocol/src"));
+    let disks = sources(&root.join("blockdev/src"));
     for mutant in table::mutants() {
         let text = fs::read_to_string(root.join(mutant.file)).unwrap();
         let places = text.matches(mutant.find).count();
@@ -22,6 +23,9 @@ fn every_bug_of_the_table_has_its_place_in_the_sources() {
         }
         if let table::Witness::Unit(test) = mutant.witness {
             assert!(units.contains(&format!("fn {test}()")), "{test} in the core");
+        }
+        if let table::Witness::Disk(test) = mutant.witness {
+            assert!(disks.contains(&format!("fn {test}()")), "{test} of a replica");
         }
         assert_ne!(mutant.find, mutant.put, "{}", mutant.name);
     }

@@ -6,7 +6,7 @@ mod telling;
 
 use hadrian_protocol::node::{Command, Denied, Done, Note};
 use hadrian_protocol::resync::Way as By;
-use hadrian_sim::plan::{Host, Way};
+use hadrian_sim::plan::{Anew, Host, Way};
 use hadrian_sim::{Happening as H, MS, Micros, Plan, Report, SECOND};
 
 use telling::*;
@@ -110,6 +110,28 @@ fn a_standby_exports_as_well_and_only_a_primary_notes_what_somebody_lacks() {
     );
 }
 
+/// Beta is new, and is brought up in place: until that is done, what it holds is of no position.
+#[test]
+fn half_an_image_is_exported_by_nobody() {
+    let mut refused = 0;
+    for seed in 0..3 {
+        let brought_up = || {
+            let plan = short_log(Plan::quiet(seed)).with(SECOND, H::Kill(BETA));
+            let plan = plan.with(8 * SECOND, H::MadeAnew(BETA, Anew::Alike));
+            lasting(plan.with(8 * SECOND + 10 * MS, H::Start(BETA)), 10 * SECOND)
+        };
+        let asks = |note: &Note| matches!(note, Note::AsksForResync { .. });
+        let begun = noted(&whole(brought_up(), "resync", seed), asks).unwrap();
+        for moment in 0..10 {
+            let plan = brought_up().with(begun + moment * MS, H::Exports(BETA, None));
+            let report = whole(plan, "export", moment);
+            let incomplete = (BETA, Err(Denied::Incomplete));
+            refused += report.replies.iter().filter(|reply| **reply == incomplete).count();
+        }
+    }
+    assert!(refused > 6, "{refused}");
+}
+
 #[test]
 fn an_export_that_its_member_does_not_survive_leaves_the_one_before() {
     for moment in 0..20 {
@@ -136,13 +158,14 @@ fn an_import_that_loses_power_anywhere_is_done_again_or_left_to_the_daemon() {
 }
 
 /// Runs it; whoever was made of the seed is with its primary in the end, and nothing was lost.
-fn whole(plan: Plan, what: &str, moment: u64) {
+fn whole(plan: Plan, what: &str, moment: u64) -> Report {
     let report = hadrian_sim::run(&plan, false);
     if let Some(violation) = &report.violation {
         let told = hadrian_sim::run(&plan, true).story.join("\n");
         panic!("{what}, moment {moment}: {violation}\n{told}");
     }
     nothing_lost(&report);
+    report
 }
 
 #[test]

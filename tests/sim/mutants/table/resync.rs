@@ -4,6 +4,8 @@ use super::{Mutant, mutant};
 
 const SINK: &str = "protocol/src/node/resync/sink.rs";
 const SOURCE: &str = "blockdev/src/resync/source.rs";
+const LEADER: &str = "protocol/src/node/resync/source.rs";
+const RETENTION: &str = "protocol/src/node/resync/retention.rs";
 const VERIFY: &str = "protocol/src/node/resync/verify.rs";
 const MEND: &str = "blockdev/src/resync/mend.rs";
 
@@ -39,6 +41,25 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "        let _ = Retention::default();",
     )
     .told("late_stories", "who_has_promised_to_another_has_no_proof_any_more"),
+    mutant(
+        "a standby that asks twice in one session gets a second source",
+        "§8.2: what it says of itself it says once",
+        LEADER,
+        "            return self.refuse(session, Refusal::Protocol);\n",
+        "",
+    )
+    .tested("a_standby_that_asks_twice_in_one_session_is_cut_off_and_asks_in_the_next"),
+    mutant(
+        "a dirty map begins at the end of its member's log, and not where the image is",
+        "§2.6: the shortest way",
+        RETENTION,
+        "            applied if applied >= least => applied.min(kept),",
+        "            applied if applied >= least => kept,",
+    )
+    .told(
+        "seed_stories",
+        "a_standby_that_dies_with_a_log_that_it_has_not_applied_comes_back_by_its_map",
+    ),
     mutant(
         "what is applied while a resync goes on is not sent again",
         "§8.2, I5",
