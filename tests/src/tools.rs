@@ -19,9 +19,10 @@ fn build() -> PathBuf {
     let folder = test.parent().and_then(Path::parent).unwrap_or(Path::new(".")).to_path_buf();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    // The whole workspace, as `make test` builds it: with fewer crates their features would differ
-    // and everything would be built once more.
-    build.args(["build", "--quiet", "--workspace", "--bins"]);
+    // As `make test` builds them: with fewer crates, or with no test among what is built, features
+    // of what they depend on would differ, and everything would be built once more.
+    build.args(["build", "--quiet", "--workspace", "--test", "cli"]);
+    build.args(["--bin", "hadriand", "--bin", "hadrian"]);
     // Build scripts of dependencies look at what cargo tells a test of its package, and would build
     // anew each time.
     let told = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
