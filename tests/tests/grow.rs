@@ -101,6 +101,8 @@ fn a_volume_grows_while_clients_write_and_keeps_its_size_over_restarts_and_a_tak
     let mut client = cluster.client(Side::Beta).unwrap();
     let last = client.read((AFTER - 1) * MIB, MIB as usize).unwrap();
     assert!(last == content(AFTER - 1 + 7));
+    // It serves before the old primary follows it, and only all members together grow.
+    cluster.await_peer(Side::Beta).unwrap();
     grow(&cluster, Side::Beta, AFTER + 1).unwrap();
     megabytes::write(&cluster, Side::Beta, AFTER..AFTER + 1, 9).unwrap();
     stores_are_equal(&cluster, Side::Beta, AFTER + 1);
