@@ -4,6 +4,7 @@
 //! Nothing that was answered may be missing, no deposed primary may answer a write, and a takeover
 //! comes within the bound that the configuration gives.
 
+use std::iter::Sum;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -70,6 +71,19 @@ pub struct Outcome {
     /// The longest from a fault, or the return of an etcd that was killed with it, to the first
     /// client of the new primary.
     pub longest: Duration,
+}
+
+impl Sum for Outcome {
+    fn sum<I: Iterator<Item = Self>>(outcomes: I) -> Self {
+        outcomes.fold(Self::default(), |one, other| Self {
+            rounds: one.rounds + other.rounds,
+            answered: one.answered + other.answered,
+            lost: one.lost + other.lost,
+            double_writers: one.double_writers + other.double_writers,
+            takeovers: one.takeovers + other.takeovers,
+            longest: one.longest.max(other.longest),
+        })
+    }
 }
 
 /// What came of one fault.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The folder of `hadriand` and `hadrian`, built if need be.
 ///
@@ -37,7 +37,36 @@ fn build() -> PathBuf {
     folder
 }
 
-/// The machine, for one story: leases are short, and another one would make it slow.
+/// Stories with short leases that run at a time, at most. Each keeps a quarter of a processor busy
+/// and waits else; with many, daemons would be late for their leases.
+const AT_A_TIME: usize = 2;
+/// How many more may begin.
+static ROOM: (Mutex<usize>, Condvar) = (Mutex::new(AT_A_TIME), Condvar::new());
+
+/// Room on this machine for a story with a short lease, as long as it is kept.
+#[derive(Debug)]
+#[must_use]
+pub struct Room(());
+
+/// Waits until there is room. Not for a story that has some: nobody would give any back.
+pub fn room() -> Room {
+    let (free, given_back) = &ROOM;
+    // One that failed has left nothing behind.
+    let free = free.lock().unwrap_or_else(PoisonError::into_inner);
+    let free = given_back.wait_while(free, |free| *free == 0);
+    *free.unwrap_or_else(PoisonError::into_inner) -= 1;
+    Room(())
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let (free, given_back) = &ROOM;
+        *free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        given_back.notify_one();
+    }
+}
+
+/// The machine, for one story that keeps all of it busy.
 pub fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     // One that failed has left nothing behind.

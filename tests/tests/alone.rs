@@ -5,29 +5,25 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hadrian_protocol::replica::Mode;
 use hadrian_replicator::demo::{Cluster, MARKER_BYTES, Side, Spec};
 use hadrian_tests::fencing::TIMING;
-use hadrian_tests::tools::programs;
+use hadrian_tests::tools::{Room, programs, room};
 
-/// Leases are short here, so each story has the machine for itself.
-static ALONE: Mutex<()> = Mutex::new(());
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A pair on this host with one marker, and a folder for programs.
 struct Pair {
     cluster: Cluster,
     dir: tempfile::TempDir,
-    _alone: MutexGuard<'static, ()>,
+    _room: Room,
 }
 
 /// A spec with a marker that both members reach.
 fn pair(change: impl FnOnce(&tempfile::TempDir, Spec) -> Spec) -> Pair {
-    // One that failed has left nothing behind.
-    let (programs, _alone) = (programs(), ALONE.lock().unwrap_or_else(PoisonError::into_inner));
+    let (programs, _room) = (programs(), room());
     // Beside the build, where files can be read past the page cache.
     let dir = tempfile::tempdir_in(&programs).unwrap();
     let marker = dir.path().join("marker");
@@ -36,7 +32,7 @@ fn pair(change: impl FnOnce(&tempfile::TempDir, Spec) -> Spec) -> Pair {
     let markers = vec![marker];
     let spec = Spec { markers, lease: TIMING, timers, ..Spec::new(Mode::Nearsync) };
     let spec = change(&dir, spec);
-    Pair { cluster: Cluster::new(&programs, spec).unwrap(), dir, _alone }
+    Pair { cluster: Cluster::new(&programs, spec).unwrap(), dir, _room }
 }
 
 /// A program that writes down what it finds in its environment.
@@ -142,7 +138,7 @@ fn a_program_that_does_not_end_holds_no_takeover_up_for_longer_than_its_limit() 
 fn two_resources_with_two_homes_help_each_other_out_and_return() {
     let mut pair = pair(|_, spec| {
         let settings =
-            "auto_takeover = true\nfailback = \"home\"\nfailback_after = \"5s\"\n".into();
+            "auto_takeover = true\nfailback = \"home\"\nfailback_after = \"2s\"\n".into();
         let each = vec![String::new(), "home = \"beta\"\n".into()];
         Spec { resource_count: 2, settings, each, ..spec }
     });

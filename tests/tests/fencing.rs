@@ -4,13 +4,13 @@
 //! etcd each; `HADRIAN_SEED` is the seed of a failing run. `fencing_etcd` has more of etcd.
 #![allow(clippy::print_stdout)] // The closing line of a soak is its result.
 
-use std::sync::MutexGuard;
+use std::thread;
 
 use hadrian_replicator::demo::Side;
 use hadrian_tests::fencing::{self, Fault, Rounds, Story};
 use hadrian_tests::marked::Pair;
 use hadrian_tests::reach::Register;
-use hadrian_tests::tools::{alone, number, programs};
+use hadrian_tests::tools::{Room, number, programs, room};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
@@ -21,7 +21,7 @@ fn one(markers: usize, fault: Fault, side: Side) -> Option<Side> {
         println!("{fault:?} is not tried: {reason}");
         return None;
     }
-    let (programs, _alone) = (programs(), alone());
+    let (programs, _room) = (programs(), room());
     let mut story = Story::begin(&programs, register).unwrap();
     story.round(&mut StdRng::seed_from_u64(1), fault, side).unwrap();
     assert_eq!((story.outcome.lost, story.outcome.double_writers), (0, 0));
@@ -67,29 +67,35 @@ fn a_standby_that_is_cut_off_from_everything_takes_nothing_over() {
     assert_stays(1, Fault::CutOff, Side::Beta);
 }
 
-#[test]
-fn no_fault_loses_an_answered_write_or_makes_two_writers() {
-    let (rounds, seed) = (number("HADRIAN_FENCE_ROUNDS", 12), number("HADRIAN_SEED", 20_261_126));
-    let (programs, _alone) = (programs(), alone());
-    let mut total = fencing::Outcome::default();
+/// Rounds of random faults on each of what can hold marks, two of them at a time.
+fn rounds_on_each(rounds: u64, seed: u64) -> fencing::Outcome {
+    let programs = &programs();
     let kinds = [Register::Markers(1), Register::Markers(3), Register::Etcd];
-    for (at, register) in (0..).zip(kinds) {
+    let on_one = |(at, register): (u64, Register)| {
         if let Some(reason) = register.missing() {
             println!("{register:?} is not tried: {reason}");
-            continue;
+            return fencing::Outcome::default();
         }
+        let _room = room();
         // Each gets faults of its own, and what is left over goes to the last ones.
         let (rounds, seed) = ((rounds + at) / 3, seed + at);
         println!("{register:?} rounds={rounds} seed={seed}");
-        let outcome = fencing::run(&programs, Rounds { rounds, register, seed }).unwrap();
-        println!("takeovers={} longest={:?}", outcome.takeovers, outcome.longest);
-        total.rounds += outcome.rounds;
-        total.lost += outcome.lost;
-        total.double_writers += outcome.double_writers;
-        total.takeovers += outcome.takeovers;
-        total.longest = total.longest.max(outcome.longest);
-    }
-    let fencing::Outcome { rounds, lost, double_writers, takeovers, longest, .. } = total;
+        let outcome = fencing::run(programs, Rounds { rounds, register, seed }).unwrap();
+        println!("{register:?} takeovers={} longest={:?}", outcome.takeovers, outcome.longest);
+        outcome
+    };
+    thread::scope(|scope| {
+        let told = (0..).zip(kinds).map(|kind| scope.spawn(move || on_one(kind)));
+        let told: Vec<_> = told.collect();
+        told.into_iter().map(|told| told.join().unwrap()).sum()
+    })
+}
+
+#[test]
+fn no_fault_loses_an_answered_write_or_makes_two_writers() {
+    let (rounds, seed) = (number("HADRIAN_FENCE_ROUNDS", 12), number("HADRIAN_SEED", 20_261_126));
+    let fencing::Outcome { rounds, lost, double_writers, takeovers, longest, .. } =
+        rounds_on_each(rounds, seed);
     println!(
         "takeovers={takeovers} longest={longest:?} bound={:?}",
         fencing::TIMING.takeover_bound()
@@ -99,14 +105,14 @@ fn no_fault_loses_an_answered_write_or_makes_two_writers() {
     assert!(rounds < 10 || takeovers > 0, "nobody ever took over, so nothing was shown");
 }
 
-fn pair(auto_takeover: bool) -> (MutexGuard<'static, ()>, Pair) {
-    let (programs, alone) = (programs(), alone());
-    (alone, Pair::with_marker(&programs, auto_takeover).unwrap())
+fn pair(auto_takeover: bool) -> (Room, Pair) {
+    let (programs, room) = (programs(), room());
+    (room, Pair::with_marker(&programs, auto_takeover).unwrap())
 }
 
 #[test]
 fn a_takeover_in_order_moves_the_record_and_loses_nothing() {
-    let (_alone, pair) = pair(true);
+    let (_room, pair) = pair(true);
     pair.write(Side::Alpha, 1).unwrap();
     assert_eq!(pair.owner().unwrap(), 0);
     pair.cluster.tool(Side::Beta, &["takeover", "db"]).unwrap();
@@ -118,7 +124,7 @@ fn a_takeover_in_order_moves_the_record_and_loses_nothing() {
 
 #[test]
 fn a_primary_that_is_killed_and_started_at_once_leads_again_in_a_new_epoch() {
-    let (_alone, mut pair) = pair(false);
+    let (_room, mut pair) = pair(false);
     pair.write(Side::Alpha, 2).unwrap();
     let before = pair.number("/epoch").unwrap();
     pair.cluster.kill(Side::Alpha).unwrap();
@@ -130,7 +136,7 @@ fn a_primary_that_is_killed_and_started_at_once_leads_again_in_a_new_epoch() {
 
 #[test]
 fn a_daemon_that_stops_in_order_is_followed_at_once_and_not_after_its_lease() {
-    let (_alone, mut pair) = pair(true);
+    let (_room, mut pair) = pair(true);
     pair.write(Side::Alpha, 3).unwrap();
     pair.cluster.terminate(Side::Alpha).unwrap();
     pair.reads(Side::Beta, 3).unwrap();
@@ -140,7 +146,7 @@ fn a_daemon_that_stops_in_order_is_followed_at_once_and_not_after_its_lease() {
 
 #[test]
 fn a_forced_takeover_is_refused_while_the_owner_may_serve_and_its_lease_is_shown() {
-    let (_alone, mut pair) = pair(false);
+    let (_room, mut pair) = pair(false);
     pair.write(Side::Alpha, 4).unwrap();
     pair.cluster.await_status(Side::Alpha, "beta live").unwrap();
     pair.cluster.await_status(Side::Beta, "alpha live").unwrap();
@@ -157,7 +163,7 @@ fn a_forced_takeover_is_refused_while_the_owner_may_serve_and_its_lease_is_shown
 
 #[test]
 fn check_tells_of_markers_that_are_none_and_format_makes_them() {
-    let (_alone, pair) = pair(false);
+    let (_room, pair) = pair(false);
     let checked = pair.cluster.tool(Side::Alpha, &["check"]).unwrap();
     assert!(!checked.contains("no ownership marks"), "{checked}");
     let again = pair.cluster.tool(Side::Beta, &["mark", "format"]).unwrap();

@@ -2,14 +2,12 @@
 //! to etcd. Random rounds of it are in `fencing`.
 #![allow(clippy::print_stdout)] // What is not tried is said.
 
-use std::sync::MutexGuard;
-
 use hadrian_replicator::demo::Side;
 use hadrian_tests::etcd::missing;
 use hadrian_tests::fencing::{Fault, Story};
 use hadrian_tests::marked::Pair;
 use hadrian_tests::reach::Register;
-use hadrian_tests::tools::{alone, programs};
+use hadrian_tests::tools::{Room, programs, room};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
@@ -19,7 +17,7 @@ fn tell(story: impl FnOnce(&mut Story, &mut StdRng)) {
         println!("etcd is not tried: {reason}");
         return;
     }
-    let (programs, _alone) = (programs(), alone());
+    let (programs, _room) = (programs(), room());
     let mut told = Story::begin(&programs, Register::Etcd).unwrap();
     story(&mut told, &mut StdRng::seed_from_u64(1));
     assert_eq!((told.outcome.lost, told.outcome.double_writers), (0, 0));
@@ -59,18 +57,18 @@ fn without_etcd_and_link_nobody_serves_and_with_etcd_one_of_the_two_does() {
 }
 
 /// A pair that reaches etcd directly.
-fn pair() -> Option<(MutexGuard<'static, ()>, Pair)> {
+fn pair() -> Option<(Room, Pair)> {
     if let Some(reason) = missing() {
         println!("etcd is not tried: {reason}");
         return None;
     }
-    let (programs, alone) = (programs(), alone());
-    Some((alone, Pair::with_etcd(&programs, true).unwrap()))
+    let (programs, room) = (programs(), room());
+    Some((room, Pair::with_etcd(&programs, true).unwrap()))
 }
 
 #[test]
 fn nothing_stops_while_etcd_is_killed_and_started_again_under_connected_members() {
-    let Some((_alone, mut pair)) = pair() else { return };
+    let Some((_room, mut pair)) = pair() else { return };
     pair.write(Side::Alpha, 1).unwrap();
     let before = pair.record().unwrap();
     pair.etcd().unwrap().kill().unwrap();
@@ -92,7 +90,7 @@ fn nothing_stops_while_etcd_is_killed_and_started_again_under_connected_members(
 
 #[test]
 fn the_record_outlives_etcd_and_both_daemons() {
-    let Some((_alone, mut pair)) = pair() else { return };
+    let Some((_room, mut pair)) = pair() else { return };
     pair.cluster.tool(Side::Beta, &["takeover", "db"]).unwrap();
     pair.write(Side::Beta, 4).unwrap();
     pair.cluster.await_peer(Side::Beta).unwrap();
@@ -113,7 +111,7 @@ fn the_record_outlives_etcd_and_both_daemons() {
 
 #[test]
 fn daemons_that_start_before_etcd_wait_for_it_and_say_so() {
-    let Some((_alone, mut pair)) = pair() else { return };
+    let Some((_room, mut pair)) = pair() else { return };
     pair.write(Side::Alpha, 5).unwrap();
     for side in [Side::Alpha, Side::Beta] {
         pair.cluster.kill(side).unwrap();
@@ -129,7 +127,7 @@ fn daemons_that_start_before_etcd_wait_for_it_and_say_so() {
 
 #[test]
 fn check_and_mark_work_on_etcd_as_on_markers() {
-    let Some((_alone, mut pair)) = pair() else { return };
+    let Some((_room, mut pair)) = pair() else { return };
     let checked = pair.cluster.tool(Side::Alpha, &["check"]).unwrap();
     assert!(!checked.contains("etcd at"), "{checked}");
     let again = pair.cluster.tool(Side::Beta, &["mark", "format"]).unwrap();
