@@ -7,9 +7,9 @@ demo:
 	cargo build --release -p hadrian-replicator --bins
 	cargo run --release --quiet -p hadrian-replicator --bin hadrian -- demo
 
-# Unit, property, scenario and integration tests.
+# Unit, property, scenario and integration tests: all of `cargo test --workspace`, side by side.
 test: tools
-	cargo test --workspace
+	./tests/run
 
 # Formatting, lints, documentation.
 lint:
