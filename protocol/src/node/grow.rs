@@ -341,14 +341,17 @@ impl Node {
     /// Sessions whose other side was told of other sizes, or has them, but for these.
     fn begin_others_anew(&mut self, but: &BTreeMap<MemberId, SessionId>) {
         let (own, rest) = (&self.growing.durable, |member| !but.contains_key(&member));
-        let other = |peer: &Peer| peer.hello().is_none_or(|hello| hello.sizes != *own);
+        let other = |peer: &Peer| {
+            let refused = peer.refusal == Some(Refusal::Growing);
+            refused || peer.hello().is_none_or(|hello| hello.sizes != *own)
+        };
         let others = self.peers.values().filter(|peer| rest(peer.member) && other(peer));
         let others: Vec<_> = others.filter_map(|peer| Some(peer.session.as_ref()?.id)).collect();
         others.into_iter().for_each(|session| self.begin_anew(session));
     }
 
     /// The next session begins with hellos that are true.
-    fn begin_anew(&mut self, session: SessionId) {
+    pub(super) fn begin_anew(&mut self, session: SessionId) {
         self.out.push_back(Action::Close { session });
         self.unlinked(session);
     }

@@ -151,7 +151,8 @@ fn whoever_was_away_takes_the_sizes_when_the_two_meet_and_then_they_work_togethe
         assert_eq!(sizes(&cluster), [(WANTED, 1); 2], "{larger}");
         let smaller = &cluster.hosts[usize::from(1 - larger)];
         assert!(smaller.notes.contains(&Note::Grew));
-        assert!(!cluster.hosts[0].serving, "the session that began with other sizes has ended");
+        assert!(!cluster.are_linked(0, 1), "the session that began with other sizes has ended");
+        assert!(!cluster.hosts[0].serving);
         cluster.link(0, 1);
         cluster.run();
         assert!(cluster.hosts[0].serving);
@@ -178,7 +179,7 @@ fn a_growth_that_cannot_be_made_up_for_is_told_and_tried_again() {
     assert!(cluster.hosts[0].notes.contains(&refused));
     cluster.hosts[1].room = Some(None);
     cluster.pass(seconds(11));
-    // Sessions without a purpose end by their silence, and others begin.
+    assert!(!cluster.are_linked(0, 1), "who was refused says that it has grown");
     cluster.link(0, 1);
     cluster.run();
     assert_eq!(sizes(&cluster), [(WANTED, 1); 2]);

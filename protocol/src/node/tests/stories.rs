@@ -185,6 +185,28 @@ fn an_old_primary_that_went_on_alone_has_diverged() {
 }
 
 #[test]
+fn a_primary_that_had_refused_the_one_that_takes_over_by_force_hears_of_it_at_once() {
+    let mut cluster = Cluster::started(2, Mode::Nearsync);
+    cluster.cut(0, 1);
+    cluster.pass(Duration::from_millis(10));
+    cluster.write(0, 1);
+    cluster.run();
+    cluster.pass(Duration::from_secs(1));
+    assert!(matches!(cluster.command(1, FORCE), Ok(Done::Leading(_))));
+    cluster.write(1, 2);
+    cluster.run();
+    cluster.link(0, 1);
+    cluster.run();
+    assert!(matches!(cluster.node(0).status().standing, Standing::Diverged(_)));
+    // It is the other history that counts, an operator finds.
+    assert!(matches!(cluster.command(0, FORCE), Ok(Done::Leading(_))));
+    assert!(!cluster.are_linked(0, 1), "nothing was said any more in that session");
+    cluster.link(0, 1);
+    cluster.run();
+    assert!(cluster.hosts[0].serving && !cluster.hosts[1].serving);
+}
+
+#[test]
 fn during_the_peer_window_answers_are_held_and_a_reconnect_releases_them() {
     let mut config = NodeConfig::new(vec![member(0), member(1)], Mode::Nearsync);
     config.peer_window = Duration::from_secs(60);
