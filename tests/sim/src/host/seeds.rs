@@ -107,7 +107,7 @@ impl Host {
         if before.as_ref().is_some_and(other) {
             return;
         }
-        // Where a disk is full, the import says so and changes nothing: whoever carries it makes room.
+        // Where a disk is full, the import says so: whoever carries the seed makes room.
         self.disk.with(Double::make_room);
         cut_at.into_iter().for_each(|change| self.disk.with(|disk| disk.cut_power_at(change)));
         let made = self.make_of(seed, before.is_some());
