@@ -272,8 +272,14 @@ impl Oracle {
     pub(crate) fn durable(&mut self, member: MemberId, lsn: Lsn) {
         let witness = self.of(member);
         let sane = lsn <= witness.path.end.lsn;
-        witness.durable = witness.durable.max(lsn);
-        self.demand(sane, "I9", || format!("{member} is durable to {lsn}, beyond its end"));
+        if sane {
+            witness.durable = witness.durable.max(lsn);
+        }
+        // While a log begins anew, the old one may still tell what it has done: nobody listens.
+        let image = witness.state.as_ref().map(|state| state.image);
+        self.demand(sane || image == Some(Image::Switching), "I9", || {
+            format!("{member} is durable to {lsn}, beyond its end")
+        });
     }
 
     pub(crate) fn applied(&mut self, member: MemberId, lsn: Lsn) {
