@@ -350,12 +350,6 @@ impl Node {
         others.into_iter().for_each(|session| self.begin_anew(session));
     }
 
-    /// The next session begins with hellos that are true.
-    pub(super) fn begin_anew(&mut self, session: SessionId) {
-        self.out.push_back(Action::Close { session });
-        self.unlinked(session);
-    }
-
     /// What a hello says of sizes, if it keeps the two from working together.
     pub(super) fn sizes_stand_between(&self, hello: &Hello) -> Option<Refusal> {
         let (own, theirs) = (&self.growing.durable, &hello.sizes);
@@ -397,9 +391,13 @@ impl Node {
     fn settle_growth(&mut self) {
         let (leads, now) = (self.leads_on(), self.clock.now);
         let Some(wish) = &self.growing.wish else { return };
+        let open = |member: &MemberId, session: &SessionId| {
+            let open = self.peers.get(member).and_then(|peer| peer.session.as_ref());
+            open.is_some_and(|open| open.id == *session)
+        };
         let same = |member: &MemberId, session: &SessionId| {
-            let peer = self.peers.get(member).filter(|peer| peer.feed().is_some());
-            peer.and_then(|peer| peer.session.as_ref()).is_some_and(|open| open.id == *session)
+            let fed = self.peers.get(member).is_some_and(|peer| peer.feed().is_some());
+            fed && open(member, session)
         };
         match &wish.step {
             Step::Room { .. } if !leads => self.end_wish(Err(match self.standing {
@@ -429,14 +427,10 @@ impl Node {
             Step::Taking => self.end_wish(Ok(Done::Grown)),
             Step::Telling { waits } => {
                 let late = now >= wish.until || !leads;
-                let open = |(member, session): &(&MemberId, &SessionId)| {
-                    let open = self.peers.get(member).and_then(|peer| peer.session.as_ref());
-                    open.is_some_and(|open| open.id == **session)
-                };
                 // Who is not fed any more has not acted on the word: its next hello says it.
                 let (slow, here): (Vec<_>, Vec<_>) = waits
                     .iter()
-                    .filter(open)
+                    .filter(|(member, session)| open(member, session))
                     .partition(|(member, session)| late || !same(member, session));
                 let (slow, left): (Vec<_>, _) =
                     (slow.into_iter().map(|(_, session)| *session).collect(), here.len());

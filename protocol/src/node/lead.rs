@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::peer::Phase;
 use super::persist::After;
 use super::register::Verdict;
 use super::{Action, Denied, Done, How, Node, Note, Part};
@@ -415,15 +414,6 @@ impl Node {
             self.say_lead(session);
         }
         self.begin_refused_anew();
-    }
-
-    /// Who was refused, and may be primary still, hears of it in the next hello, not when silence
-    /// ends a session in which nothing is said.
-    fn begin_refused_anew(&mut self) {
-        let open = self.peers.values().filter_map(|peer| peer.session.as_ref());
-        let refused = open.filter(|open| matches!(open.phase, Phase::Refused));
-        let refused: Vec<_> = refused.map(|open| open.id).collect();
-        refused.into_iter().for_each(|session| self.begin_anew(session));
     }
 
     pub(super) fn say_lead(&mut self, session: SessionId) {

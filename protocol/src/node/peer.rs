@@ -20,7 +20,7 @@ pub(super) struct Peer {
     pub(super) session_at: Now,
     /// Furthest durable position of its log that it has told in any session of this life.
     pub(super) kept: Option<Lsn>,
-    /// And how far its image came with that.
+    /// And how far its image came with that; it counts as far as `kept` does.
     pub(super) kept_applied: Lsn,
     /// When the last session ended, while it was in the in-sync set.
     pub(super) lost_at: Option<Now>,

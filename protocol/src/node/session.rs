@@ -44,6 +44,21 @@ impl Node {
         }
     }
 
+    /// The next session begins with hellos that are true.
+    pub(super) fn begin_anew(&mut self, session: SessionId) {
+        self.out.push_back(Action::Close { session });
+        self.unlinked(session);
+    }
+
+    /// Who was refused, and may be primary still, hears in the next hello who leads, not when
+    /// silence ends a session in which nothing is said.
+    pub(super) fn begin_refused_anew(&mut self) {
+        let open = self.peers.values().filter_map(|peer| peer.session.as_ref());
+        let refused = open.filter(|open| matches!(open.phase, Phase::Refused));
+        let refused: Vec<_> = refused.map(|open| open.id).collect();
+        refused.into_iter().for_each(|session| self.begin_anew(session));
+    }
+
     /// What the other side says waits in the socket, behind frames that nobody can take yet.
     pub(super) fn full(&mut self, session: SessionId) {
         let now = self.clock.now;

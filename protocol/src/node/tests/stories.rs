@@ -166,8 +166,9 @@ fn a_restarted_primary_fetches_what_only_its_standby_still_has() {
     assert_same_logs(&cluster);
 }
 
-#[test]
-fn an_old_primary_that_went_on_alone_has_diverged() {
+/// A pair in which both have written, without each other; the standby has taken over by force, and
+/// the two have met again.
+fn gone_on_alone() -> Cluster {
     let mut cluster = Cluster::started(2, Mode::Nearsync);
     cluster.cut(0, 1);
     cluster.pass(Duration::from_millis(10));
@@ -179,6 +180,12 @@ fn an_old_primary_that_went_on_alone_has_diverged() {
     cluster.run();
     cluster.link(0, 1);
     cluster.run();
+    cluster
+}
+
+#[test]
+fn an_old_primary_that_went_on_alone_has_diverged() {
+    let cluster = gone_on_alone();
     assert!(!cluster.hosts[0].serving);
     assert!(matches!(cluster.node(0).status().standing, Standing::Diverged(_)));
     assert_eq!(cluster.hosts[0].quarantined, 0, "nothing is discarded");
@@ -186,17 +193,7 @@ fn an_old_primary_that_went_on_alone_has_diverged() {
 
 #[test]
 fn a_primary_that_had_refused_the_one_that_takes_over_by_force_hears_of_it_at_once() {
-    let mut cluster = Cluster::started(2, Mode::Nearsync);
-    cluster.cut(0, 1);
-    cluster.pass(Duration::from_millis(10));
-    cluster.write(0, 1);
-    cluster.run();
-    cluster.pass(Duration::from_secs(1));
-    assert!(matches!(cluster.command(1, FORCE), Ok(Done::Leading(_))));
-    cluster.write(1, 2);
-    cluster.run();
-    cluster.link(0, 1);
-    cluster.run();
+    let mut cluster = gone_on_alone();
     assert!(matches!(cluster.node(0).status().standing, Standing::Diverged(_)));
     // It is the other history that counts, an operator finds.
     assert!(matches!(cluster.command(0, FORCE), Ok(Done::Leading(_))));
